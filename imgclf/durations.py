@@ -1,0 +1,39 @@
+"""Durations as people write them: `"500 steps"`, `"10 epochs"`, `"20%"`."""
+
+import re
+
+from imgclf.errors import UserError
+
+_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?|%)")
+
+
+def parse(duration: str, field: str = "duration") -> tuple[float, str]:
+    """Splits a duration into its amount and its unit, one of `steps`, `epochs`, `%`.
+
+    Raises:
+      UserError: if it is not a number and a unit; `field` is named in the message.
+    """
+    match = _PATTERN.fullmatch(duration.strip())
+    if not match:
+        raise UserError(f"{field}={duration!r} is not a duration: write '500 steps', '10 epochs' or '20%'.")
+    amount, unit = float(match[1]), match[2]
+    return amount, unit if unit == "%" else unit.rstrip("s") + "s"
+
+
+def steps(duration: str, *, steps_per_epoch: float, total_steps: int | None = None, field: str = "duration") -> int:
+    """Converts a duration to a whole number of optimizer steps (rounded, at least 1 unless the amount is 0).
+
+    Args:
+      duration: as in `parse`.
+      steps_per_epoch: examples in the training split / global batch size; need not be whole.
+      total_steps: what `"20%"` is a share of; None where a percentage makes no sense.
+      field: the config field, for the error message.
+
+    Raises:
+      UserError: if the duration does not parse, or is a percentage of nothing.
+    """
+    amount, unit = parse(duration, field)
+    if unit == "%" and total_steps is None:
+        raise UserError(f"{field}={duration!r}: a percentage has nothing to refer to here; write steps or epochs.")
+    scale = {"steps": 1.0, "epochs": steps_per_epoch, "%": (total_steps or 0) / 100}[unit]
+    return max(1, round(amount * scale)) if amount else 0
