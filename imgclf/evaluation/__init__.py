@@ -1,0 +1,1 @@
+"""What a classifier is worth: metrics with their intervals, and calibration."""

@@ -1,0 +1,185 @@
+"""The figures of results.json and the rows of predictions.csv, from class probabilities.
+
+What is undefined is None, never 0: everything about a class that has no example in the split, and the precision of a class that
+was never predicted. Averages over classes ("macro") are over the classes that the split has examples of.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from imgclf.evaluation.calibration import expected_calibration_error
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Returns Wilson's score interval of a proportion, without continuity correction.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927). It stays inside [0, 1] and
+    holds its level for small n and proportions near 0 and 1, where ±1.96 standard errors does not.
+
+    Args:
+      successes: 0 ≤ successes ≤ n.
+      n: number of trials, at least 1.
+      level: share of such intervals that cover the truth.
+
+    Raises:
+      ValueError: if the counts are impossible.
+    """
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"wilson: {successes} successes of {n} trials are impossible")
+    z2 = float(ndtri(0.5 + level / 2)) ** 2
+    share = successes / n
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    low = 0.0 if successes == 0 else float(centre - half)  # exact at the ends, where rounding would leave 1e-17
+    high = 1.0 if successes == n else float(centre + half)
+    return low, high
+
+
+def evaluate(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str], *, index: np.ndarray | None = None) -> dict:
+    """Computes every metric of results.json over one split.
+
+    Args:
+      probabilities: float32 [N, C], rows summing to 1.
+      labels: int [N], in [0, C).
+      class_names: C distinct names.
+      index: int [N], optional: the examples' rows in the table, to check that each came once.
+
+    Returns:
+      A dict of plain Python values, ready for JSON:
+      `n`; `top1` and `top1_ci95` (Wilson, [lo, hi]); `top5` (top-min(5, C)); `loss` (mean negative log-likelihood in nats, no
+      label smoothing or class weights, probabilities floored at float32's smallest normal number, 1.2e-38); `macro_f1`;
+      `per_class` {name: {precision, recall, f1, support}}; `confusion` [[int]], rows = true, columns = predicted; `roc_auc`
+      (mean of one-vs-rest areas) with `roc_auc_note` (why it is None, or which classes it leaves out; else None); `ece` and
+      `ece_bins` (see `calibration`). Among equal probabilities the class with the lower number is predicted.
+
+    Raises:
+      ValueError: if shapes disagree, there is no example, an example came twice, or a row is not a distribution.
+    """
+    probabilities, labels, names = _checked(probabilities, labels, class_names)
+    n, classes = probabilities.shape
+    if index is not None and len(np.unique(index)) != n:
+        raise ValueError(f"{n - len(np.unique(index))} of {n} rows stand for an example that was already counted")
+
+    predicted = probabilities.argmax(1)
+    correct = predicted == labels
+    of_true = np.take_along_axis(probabilities, labels[:, None], 1)
+    before = (probabilities > of_true) | ((probabilities == of_true) & (np.arange(classes) < labels[:, None]))
+    rank = before.sum(1)  # of the true class; 0 = predicted
+
+    confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    per_class = _per_class(confusion, names)
+    present = [row for row in per_class.values() if row["support"]]
+    area, note = roc_auc(probabilities, labels, names)
+    error, bins = expected_calibration_error(probabilities.max(1), correct)
+    return {
+        "n": n,
+        "top1": float(correct.mean()),
+        "top1_ci95": list(wilson(int(correct.sum()), n)),
+        "top5": float((rank < min(5, classes)).mean()),
+        "loss": float(-np.log(np.maximum(of_true.astype(np.float64), np.finfo(np.float32).tiny)).mean()),
+        "macro_f1": float(np.mean([row["f1"] for row in present])),
+        "per_class": per_class,
+        "confusion": confusion.tolist(),
+        "roc_auc": area,
+        "roc_auc_note": note,
+        "ece": error,
+        "ece_bins": bins,
+    }
+
+
+def roc_auc(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> tuple[float | None, str | None]:
+    """Returns the mean over classes of the area under the one-vs-rest ROC curve, and a remark where it leaves something out.
+
+    The area is the Mann-Whitney statistic: the chance that an example of the class scores above one of the others, ties counting half.
+
+    Args:
+      probabilities: [N, C].
+      labels: int [N].
+      class_names: C names, for the remark.
+    """
+    n, classes = probabilities.shape
+    counts = np.bincount(labels, minlength=classes)
+    if counts.max() == n:
+        return None, f"all {n} examples are {class_names[int(counts.argmax())]!r}: an ROC curve needs a second class"
+    areas = []
+    for label in np.flatnonzero(counts):
+        positive = int(counts[label])
+        ranks = rankdata(probabilities[:, label])
+        areas.append((ranks[labels == label].sum() - positive * (positive + 1) / 2) / (positive * (n - positive)))
+    absent = int((counts == 0).sum())
+    note = f"mean over the {len(areas)} classes that have examples; {absent} have none" if absent else None
+    return float(np.mean(areas)), note
+
+
+def predictions(
+    ids: Sequence[str], probabilities: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str], top_k: int
+) -> pd.DataFrame:
+    """Returns the rows of predictions.csv, in the order given.
+
+    Args:
+      ids: N distinct example ids.
+      probabilities: float32 [N, C].
+      labels: int [N], or None where the truth is unknown: the column `true` is then empty.
+      class_names: C distinct names.
+      top_k: how many of the likeliest classes to list; at most C are.
+
+    Returns:
+      Columns `id`, `true`, `predicted`, `probability` (of the predicted class), then `top1`, `top1_probability`, `top2`, ... Read the
+      file back with `keep_default_na=False`, lest a class named "NA" or "null" vanish.
+
+    Raises:
+      ValueError: if shapes disagree, an id stands twice, or a row is not a distribution.
+    """
+    known = labels is not None
+    probabilities, labels, names = _checked(probabilities, labels if known else np.zeros(len(ids), np.int64), class_names)
+    series = pd.Series(list(ids), dtype=object)
+    if len(series) != len(probabilities):
+        raise ValueError(f"{len(series)} ids for {len(probabilities)} rows of probabilities")
+    if series.duplicated().any():
+        raise ValueError(f"example {series[series.duplicated()].iloc[0]!r} was predicted twice")
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    sorted_probabilities = np.take_along_axis(probabilities, order, 1)
+    name_of = np.array(names, dtype=object)
+    columns = {
+        "id": series,
+        "true": name_of[labels] if known else "",
+        "predicted": name_of[order[:, 0]],
+        "probability": sorted_probabilities[:, 0],
+    }
+    for place in range(min(top_k, probabilities.shape[1])):
+        columns[f"top{place + 1}"] = name_of[order[:, place]]
+        columns[f"top{place + 1}_probability"] = sorted_probabilities[:, place]
+    return pd.DataFrame(columns)
+
+
+def _per_class(confusion: np.ndarray, names: list[str]) -> dict[str, dict]:
+    rows = {}
+    for label, name in enumerate(names):
+        right, support, said = int(confusion[label, label]), int(confusion[label].sum()), int(confusion[:, label].sum())
+        rows[name] = {
+            "precision": right / said if support and said else None,
+            "recall": right / support if support else None,
+            "f1": 2 * right / (support + said) if support else None,
+            "support": support,
+        }
+    return rows
+
+
+def _checked(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    probabilities, labels, names = np.asarray(probabilities), np.asarray(labels), list(class_names)
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(names) or labels.shape != probabilities.shape[:1]:
+        raise ValueError(f"probabilities {probabilities.shape}, labels {labels.shape} and {len(names)} class names do not fit together")
+    if len(set(names)) != len(names):
+        raise ValueError("class names must be distinct")
+    if not len(labels):
+        raise ValueError("no examples: the metrics of nothing are undefined")
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise ValueError(f"labels must lie in [0, {len(names)}), got {labels.min()} to {labels.max()}")
+    # written so that NaN fails too; 1e-2 lets half-precision rounding through and logits not
+    if not (probabilities.min() >= 0 and np.abs(probabilities.sum(1) - 1).max() <= 1e-2):
+        raise ValueError("each row of probabilities must be ≥ 0 and sum to 1; were logits passed?")
+    return probabilities, labels.astype(np.int64), names
