@@ -1,0 +1,1 @@
+"""Training: state, optimizer, step, loop, checkpoints, and the placement of all of them on devices."""

@@ -1,0 +1,92 @@
+"""What a run tells while it trains: `metrics.jsonl`, TensorBoard events, and the check that losses are finite."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+
+class NotFinite(Exception):
+    """A training loss is NaN or infinite at `steps`."""
+
+    def __init__(self, steps: list[int]):
+        super().__init__(f"loss not finite at steps {steps}")
+        self.steps = steps
+
+
+class MetricsWindow:
+    """The metrics of the steps since the last log line. They stay on the device until asked for: reading them waits for the step."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[int, dict[str, jax.Array]]] = []
+        self._values: list[dict[str, float]] = []
+
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        self._pending.append((step, metrics))
+
+    def read(self) -> None:
+        """Waits for the pending steps and reads their metrics.
+
+        Raises:
+          NotFinite: if a loss is NaN or infinite.
+        """
+        values = jax.device_get([metrics for _, metrics in self._pending])
+        bad = [step for (step, _), metrics in zip(self._pending, values, strict=True) if not math.isfinite(metrics["train_loss"])]
+        self._pending = []
+        self._values += values
+        if bad:
+            raise NotFinite(bad)
+
+    def means(self) -> dict[str, float]:
+        """Returns the means since the last call; after a resume, since the resume."""
+        self.read()
+        values, self._values = self._values, []
+        return {name: float(np.mean([metrics[name] for metrics in values])) for name in values[0]}
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl` and TensorBoard events, on process 0; opening it at a step forgets what came after."""
+
+    def __init__(self, run: Path, step: int, steps_per_epoch: float):
+        self._per_epoch = steps_per_epoch
+        self._active = jax.process_index() == 0
+        if not self._active:
+            return
+        path = run / "metrics.jsonl"
+        aside = path.with_suffix(".jsonl.part")
+        aside.write_text("".join(line + "\n" for line in _lines_until(path, step)))
+        aside.replace(path)
+        self._file = path.open("a")
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        if not self._active:
+            return
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        record = {"step": step, "epoch": round(step / self._per_epoch, 4), "time": round(time.time(), 3), **finite}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        for name, value in metrics.items():
+            self._board.add_scalar(name.replace("_", "/", 1), value, step)
+
+    def close(self) -> None:
+        if self._active:
+            self._file.close()
+            self._board.close()
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            break  # cut off by a kill; it and what followed are written again
+        if record["step"] > step:
+            break
+        lines.append(line)
+    return lines

@@ -1,0 +1,68 @@
+"""The training state: plain nested dicts, split once from the nnx module, so that pure functions go under `jax.jit`."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+Tree = dict[str, Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """What a step maps to the next one. Every leaf is an array; `step` counts batches (int32 [])."""
+
+    step: jax.Array
+    params: Tree
+    batch_stats: Tree
+    opt_state: optax.OptState
+
+
+def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
+    """Splits a model into its static definition and the nested dicts of its parameters and BatchNorm statistics."""
+    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+
+
+ApplyFn = Callable[..., tuple[jax.Array, Tree]]
+
+
+def make_apply_fn(graphdef: nnx.GraphDef) -> ApplyFn:
+    """Returns `apply(params, batch_stats, image, train=False, key=None) -> (logits f32 [B,C], new batch_stats)`, a pure function."""
+
+    def apply(params: Tree, batch_stats: Tree, image: jax.Array, *, train: bool = False, key: jax.Array | None = None):
+        model = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))
+        logits = model(image, train=train, key=key)
+        return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    return apply
+
+
+def create_state(params: Tree, batch_stats: Tree, tx: optax.GradientTransformation) -> TrainState:
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats=batch_stats, opt_state=tx.init(params))
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """Joins a JAX key path to `backbone/stage1/0/conv1/kernel`, the form that every regex table matches."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def tree_sha256(tree: Any) -> str:
+    """Hashes a tree of arrays: paths, shapes, dtypes and bytes of the leaves, in sorted order of the paths."""
+    leaves = {path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    digest = hashlib.sha256()
+    for name, leaf in sorted(leaves.items()):
+        digest.update(f"{name} {leaf.shape} {leaf.dtype}\n".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def count_parameters(params: Tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,15 @@
+"""Runs one experiment: trains, evaluates and writes the report.
+
+Examples:
+  python run.py                                                   the built-in digits, in a minute
+  python run.py --config=configs/folder.py:PHOTOS                 your folder: PHOTOS/CLASS/*.jpg
+  python run.py --config=configs/csv.py:labels.csv                your CSV: columns path, label
+  python run.py --config=configs/cifar10_resnet.py --workdir=runs/resnet --config.optimizer.learning_rate=0.05
+  python run.py --config=runs/resnet/config.json --workdir=runs/again
+Given once more, a command continues an interrupted run. Every field stands in imgclf/config.py.
+"""
+
+import imgclf.commandline
+
+if __name__ == "__main__":
+    imgclf.commandline.main(default_config="configs/quickstart.py")
