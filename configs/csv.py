@@ -2,7 +2,7 @@
 
 Paths are relative to the file, or to --config.data.root; other column names: --config.data.columns.label=species.
 The model and its training are those of configs/folder.py.
-Cost and expected result: as there.
+Cost: as there. Expected: as there.
 Command: python run.py --config=configs/csv.py:labels.csv --config.data.root=photos
 """
 

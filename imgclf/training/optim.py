@@ -15,8 +15,8 @@ from imgclf.config import parse_arguments
 from imgclf.errors import UserError, nearest
 from imgclf.training.state import Tree, path_name
 
-# Their update needs more than gradients (a loss value, a line search, noise seeds); the training step has none of it.
-_UNSUITABLE = {"lbfgs", "polyak_sgd", "noisy_sgd", "optimistic_gradient_descent", "optimistic_adam", "optimistic_adam_v2"}
+# Their update needs more than gradients (a loss value, a line search, noise seeds), or their learning rate can't follow a schedule.
+_UNSUITABLE = {"lbfgs", "noisy_sgd", "optimistic_adam", "optimistic_adam_v2", "optimistic_gradient_descent", "polyak_sgd", "rprop", "sm3"}
 # Their weight decay stands inside a trust ratio, so it can't be added from outside.
 _INTERNAL_DECAY = {"lamb": "mask", "lars": "weight_decay_mask"}
 

@@ -90,7 +90,7 @@ def make_train_step(
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"train_loss": loss, "train_top1": jnp.mean(jnp.argmax(logits, -1) == label), "grad_norm": optax.global_norm(grads)}
+        metrics = {"train_loss": loss, "train_top1": jnp.mean(jnp.argmax(logits, -1) == label), "grad_norm": optax.tree.norm(grads)}
         return TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state), metrics
 
     replicated = NamedSharding(mesh, PartitionSpec())

@@ -1,0 +1,123 @@
+"""Config fields, their checks, and saved configs."""
+
+import runpy
+
+import pytest
+
+from imgclf import config as config_lib
+from imgclf.config import default_config, validate
+from imgclf.errors import UserError
+
+
+@pytest.fixture
+def config():
+    config = default_config()
+    config.data.source = "digits"
+    return config
+
+
+def test_the_defaults_are_valid(config):
+    validate(config)
+
+
+def test_every_shipped_config_is_valid(root, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(root))
+    files = sorted((root / "configs").glob("*.py"))
+    assert len(files) >= 7
+    for file in files:
+        module = runpy.run_path(str(file))
+        validate(module["get_config"](str(tmp_path)) if file.stem not in ("quickstart",) else module["get_config"]())
+        for section in ("Cost:", "Expected", "Command:"):
+            assert section in module["__doc__"], f"{file.name} does not state {section}"
+
+
+def test_a_saved_config_reads_back_equal(config):
+    config.data.image_size = (200, 150)
+    config.optimizer.weight_decay_table = ((".*/bias", 0.0), (".*", 0.5))
+    again = config_lib.from_json(config_lib.to_json(config))
+    assert config_lib.flatten(again) == config_lib.flatten(config)
+    assert not config_lib.changes(config, again)
+
+
+def test_fields_that_a_saved_config_lacks_get_their_defaults(config):
+    assert config_lib.from_json('{"data": {"source": "digits"}}').train.duration == default_config().train.duration
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ('{"data": {"sorce": "digits"}}', "did you mean 'data.source'"),
+        ('{"traain": {"duration": "1 steps"}}', "no config field 'traain'"),
+        ('{"seed": "one"}', "config.seed='one'"),
+    ],
+)
+def test_a_broken_saved_config_is_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        config_lib.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "hint"),
+    [("data.sorce", "data.source"), ("learning_rate", "optimizer.learning_rate"), ("data.split", "group of fields"), ("zzz", "imgclf/config.py")],
+)
+def test_unknown_fields_name_the_nearest(field, hint):
+    with pytest.raises(UserError, match=hint.replace(".", r"\.")):
+        config_lib.check_field(field)
+
+
+def test_a_config_file_cannot_set_an_unknown_field():
+    with pytest.raises(AttributeError, match="sorce"):
+        default_config().data.sorce = "digits"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data.source", "digit", "did you mean 'digits'"),
+        ("data.resize", "stretch", "valid"),
+        ("data.image_size", (32,), "height, width"),
+        ("data.image_size", ("a", "b"), "height, width"),
+        ("data.std", (1.0, 0.0, 1.0), "above 0"),
+        ("data.split.fractions", (0.5, 0.5, 0.5), "add up to 1"),
+        ("augment.flip", 1.5, "between 0 and 1"),
+        ("augment.crop_scale", (0.9, 0.1), "smallest, largest"),
+        ("loader.batch_size", 0, "1 or more"),
+        ("train.duration", "ten epochs", "not a duration"),
+        ("train.best_metric", "val_acc", "val_"),
+        ("optimizer.learning_rate", 0.0, "above 0"),
+        ("optimizer.args", "momentum", "momentum=0.9"),
+        ("optimizer.args", "momentum=__import__('os')", "not a list of arguments"),
+        ("optimizer.schedule.boundaries", ("half",), "not a duration"),
+        ("optimizer.weight_decay_table", (("(", 1.0),), "not .regex, multiplier"),
+        ("optimizer.weight_decay_table", ((".*",),), "not .regex, multiplier"),
+    ],
+)
+def test_invalid_values_are_refused_by_name(config, field, value, message):
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=message) as error:
+        validate(config)
+    assert f"config.{field}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"data.source": "folder"}, "config.data.path"),
+        ({"data.source": "tfds"}, "tfds.name"),
+        ({"data.split.method": "kfold", "data.split.fold": 5}, "0 to 4"),
+        ({"train.early_stopping.patience": 3, "train.best_metric": ""}, "best_metric"),
+    ],
+)
+def test_impossible_combinations_are_refused(config, changed, message):
+    config.update_from_flattened_dict(changed)
+    with pytest.raises(UserError, match=message):
+        validate(config)
+
+
+def test_changes_name_only_what_alters_the_result(config):
+    other = config_lib.from_json(config_lib.to_json(config))
+    other.loader.threads, other.train.log_every = 7, "1 steps"
+    assert not config_lib.changes(config, other)
+    other.optimizer.learning_rate = 0.5
+    assert config_lib.changes(config, other) == {"optimizer.learning_rate": (0.001, 0.5)}
