@@ -1,0 +1,1 @@
+"""From files to batches: sources, decoding, verification, splits, audit, augmentation, pipeline. Nothing here imports jax."""

@@ -1,0 +1,160 @@
+"""Every image is decoded to its end once; what was learnt is kept in a cache and used as long as the file does not change."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from imgclf.data import images
+from imgclf.data.readers import SourceReader
+
+_log = logging.getLogger(__name__)
+_DTYPES = {
+    "reason": object, "detail": object, "sha256": object, "width": np.int32, "height": np.int32, "phash": np.int64, "label": np.int32,
+}  # fmt: skip
+_NOT_KEPT = ("unreadable", "missing")  # may change without a change of the file's size or time
+_CHUNK = 16  # images a thread takes at once
+
+
+def cache_folder() -> Path:
+    """$IMGCLF_CACHE, else $XDG_CACHE_HOME/imgclf, else ~/.cache/imgclf."""
+    if folder := os.environ.get("IMGCLF_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgclf"
+
+
+def cache_file(place: str, max_pixels: int) -> Path:
+    """Where the verification of `place` (an absolute path or another lasting name) is kept."""
+    key = f"{place}\n{max_pixels}\n{images.INSPECTION_VERSION}"
+    return cache_folder() / "verified" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:24]}.parquet"
+
+
+def verify(
+    reader: SourceReader, ids: Sequence[str], sizes: np.ndarray, mtimes_ns: np.ndarray, *, max_pixels: int, cache: Path | None
+) -> pd.DataFrame:
+    """Inspects every image that the cache does not know, in threads (decoders release the GIL), with a progress bar.
+
+    Interrupted, it keeps what it has done so far.
+
+    Args:
+      reader: of the images.
+      ids: unique names, one per row; with sizes (int64 [n], bytes) and mtimes_ns (int64 [n]) the key of the cache.
+      max_pixels: larger images are not decoded.
+      cache: the file to read and write, or None.
+
+    Returns:
+      A row per image: reason ("" = good, else see `images.ImageError`, or unreadable, missing), detail, sha256, width, height
+      (int32, oriented), phash (int64), label (int32; -1 where the source does not store labels with its images).
+    """
+    columns = {name: np.zeros(len(ids), dtype) for name, dtype in _DTYPES.items()}
+    todo = np.ones(len(ids), bool)
+    keys = pd.DataFrame({"id": pd.Series(ids, dtype="str"), "size": sizes, "mtime_ns": mtimes_ns})
+    stale = False
+    if cache is not None and (known := _load(cache)) is not None:
+        at = pd.Index(known["id"]).get_indexer(pd.Index(keys["id"]))
+        found = at >= 0
+        for name in ("size", "mtime_ns"):
+            found[found] = known[name].to_numpy()[at[found]] == keys[name].to_numpy()[found]
+        for name in _DTYPES:
+            columns[name][found] = known[name].to_numpy()[at[found]]
+        todo = ~found
+        stale = int(found.sum()) < len(known)
+    rows = np.flatnonzero(todo)
+    if len(rows):
+        try:
+            _inspect_all(reader, rows, max_pixels, columns, todo)
+        finally:
+            keep = ~todo & ~np.isin(columns["reason"].astype(str), _NOT_KEPT)
+            if cache is not None:
+                _save(cache, pd.concat([keys, pd.DataFrame(columns)], axis=1)[keep])
+    elif stale and cache is not None:  # files are gone
+        _save(cache, pd.concat([keys, pd.DataFrame(columns)], axis=1))
+    return pd.DataFrame(columns)
+
+
+def _inspect_all(reader: SourceReader, rows: np.ndarray, max_pixels: int, columns: dict[str, np.ndarray], todo: np.ndarray) -> None:
+    """Fills `columns` at `rows` and clears `todo` there, chunk by chunk."""
+    chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
+
+    def work(chunk: np.ndarray) -> list[tuple]:
+        return [_inspect_row(reader, int(row), max_pixels) for row in chunk]
+
+    pool = ThreadPoolExecutor(min(len(chunks), os.cpu_count() or 1), thread_name_prefix="verify")
+    try:
+        with _bar(len(rows)) as advance, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Pillow on odd metadata; the pixels are what is checked here
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels judges that
+            for chunk, results in zip(chunks, pool.map(work, chunks), strict=True):
+                for name, values in zip(_DTYPES, zip(*results, strict=True), strict=True):
+                    columns[name][chunk] = values
+                todo[chunk] = False
+                advance(len(chunk))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _inspect_row(reader: SourceReader, row: int, max_pixels: int) -> tuple:
+    try:
+        data, label = reader.encoded(row)
+    except FileNotFoundError:
+        return (*images.Inspection("missing", "no such file"), -1)
+    except OSError as error:
+        return (*images.Inspection("unreadable", error.strerror or str(error)), -1)
+    return (*images.inspect(data, max_pixels), label)
+
+
+@contextlib.contextmanager
+def _bar(total: int) -> Iterator:
+    """Yields advance(n). The bar appears after a second: short work needs none."""
+    progress = Progress(
+        TextColumn("Verifying images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
+    )
+    task = progress.add_task("", total=total)
+    start = time.monotonic()
+
+    def advance(count: int) -> None:
+        progress.advance(task, count)
+        if not progress.live.is_started and time.monotonic() - start > 1:
+            progress.start()
+
+    try:
+        yield advance
+    finally:
+        if progress.live.is_started:
+            progress.stop()
+
+
+def _load(cache: Path) -> pd.DataFrame | None:
+    if not cache.exists():
+        return None
+    try:
+        known = pd.read_parquet(cache)
+        return known.astype({"size": np.int64, "mtime_ns": np.int64} | _DTYPES)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        _log.warning("The cache %s is damaged (%s): all images are verified anew.", cache, error)
+        return None
+
+
+def _save(cache: Path, table: pd.DataFrame) -> None:
+    """Writes aside, then renames: a reader never sees half a file. A cache that can't be written costs time, not the run."""
+    aside = cache.with_name(f"{cache.name}.{os.getpid()}")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        table.to_parquet(aside, index=False, compression="zstd")
+        os.replace(aside, cache)
+    except OSError as error:
+        _log.warning("The verification can't be kept in %s (%s): the next run will repeat it.", cache, error)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
