@@ -1,0 +1,295 @@
+"""The stream of batches: a pure function of (seed, step), whole epochs, clean ends and honest errors."""
+
+import dataclasses
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgclf.config import default_config
+from imgclf.data import augment, pipeline
+from imgclf.data.table import Dataset
+from imgclf.errors import UserError
+
+
+class FileReader:
+    """Reads `folder/ROW.png`; counts its reads."""
+
+    def __init__(self, folder, count):
+        self.folder, self.count, self.reads = folder, count, 0
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, row):
+        self.reads += 1
+        image = cv2.imread(os.path.join(self.folder, f"{row}.png"), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise FileNotFoundError(f"{row}.png")
+        return image
+
+    def read(self, row, min_size):
+        image = self[row]
+        factor = min(image.shape[0] // min_size[0], image.shape[1] // min_size[1])
+        if factor < 2:
+            return image
+        return cv2.resize(image, (image.shape[1] // factor, image.shape[0] // factor), interpolation=cv2.INTER_AREA)
+
+
+def make_dataset(folder, train=23, val=11, seed=0) -> Dataset:
+    """Rows alternate between the splits, so that rows of the table and places in a split differ."""
+    rng = np.random.default_rng(seed)
+    splits = np.array(["train"] * train + ["val"] * val)
+    rng.shuffle(splits)
+    count = len(splits)
+    sizes = rng.integers(20, 60, (count, 2))
+    for row, (height, width) in enumerate(sizes):
+        cv2.imwrite(os.path.join(folder, f"{row}.png"), rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    labels = rng.integers(0, 3, count)
+    table = pd.DataFrame(
+        {
+            "id": [f"{row}.png" for row in range(count)],
+            "class_name": [f"class {label}" for label in labels],
+            "label": labels.astype(np.int32),
+            "split": splits,
+            "height": sizes[:, 0],
+            "width": sizes[:, 1],
+        }
+    )
+    quarantine = pd.DataFrame(columns=["id", "reason", "detail"])
+    return Dataset(table, ("class 0", "class 1", "class 2"), quarantine, {}, FileReader(str(folder), count))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def config():
+    config = default_config()
+    config.data.image_size = (24, 16)
+    config.augment.crop_scale = (0.1, 1.0)
+    config.augment.flip = 0.5
+    config.augment.rotate = 20.0
+    config.loader.batch_size = 8
+    config.loader.eval_batch_size = 4
+    config.loader.threads = 0
+    return config
+
+
+def take(stream):
+    with stream:
+        return list(stream)
+
+
+def assert_same(ours, theirs):
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def test_batch_contract(dataset, config):
+    batches = take(pipeline.train_batches(dataset, config, num_steps=3))
+    for batch in batches:
+        assert {key: (value.shape, value.dtype) for key, value in batch.items()} == {
+            "image": ((8, 24, 16, 3), np.uint8),
+            "label": ((8,), np.int32),
+            "index": ((8,), np.int64),
+            "mask": ((8,), np.bool_),
+        }
+        assert batch["mask"].all()
+        assert (dataset.table["split"][batch["index"]] == "train").all()
+        np.testing.assert_array_equal(dataset.table["label"][batch["index"]], batch["label"])
+
+
+def test_every_epoch_shows_every_training_row_once_in_a_new_order(dataset, config):
+    train = np.flatnonzero(dataset.table["split"] == "train")
+    index = np.concatenate([batch["index"] for batch in take(pipeline.train_batches(dataset, config, num_steps=23))])
+    epochs = index.reshape(8, 23)  # 23 batches of 8 are 8 epochs of 23: all but the first border lie inside a batch
+    for epoch in epochs:
+        assert sorted(epoch) == train.tolist()
+    assert len({tuple(epoch) for epoch in epochs}) == 8
+    assert pipeline.steps_per_epoch(dataset, config) == 23 / 8
+    config.seed = 1
+    other = np.concatenate([batch["index"] for batch in take(pipeline.train_batches(dataset, config, num_steps=23))])
+    assert not {tuple(epoch) for epoch in other.reshape(8, 23)} & {tuple(epoch) for epoch in epochs}
+
+
+def test_an_example_gets_another_view_each_epoch(dataset, config):
+    config.loader.batch_size = 23
+    first, second = take(pipeline.train_batches(dataset, config, num_steps=2))
+    views = [dict(zip(batch["index"].tolist(), batch["image"], strict=True)) for batch in (first, second)]
+    assert all((views[0][row] != views[1][row]).any() for row in views[0])
+
+
+def test_the_stream_is_the_same_for_0_1_and_4_threads_and_2_workers(dataset, config):
+    expected = take(pipeline.train_batches(dataset, config, num_steps=7))
+    for threads, workers in ((1, 0), (4, 0), (0, 2)):
+        config.loader.threads, config.loader.workers = threads, workers
+        assert_same(take(pipeline.train_batches(dataset, config, num_steps=7)), expected)
+    evaluated = take(pipeline.eval_batches(dataset, config, "val"))
+    config.loader.threads, config.loader.workers = 0, 0
+    assert_same(evaluated, take(pipeline.eval_batches(dataset, config, "val")))
+
+
+@settings(deadline=None, derandomize=True, max_examples=15)
+@given(start=st.integers(0, 40), count=st.integers(1, 4), threads=st.sampled_from([0, 2]))
+def test_starting_at_a_step_is_skipping_to_it(tmp_path_factory, start, count, threads):
+    dataset, config = _tiny(tmp_path_factory), default_config()
+    config.data.image_size, config.augment.flip = (8, 8), 0.5
+    config.loader.batch_size, config.loader.threads = 3, threads
+    straight = take(pipeline.train_batches(dataset, config, num_steps=start + count))[start:]
+    assert_same(take(pipeline.train_batches(dataset, config, start_step=start, num_steps=count)), straight)
+
+
+def _tiny(tmp_path_factory, kept=[]):  # noqa: B006 one folder for all examples of a property
+    if not kept:
+        kept.append(make_dataset(tmp_path_factory.mktemp("tiny"), train=5, val=2))
+    return kept[0]
+
+
+@pytest.mark.parametrize("shards", [2, 4])
+def test_shards_share_the_global_batch(dataset, config, shards):
+    whole = take(pipeline.train_batches(dataset, config, num_steps=6))
+    parts = [take(pipeline.train_batches(dataset, config, num_steps=6, shard=shard, shards=shards)) for shard in range(shards)]
+    for step, batch in enumerate(whole):
+        for shard in range(shards):
+            assert_same([parts[shard][step]], [{key: value[shard::shards] for key, value in batch.items()}])
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_evaluation_counts_every_example_once(dataset, config, shards):
+    parts = [take(pipeline.eval_batches(dataset, config, "val", shard=shard, shards=shards)) for shard in range(shards)]
+    assert [len(part) for part in parts] == [3] * shards  # 11 in batches of 4
+    seen = np.concatenate([batch["index"][batch["mask"]] for part in parts for batch in part])
+    rows = np.flatnonzero(dataset.table["split"] == "val")
+    assert sorted(seen) == rows.tolist()
+    if shards == 1:
+        np.testing.assert_array_equal(seen, rows)
+    for batch in (batch for part in parts for batch in part):
+        assert batch["image"].shape == (4 // shards, 24, 16, 3)
+        padding = ~batch["mask"]
+        assert (batch["index"][padding] == -1).all()
+        assert not batch["image"][padding].any()
+        assert not batch["label"][padding].any()
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+def test_evaluation_shows_the_plain_view(dataset, config, resize):
+    """Not augmented, and from the whole image also where training decodes at a reduced scale: what a prediction from an array sees."""
+    config.data.image_size, config.data.resize, config.data.crop_fraction = (9, 7), resize, 0.9
+    for batch in take(pipeline.eval_batches(dataset, config, "train")):
+        for row, image in zip(batch["index"][batch["mask"]], batch["image"], strict=False):
+            expected = augment.view(dataset.reader[row], (9, 7), resize, config.augment, crop_fraction=0.9)
+            np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_batches_do_not_depend_on_memory(tmp_path, config, threads):
+    """Images kept in memory are read once per scale, and shown exactly as those read anew; sizes here are decoded reduced too."""
+    config.loader.threads = threads
+    config.data.image_size = (9, 7)
+    config.data.in_memory_mb = 0
+    dataset = make_dataset(tmp_path)
+    read_anew = take(pipeline.train_batches(dataset, config, num_steps=12))
+    assert dataset.reader.reads >= 12 * 8
+    dataset = make_dataset(tmp_path)
+    config.data.in_memory_mb = 512
+    assert_same(take(pipeline.train_batches(dataset, config, num_steps=12)), read_anew)
+    take(pipeline.eval_batches(dataset, config, "train"))
+    reads = dataset.reader.reads
+    take(pipeline.eval_batches(dataset, config, "train"))
+    assert dataset.reader.reads == reads
+
+
+def test_memory_is_freed_with_its_reader(tmp_path, config):
+    before = len(pipeline._DECODED)
+    dataset = make_dataset(tmp_path, train=3, val=1)
+    take(pipeline.train_batches(dataset, config, num_steps=1))
+    assert len(pipeline._DECODED) == before + 1
+    del dataset
+    assert len(pipeline._DECODED) == before
+
+
+@pytest.mark.parametrize(("threads", "workers"), [(2, 0), (0, 1)])
+def test_closing_early_ends_threads_and_processes(dataset, config, threads, workers):
+    config.loader.threads, config.loader.workers = threads, workers
+    threads_before = set(threading.enumerate())
+    stream = pipeline.train_batches(dataset, config)
+    next(stream)
+    stream.close()
+    stream.close()  # twice does no harm
+    assert list(stream) == []
+    for thread in set(threading.enumerate()) - threads_before:
+        if "grain" in thread.name:
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(("threads", "workers"), [(0, 0), (2, 0), (0, 1)])
+def test_a_file_lost_since_verification_is_named(tmp_path, config, threads, workers):
+    config.loader.threads, config.loader.workers = threads, workers
+    dataset = make_dataset(tmp_path, train=9, val=2)
+    lost = dataset.table.index[dataset.table["split"] == "train"][4]
+    (tmp_path / f"{lost}.png").unlink()
+    with pytest.raises(UserError, match=rf"^{lost}\.png can no longer be read.*verified anew\.$"):
+        take(pipeline.train_batches(dataset, config, num_steps=2))
+
+
+def test_a_file_changed_since_verification_is_named(tmp_path, config):
+    dataset = make_dataset(tmp_path, train=3, val=1)
+    row = dataset.table.index[dataset.table["split"] == "val"][0]
+    cv2.imwrite(str(tmp_path / f"{row}.png"), np.zeros((5, 5, 3), np.uint8))
+    with pytest.raises(UserError, match=rf"^{row}\.png is 5x5 pixels now, but was \d+x\d+: .*verified anew\.$"):
+        take(pipeline.eval_batches(dataset, config, "val"))
+
+
+def test_mistakes_are_told(dataset, config):
+    nothing = dataclasses.replace(dataset, table=dataset.table.assign(split="val"))
+    with pytest.raises(UserError, match="train split has no images"):
+        pipeline.train_batches(nothing, config)
+    with pytest.raises(UserError, match="train split has no images"):
+        pipeline.steps_per_epoch(nothing, config)
+    with pytest.raises(UserError, match="test split has no images"):
+        pipeline.eval_batches(dataset, config, "test")
+    with pytest.raises(UserError, match=r"loader\.batch_size=8 does not divide by 3 processes: choose a multiple of 3\."):
+        pipeline.train_batches(dataset, config, shards=3)
+    with pytest.raises(UserError, match=r"loader\.eval_batch_size=4 does not divide by 3"):
+        pipeline.eval_batches(dataset, config, "val", shards=3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_program_that_stops_early_ends_quietly(tmp_path, workers):
+    """Neither closed nor used up, outside an absl app: the interpreter exits at once and prints nothing."""
+    make_dataset(tmp_path)
+    script = tmp_path / "program.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import sys
+        sys.path[:0] = {[os.path.dirname(__file__), *sys.path]!r}
+        from test_pipeline import make_dataset
+        from imgclf.config import default_config
+        from imgclf.data import augment, pipeline
+
+        if __name__ == "__main__":
+            config = default_config()
+            config.loader.threads, config.loader.workers = 2, {workers}
+            stream = pipeline.train_batches(make_dataset({str(tmp_path)!r}), config)
+            print(next(stream)["image"].shape)
+        """)
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(32, 128, 128, 3)\n", "")
