@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from imgclf.config import default_config
 from imgclf.data import augment, pipeline
-from imgclf.data.table import Dataset
+from imgclf.data.table import Dataset, load_dataset
 from imgclf.errors import UserError
 
 
@@ -272,24 +272,46 @@ def test_mistakes_are_told(dataset, config):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_program_that_stops_early_ends_quietly(tmp_path, workers):
-    """Neither closed nor used up, outside an absl app: the interpreter exits at once and prints nothing."""
+def test_an_absl_app_that_stops_early_ends_quietly(tmp_path, workers):
+    """Neither closed nor used up: the interpreter exits at once and prints nothing. (The other tests run outside an absl app.)"""
     make_dataset(tmp_path)
     script = tmp_path / "program.py"
     script.write_text(
         textwrap.dedent(f"""
         import sys
         sys.path[:0] = {[os.path.dirname(__file__), *sys.path]!r}
+        from absl import app
         from test_pipeline import make_dataset
         from imgclf.config import default_config
-        from imgclf.data import augment, pipeline
+        from imgclf.data import pipeline
 
-        if __name__ == "__main__":
+        def main(_):
+            global stream, batch
             config = default_config()
             config.loader.threads, config.loader.workers = 2, {workers}
             stream = pipeline.train_batches(make_dataset({str(tmp_path)!r}), config)
-            print(next(stream)["image"].shape)
+            batch = next(stream)
+            print(batch["image"].shape)
+
+        if __name__ == "__main__":
+            app.run(main)
         """)
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(32, 128, 128, 3)\n", "")
+
+
+def test_real_photos_shrunk_are_the_same_from_memory_and_from_files(shared, config, monkeypatch, tmp_path):
+    """JPEGs of 400 pixels at 48: crops are decoded at 1/2, 1/4 and 1/8 of their size."""
+    monkeypatch.setenv("IMGCLF_CACHE", str(tmp_path))
+    config.data.path = str(shared / "data" / "clothing10" / "test")
+    config.data.image_size, config.loader.threads = (48, 48), 2
+    photos = load_dataset(config)
+    photos = dataclasses.replace(photos, table=photos.table.assign(split="train"))
+    config.data.in_memory_mb = 0
+    from_files = take(pipeline.train_batches(photos, config, num_steps=5))
+    assert len(pipeline._DECODED.get(id(photos.reader), {})) == 0
+    config.data.in_memory_mb = 512
+    for _ in range(2):  # filling the memory, then from it
+        assert_same(take(pipeline.train_batches(photos, config, num_steps=5)), from_files)
+    assert {factor for _, factor in pipeline._DECODED[id(photos.reader)]} >= {2, 4}
