@@ -1,0 +1,43 @@
+"""XLA's flags for the CPU, set before JAX starts. Nothing here imports JAX."""
+
+import importlib.metadata
+import os
+import re
+import sys
+import warnings
+
+YNN_FUSION_FLAG = "xla_cpu_experimental_ynn_fusion_type"
+
+# jaxlib versions on which the flag was tried. XLA ends the process at a flag that it doesn't know, so others go without.
+_TRIED_JAXLIB = re.compile(r"0\.10\.2|0\.12\.0(\.\d+)?")
+
+
+def set_xla_flags() -> None:
+    """Restricts XLA:CPU's YNNPACK fusion to single dots, where the user has not chosen a fusion type.
+
+    The default fusions make convolution gradients several times slower and, in jaxlib 0.10.2, give wrong results
+    (https://github.com/jax-ml/jax/issues/39103). Only `XLA_FLAGS` is written, so that spawned processes inherit it. Where
+    JAX's CPU client exists already the flag would come too late, which is warned of.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if YNN_FUSION_FLAG in flags:
+        return
+    try:
+        version = importlib.metadata.version("jaxlib")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    if not _TRIED_JAXLIB.fullmatch(version):
+        return
+    if _backends_initialized():
+        warnings.warn(
+            f"JAX was started before imgclf was imported: training on the CPU will be slower, and with jaxlib 0.10.2 some results are "
+            f"wrong (jax-ml/jax#39103). Import imgclf first, or set XLA_FLAGS=--{YNN_FUSION_FLAG}=individual_dot.",
+            stacklevel=3,
+        )
+        return
+    os.environ["XLA_FLAGS"] = f"{flags} --{YNN_FUSION_FLAG}=individual_dot".strip()
+
+
+def _backends_initialized() -> bool:
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    return bridge is not None and bridge.backends_are_initialized()
