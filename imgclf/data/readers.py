@@ -1,5 +1,6 @@
 """Readers: row number → pixels. All are picklable and small, since workers are spawned with a copy."""
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -68,7 +69,7 @@ class FileReader:
             data, _ = self.encoded(row)
             if len(data) != self._sizes[row]:
                 raise images.ImageError("changed", f"{len(data)} bytes instead of {self._sizes[row]}")
-            return images.decode(data, min_size=min_size, max_pixels=self._max_pixels, verified=True)
+            return images.decode(data, min_size=min_size, max_pixels=self._max_pixels)
         except (OSError, images.ImageError) as error:
             raise UserError(
                 f"{self.path(row)} has changed since it was verified ({error}): restore it, or start again to verify it anew."
@@ -107,27 +108,43 @@ class ArrayReader:
 
 
 class TfdsReader:
-    """Reads the records of TFDS data sources laid end to end; their images stay encoded until a row is asked for."""
+    """Reads the records of a prepared TFDS data set; their images stay encoded until a row is asked for."""
 
-    def __init__(self, sources: Sequence[Any], image_key: str, label_key: str, max_pixels: int):
+    def __init__(self, folder: str, splits: Sequence[str], image_key: str, label_key: str, length: int, max_pixels: int):
         """
         Args:
-          sources: of `tfds.data_source`, with the image feature's decoding skipped.
+          folder: of the prepared data set (that of dataset_info.json), in ArrayRecord files.
+          splits: TFDS split strings; their records are laid end to end.
           image_key: the feature with the image: bytes of a file, or uint8 [h, w, c].
           label_key: the feature with the label.
+          length: number of records in all.
           max_pixels: of the largest image that may be decoded.
         """
-        self._sources, self._image_key, self._label_key, self._max_pixels = tuple(sources), image_key, label_key, max_pixels
-        self._starts = np.cumsum([0, *map(len, sources)])
-        self._rows = np.arange(self._starts[-1])
+        self._folder, self._splits, self._image_key, self._label_key = folder, tuple(splits), image_key, label_key
+        self._rows, self._max_pixels = np.arange(length), max_pixels
 
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_opened"}  # TFDS's objects hold the builder's class
+
+    @functools.cached_property
+    def _opened(self) -> tuple[list[Sequence], np.ndarray]:
+        """The data sources, opened in the process that reads them, and the position at which each starts."""
+        import tensorflow_datasets as tfds  # slow to import
+
+        builder = tfds.builder_from_directory(self._folder)
+        is_file = isinstance(builder.info.features[self._image_key], tfds.features.Image)
+        decoders = {self._image_key: tfds.decode.SkipDecoding()} if is_file else None
+        sources = [builder.as_data_source(split, decoders=decoders) for split in self._splits]
+        return sources, np.cumsum([0, *map(len, sources)])
+
     def encoded(self, row: int) -> tuple[bytes | np.ndarray, int]:
+        sources, starts = self._opened
         position = self._rows[row]
-        part = int(np.searchsorted(self._starts, position, side="right")) - 1
-        record = self._sources[part][int(position - self._starts[part])]
+        part = int(np.searchsorted(starts, position, side="right")) - 1
+        record = sources[part][int(position - starts[part])]
         return record[self._image_key], int(record[self._label_key])
 
     def __getitem__(self, row: int) -> np.ndarray:
@@ -138,9 +155,9 @@ class TfdsReader:
         data, _ = self.encoded(row)
         if isinstance(data, np.ndarray):
             return images.pixels_of(data)
-        return images.decode(data, min_size=min_size, max_pixels=self._max_pixels, verified=True)
+        return images.decode(data, min_size=min_size, max_pixels=self._max_pixels)
 
     def take(self, rows: np.ndarray) -> "TfdsReader":
-        taken = TfdsReader.__new__(TfdsReader)
-        taken.__dict__.update(self.__dict__, _rows=self._rows[rows])
+        taken = TfdsReader(self._folder, self._splits, self._image_key, self._label_key, 0, self._max_pixels)
+        taken._rows = self._rows[rows]
         return taken

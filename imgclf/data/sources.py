@@ -109,6 +109,7 @@ def list_tfds(data: ConfigDict) -> Listing:
       UserError: if TFDS does not have the data set, or it is no classification of images, or splits overlap.
     """
     import tensorflow_datasets as tfds  # slow to import
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
 
     if not data.tfds.name:
         raise UserError("config.data.tfds.name is empty: set it to a TFDS data set, such as 'beans'.")
@@ -117,15 +118,12 @@ def list_tfds(data: ConfigDict) -> Listing:
     if not wanted:
         raise UserError("config.data.tfds names no split: set config.data.tfds.train and config.data.tfds.test.")
     try:
-        info = tfds.data_source(data.tfds.name, split=next(iter(wanted.values())), data_dir=folder).dataset_info
+        # Prepares the data set where it is not there yet, and checks the splits' names.
+        info = tfds.data_source(data.tfds.name, split=list(wanted.values()), data_dir=folder)[0].dataset_info
         image_key, label_key = _tfds_keys(info, tfds.features)
-        skip = {image_key: tfds.decode.SkipDecoding()} if isinstance(info.features[image_key], tfds.features.Image) else None
-        sources = {split: tfds.data_source(data.tfds.name, split=spec, data_dir=folder, decoders=skip) for split, spec in wanted.items()}
-    except tfds.core.DatasetNotFoundError as error:
-        known = nearest(data.tfds.name, tfds.list_builders())
-        raise UserError(
-            f"config.data.tfds.name={data.tfds.name!r}: TFDS finds no such data set (in {folder or 'its folder'}); {known}"
-        ) from error
+    except DatasetNotFoundError as error:
+        place = f"in {folder or 'its default folder'}; {nearest(data.tfds.name, tfds.list_builders(with_community_datasets=False))}"
+        raise UserError(f"config.data.tfds.name={data.tfds.name!r}: TFDS finds no such data set {place}") from error
     except UserError:
         raise
     except Exception as error:  # of downloads, disks and each data set's own code
@@ -151,7 +149,7 @@ def list_tfds(data: ConfigDict) -> Listing:
     return Listing(
         source=f"tfds:{info.full_name}",
         ids=ids,
-        reader=TfdsReader(list(sources.values()), image_key, label_key, data.max_pixels),
+        reader=TfdsReader(str(info.data_dir), tuple(wanted.values()), image_key, label_key, len(ids), data.max_pixels),
         sizes=np.array(sizes, np.int64),
         mtimes_ns=np.array(mtimes, np.int64),
         classes=None,

@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from imgclf.cache import cache_dir
 from imgclf.data import images
 from imgclf.data.readers import SourceReader
 
@@ -28,17 +29,10 @@ _NOT_KEPT = ("unreadable", "missing")  # may change without a change of the file
 _CHUNK = 16  # images a thread takes at once
 
 
-def cache_folder() -> Path:
-    """$IMGCLF_CACHE, else $XDG_CACHE_HOME/imgclf, else ~/.cache/imgclf."""
-    if folder := os.environ.get("IMGCLF_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgclf"
-
-
 def cache_file(place: str, max_pixels: int) -> Path:
     """Where the verification of `place` (an absolute path or another lasting name) is kept."""
     key = f"{place}\n{max_pixels}\n{images.INSPECTION_VERSION}"
-    return cache_folder() / "verified" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:24]}.parquet"
+    return cache_dir() / "verified" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:24]}.parquet"
 
 
 def verify(
