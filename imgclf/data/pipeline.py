@@ -9,6 +9,9 @@ import contextlib
 import dataclasses
 import functools
 import math
+import multiprocessing
+import os
+import signal
 import sys
 import threading
 import types
@@ -307,3 +310,13 @@ def _end(iterators: list[grain.DatasetIterator], threads: set[threading.Thread])
 def _start_worker(index: int, count: int) -> None:
     del index, count
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for it for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -3,9 +3,9 @@
 import dataclasses
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
-import textwrap
 import threading
 
 import cv2
@@ -271,34 +271,53 @@ def test_mistakes_are_told(dataset, config):
         pipeline.eval_batches(dataset, config, "val", shards=3)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+PROGRAM = """
+import os, signal, sys
+sys.path[:0] = {path!r}
+from absl import app
+from test_pipeline import make_dataset
+from imgclf.config import default_config
+from imgclf.data import pipeline
+
+def main(_):
+    global stream, batch
+    config = default_config()
+    config.loader.threads, config.loader.workers = 2, {workers}
+    stream = pipeline.train_batches(make_dataset({folder!r}), config)
+    batch = next(stream)
+    print(batch["image"].shape, flush=True)
+    {end}
+
+if __name__ == "__main__":
+    app.run(main)
+"""
+
+
+def run_program(folder, workers, end="pass"):
+    script = folder / "program.py"
+    script.write_text(PROGRAM.format(path=[os.path.dirname(__file__), *sys.path], folder=str(folder), workers=workers, end=end))
+    # Waits for all that hold the output open, so for the workers too.
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False, start_new_session=True)
+    assert done.stdout == "(32, 128, 128, 3)\n"
+    return done
+
+
+@pytest.mark.parametrize("workers", [0, 1])
 def test_an_absl_app_that_stops_early_ends_quietly(tmp_path, workers):
     """Neither closed nor used up: the interpreter exits at once and prints nothing. (The other tests run outside an absl app.)"""
-    make_dataset(tmp_path)
-    script = tmp_path / "program.py"
-    script.write_text(
-        textwrap.dedent(f"""
-        import sys
-        sys.path[:0] = {[os.path.dirname(__file__), *sys.path]!r}
-        from absl import app
-        from test_pipeline import make_dataset
-        from imgclf.config import default_config
-        from imgclf.data import pipeline
+    done = run_program(tmp_path, workers)
+    assert (done.returncode, done.stderr) == (0, "")
 
-        def main(_):
-            global stream, batch
-            config = default_config()
-            config.loader.threads, config.loader.workers = 2, {workers}
-            stream = pipeline.train_batches(make_dataset({str(tmp_path)!r}), config)
-            batch = next(stream)
-            print(batch["image"].shape)
 
-        if __name__ == "__main__":
-            app.run(main)
-        """)
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "(32, 128, 128, 3)\n", "")
+def test_workers_leave_ctrl_c_to_their_parent(tmp_path):
+    """The terminal sends it to all; only the parent, which here closes the stream, may say something."""
+    end = "signal.signal(signal.SIGINT, lambda *_: stream.close()); os.killpg(0, signal.SIGINT)"
+    done = run_program(tmp_path, 1, end)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_workers_of_a_killed_program_end(tmp_path):
+    assert run_program(tmp_path, 1, "os.kill(os.getpid(), signal.SIGKILL)").returncode == -signal.SIGKILL
 
 
 def test_real_photos_shrunk_are_the_same_from_memory_and_from_files(shared, config, monkeypatch, tmp_path):
