@@ -1,0 +1,203 @@
+"""Convolution, batch normalisation and pooling, each in the form that is fast on the platform at hand.
+
+The forms agree up to float32 rounding; `jax.lax.platform_dependent` picks one when a program is lowered, and leaves nothing of
+the others in it. Images and maps are [B,H,W,C]; kernels are [kh,kw,C_in,C_out].
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from imgclf.models import cpu_pooling
+
+HE_NORMAL = nnx.initializers.he_normal()  # He et al., 2015: truncated normal, variance 2 / fan_in
+Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros before and behind, of height and width
+
+
+def same_padding(kernel: int) -> Padding:
+    """Padding that keeps the size at stride 1, as Keras's "same" does; for odd kernels it is torch's symmetric `padding=k // 2`."""
+    return (((kernel - 1) // 2, kernel // 2),) * 2
+
+
+def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0))) -> jax.Array:
+    """Cross-correlates maps with a kernel, as every deep-learning library's convolution does."""
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+class Conv(nnx.Module):
+    """Square convolution: parameters `kernel` [k,k,C_in,C_out] and, where asked for, `bias` [C_out], float32; computes in `dtype`."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        padding: Padding | None = None,
+        use_bias: bool = False,
+        kernel_init: Callable[..., jax.Array] = HE_NORMAL,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.stride = stride
+        self.padding = same_padding(kernel) if padding is None else padding
+        self.dtype = dtype
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (kernel, kernel, in_features, out_features), jnp.float32))
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32))
+        self.use_bias = use_bias
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = conv2d(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride, self.padding)
+        return x + self.bias[...].astype(self.dtype) if self.use_bias else x
+
+    def max_pool_relu(self, x: jax.Array) -> jax.Array:
+        """relu(max_pool(self(x), 2, 2)), in one piece; for convolutions of stride 1 with bias."""
+        return conv_max_pool_bias_relu(
+            x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype), self.padding
+        )
+
+
+def column_sums(x: jax.Array) -> jax.Array:
+    """Sums over all axes but the last, in float32: [...,C] to [C].
+
+    On the CPU a reduction over leading axes is slow, a dot with a row of ones is not.
+    """
+
+    def by_dot(x: jax.Array) -> jax.Array:
+        x = x.reshape(-1, x.shape[-1])
+        return (jnp.ones((1, x.shape[0]), jnp.float32) @ x)[0]
+
+    def by_reduction(x: jax.Array) -> jax.Array:
+        return x.sum(tuple(range(x.ndim - 1)))
+
+    return lax.platform_dependent(x.astype(jnp.float32), cpu=by_dot, default=by_reduction)
+
+
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance of each channel, float32 [C], over the global batch."""
+    count = x.size // x.shape[-1]
+
+    def two_passes(x: jax.Array) -> tuple[jax.Array, jax.Array]:  # more exact, and as quick where squares go through memory anyway
+        mean = column_sums(x) / count
+        return mean, column_sums(lax.square(x - mean)) / count
+
+    def one_pass(x: jax.Array) -> tuple[jax.Array, jax.Array]:  # one read of the maps; as flax does
+        mean = column_sums(x) / count
+        return mean, jnp.maximum(column_sums(lax.square(x)) / count - lax.square(mean), 0.0)
+
+    return lax.platform_dependent(x.astype(jnp.float32), cpu=two_passes, default=one_pass)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises maps by the statistics of the batch (Ioffe and Szegedy, 2015, algorithm 1).
+
+    Returns the maps in `x`'s dtype, and mean and biased variance, float32 [C], which carry no gradient: they are for the
+    running averages.
+    """
+    return _batch_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _batch_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float):
+    mean, variance = _moments(x)
+    multiplier = lax.rsqrt(variance + epsilon)
+    y = (x.astype(jnp.float32) - mean) * (multiplier * scale) + bias
+    return (y.astype(x.dtype), mean, variance), (x, mean, multiplier, scale)
+
+
+def _batch_norm_backward(epsilon: float, residuals: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]):
+    x, mean, multiplier, scale = residuals
+    grad = cotangents[0].astype(jnp.float32)
+    normalized = (x.astype(jnp.float32) - mean) * multiplier
+    bias_grad, scale_grad = column_sums(grad), column_sums(grad * normalized)
+    count = x.size // x.shape[-1]
+    x_grad = (grad - (bias_grad + normalized * scale_grad) / count) * (multiplier * scale)
+    return x_grad.astype(x.dtype), scale_grad, bias_grad
+
+
+batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation with running averages: parameters `scale`, `bias`; statistics `mean`, `var`; all float32 [C].
+
+    In training, statistics are of the global batch, also where it is spread over devices. Running = momentum · running +
+    (1 − momentum) · batch: torch's momentum 0.1 is 0.9 here. `unbiased` averages the variance over n − 1, as torch does; flax
+    and Keras average it over n.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        unbiased: bool = True,
+        zero_scale: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        del rngs  # nothing is random
+        self.momentum, self.epsilon, self.unbiased = momentum, epsilon, unbiased
+        self.scale = nnx.Param((jnp.zeros if zero_scale else jnp.ones)(features, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros(features, jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones(features, jnp.float32))
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        scale, bias = self.scale[...], self.bias[...]
+        if not train:
+            multiplier = lax.rsqrt(self.var[...] + self.epsilon) * scale
+            return ((x.astype(jnp.float32) - self.mean[...]) * multiplier + bias).astype(x.dtype)
+        y, mean, variance = batch_norm(x, scale, bias, self.epsilon)
+        if self.unbiased:
+            count = x.size // x.shape[-1]
+            variance = variance * (count / max(count - 1, 1))
+        self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
+        self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * variance
+        return y
+
+
+def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
+    """Largest value of each window, [B,H,W,C] to [B,(H + 2·padding − window) // stride + 1,…,C]; the padding never wins.
+
+    The gradient goes to the first of equal values in a window, as flax's does.
+    """
+
+    def by_window(x: jax.Array) -> jax.Array:
+        lowest = -jnp.inf
+        edges = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+        return lax.reduce_window(x, lowest, lax.max, (1, window, window, 1), (1, stride, stride, 1), edges)
+
+    def by_slices(x: jax.Array) -> jax.Array:
+        return cpu_pooling.max_pool(x, window, stride, padding)
+
+    return lax.platform_dependent(x, cpu=by_slices, default=by_window)
+
+
+def max_pool_bias_relu(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """relu(max_pool(x, 2, 2) + bias), which equals pooling relu(x + bias), at a quarter of the work."""
+
+    def plain(x: jax.Array, bias: jax.Array) -> jax.Array:
+        return jax.nn.relu(max_pool(x, 2, 2) + bias)
+
+    return lax.platform_dependent(x, bias, cpu=cpu_pooling.max_pool_bias_relu, default=plain)
+
+
+def conv_max_pool_bias_relu(x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: Padding) -> jax.Array:
+    """relu(max_pool(conv2d(x, kernel), 2, 2) + bias): a block of a plain CNN."""
+
+    def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        return max_pool_bias_relu(conv2d(x, kernel, padding=padding), bias)
+
+    def in_blocks(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        return cpu_pooling.conv_max_pool_bias_relu(x, kernel, bias, padding)
+
+    few_channels = x.shape[-1] <= 4
+    return lax.platform_dependent(x, kernel, bias, cpu=in_blocks if few_channels else plain, default=plain)
