@@ -139,8 +139,9 @@ def test_the_stream_is_the_same_for_0_1_and_4_threads_and_2_workers(dataset, con
     for threads, workers in ((1, 0), (4, 0), (0, 2)):
         config.loader.threads, config.loader.workers = threads, workers
         assert_same(take(pipeline.train_batches(dataset, config, num_steps=7)), expected)
+    config.loader.threads, config.loader.workers = 4, 0
     evaluated = take(pipeline.eval_batches(dataset, config, "val"))
-    config.loader.threads, config.loader.workers = 0, 0
+    config.loader.threads = 0
     assert_same(evaluated, take(pipeline.eval_batches(dataset, config, "val")))
 
 
