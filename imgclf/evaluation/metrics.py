@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
+from imgclf.evaluation import numbers
 from imgclf.evaluation.calibration import expected_calibration_error
 
 
@@ -91,6 +92,20 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequenc
     }
 
 
+def headline(results: dict) -> str:
+    """Returns top-1 as a sentence: `97.2 % (95 % interval 95.0–98.5 %, 350 of 360 test images right)`.
+
+    Args:
+      results: what `evaluate` returned, with `split` (such as "test") where it is known.
+    """
+    right = round(results["top1"] * results["n"])
+    images = f"{results.get('split', '')} image{'' if results['n'] == 1 else 's'}".strip()
+    return (
+        f"{numbers.percent(results['top1'])} (95{numbers.NBSP}% interval {numbers.interval(results['top1_ci95'])}, "
+        f"{right:,} of {results['n']:,} {images} right)"
+    )
+
+
 def roc_auc(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> tuple[float | None, str | None]:
     """Returns the mean over classes of the area under the one-vs-rest ROC curve, and a remark where it leaves something out.
 
@@ -111,7 +126,7 @@ def roc_auc(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence
         ranks = rankdata(probabilities[:, label])
         areas.append((ranks[labels == label].sum() - positive * (positive + 1) / 2) / (positive * (n - positive)))
     absent = int((counts == 0).sum())
-    note = f"mean over the {len(areas)} classes that have examples; {absent} have none" if absent else None
+    note = f"left out for want of examples: {absent:,} of {classes:,} classes" if absent else None
     return float(np.mean(areas)), note
 
 

@@ -99,7 +99,7 @@ def test_classes_without_examples_are_none_and_leave_the_averages():
     result = metrics.evaluate(PROBABILITIES[:, [0, 1, 2]], labels, NAMES)
     assert result["per_class"]["cat"] == {"precision": None, "recall": None, "f1": None, "support": 0}
     assert result["macro_f1"] == pytest.approx(sklearn.metrics.f1_score(labels, PROBABILITIES.argmax(1), labels=[0, 1], average="macro"))
-    assert "1 have none" in result["roc_auc_note"]
+    assert "1 of 3 classes" in result["roc_auc_note"]
 
 
 def test_roc_auc_is_none_with_the_reason_for_one_class():

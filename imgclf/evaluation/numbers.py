@@ -1,0 +1,57 @@
+"""How results are written for people: never rounder than they are."""
+
+import math
+
+NONE = "–"  # what is undefined
+NBSP = "\u00a0"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """`0.972` → `97.2 %`. What is not exactly 0 or 1 never reads 0 % or 100 %: digits are added until it does not."""
+    if share is None:
+        return NONE
+    return f"{_digits(share, digits)}{NBSP}%"
+
+
+def interval(bounds: tuple[float, float] | list[float]) -> str:
+    """`(0.950, 0.985)` → `95.0–98.5 %`; a narrow interval gets the digits to show its width."""
+    width = 100 * (bounds[1] - bounds[0])
+    digits = 1 if width >= 0.2 or not width else 2 if width >= 0.02 else 3
+    return f"{_digits(bounds[0], digits)}–{_digits(bounds[1], digits)}{NBSP}%"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Significant digits, without exponents where they can be avoided: `0.0712`, `12.3`, `1,797`."""
+    if value is None:
+        return NONE
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
+        return f"{int(value):,}"
+    if not math.isfinite(value):
+        return str(value)
+    if not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+
+
+def count(n: int, singular: str, plural: str | None = None) -> str:
+    """`1 image`, `1,797 images`."""
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 5 s`, `2 h 10 min`."""
+    if seconds < 60:
+        return f"{number(float(seconds), 2)} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def _digits(share: float, digits: int) -> str:
+    text = f"{100 * share:.{digits}f}"
+    while float(text) in (0.0, 100.0) and share not in (0, 1) and digits < 8:
+        digits += 1
+        text = f"{100 * share:.{digits}f}"
+    return "0" if share == 0 else "100" if share == 1 else text

@@ -1,0 +1,185 @@
+"""The report's charts, as inline SVG made by altair and vl-convert: no script runs in the page.
+
+Colours are the light theme's; the page's style sheet maps them to the dark theme's by these very values. Charts are drawn about
+340 px wide, so that they stand side by side on a wide screen and fit a telephone unscaled.
+"""
+
+import hashlib
+import re
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import vl_convert
+from markupsafe import Markup
+from scipy.cluster.hierarchy import leaves_list, linkage
+
+PLOT = 285  # width of the area inside the axes, where two charts stand above each other
+BLUE, ORANGE, INK, MUTED, LINE = "#2f6fb2", "#d97a1d", "#1c2430", "#5f6b7a", "#dfe3e8"  # the same as in report.css
+WIDTH, HEIGHT = 340, 240  # of a whole chart, its axes and title included
+POINTS = 400  # of a line: longer series are averaged in blocks
+PERCENT = "format(datum.value * 100, '~g') + '\u00a0%'"  # 97.2 %, as in the page's text
+BLOCKS = 40  # rows and columns of the condensed confusion matrix
+
+
+def curves(
+    series: dict[str, pd.DataFrame], title: str, best_epoch: float | None = None, *, share: bool = False, log: bool = False
+) -> Markup:
+    """Draws lines over epochs.
+
+    Args:
+      series: name ("train", "val", or one name of its own) → frame with columns epoch and value.
+      title: of the vertical axis, shown above the chart.
+      best_epoch: marked by a vertical line.
+      share: values are shares of 1, shown in per cent.
+      log: logarithmic vertical axis.
+    """
+    frame = pd.concat([_thinned(rows).assign(series=name) for name, rows in series.items()])
+    names = list(series)
+    scale = alt.Scale(zero=False, nice=True, type="log" if log else "linear")
+    lines = alt.Chart(frame).encode(
+        x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickCount=6, grid=False), scale=alt.Scale(nice=False)),
+        y=alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=5, labelExpr=PERCENT if share else "datum.label", format="~g"), scale=scale),
+        color=alt.Color(
+            "series:N",
+            scale=alt.Scale(domain=names, range=[ORANGE if name == "val" else BLUE for name in names]),
+            legend=alt.Legend(title=None, orient="top-right" if not share else "bottom-right") if len(names) > 1 else None,
+        ),
+    )
+    sparse = frame.groupby("series")["epoch"].transform("size") <= 40
+    layers = [lines.mark_line(strokeWidth=1.8, clip=True), lines.transform_filter("datum.sparse").mark_circle(size=22, opacity=1)]
+    layers = [layer.properties(data=frame.assign(sparse=sparse)) for layer in layers]
+    if best_epoch is not None:
+        rule = alt.Chart(pd.DataFrame({"epoch": [best_epoch]})).encode(x="epoch:Q")
+        layers.insert(0, rule.mark_rule(color=MUTED, strokeDash=[3, 3]))
+    return _svg(alt.layer(*layers), title)
+
+
+def reliability(bins: list[dict]) -> Markup:
+    """Draws accuracy over confidence against the diagonal, and how many examples stand in each bin.
+
+    Args:
+      bins: `ece_bins` of results.json.
+    """
+    frame = pd.DataFrame([row for row in bins if row["n"]])
+    axis = alt.Axis(labelExpr=PERCENT, values=[0, 0.25, 0.5, 0.75, 1], grid=True)
+    horizontal = alt.X("lo:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis)
+    bars = (
+        alt.Chart(frame)
+        .mark_bar(color=BLUE, opacity=0.35, stroke=BLUE, strokeWidth=1)
+        .encode(x=horizontal, x2="hi:Q", y=alt.Y("accuracy:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis), y2=alt.datum(0))
+    )
+    points = alt.Chart(frame).mark_circle(color=BLUE, size=30, opacity=1).encode(x="confidence:Q", y="accuracy:Q")
+    ends = alt.Chart(pd.DataFrame({"x": [0, 1], "y": [0, 1]}))
+    diagonal = ends.mark_line(color=MUTED, strokeDash=[3, 3], strokeWidth=1.2).encode(x="x:Q", y="y:Q")
+    heights = (
+        alt.Chart(frame)
+        .mark_bar(color=MUTED, opacity=0.5)
+        .encode(
+            x=alt.X("lo:Q", title="probability of the predicted class", scale=alt.Scale(domain=[0, 1]), axis=axis),
+            x2="hi:Q",
+            y=alt.Y("n:Q", title=None, axis=alt.Axis(tickCount=2, format="~s")),
+            y2=alt.datum(0),
+        )
+        .properties(width=PLOT, height=50, title=_title("images in each bin"))
+    )
+    upper = (bars + diagonal + points).properties(width=PLOT, height=230, title=_title("share that was right"))
+    return _svg(alt.vconcat(upper, heights, spacing=8))
+
+
+def class_sizes(counts: np.ndarray) -> Markup:
+    """Draws the number of images of each class, largest class first.
+
+    Args:
+      counts: int [C].
+    """
+    frame = pd.DataFrame({"rank": np.arange(len(counts)), "n": np.sort(counts)[::-1]})
+    area = (
+        alt.Chart(frame)
+        .mark_area(color=BLUE, opacity=0.35, line={"color": BLUE, "strokeWidth": 1.5}, interpolate="step-after")
+        .encode(
+            x=alt.X("rank:Q", title="classes, largest first", axis=alt.Axis(grid=False, tickCount=6), scale=alt.Scale(nice=False)),
+            y=alt.Y("n:Q", title=None, axis=alt.Axis(tickCount=5, format=",")),
+        )
+    )
+    return _svg(area, "images in the class")
+
+
+def condensed_confusion(confusion: np.ndarray) -> tuple[Markup, int]:
+    """Draws the mistakes of a confusion matrix too large to print: similar classes next to each other, then in blocks.
+
+    The order is that of the leaves of an average-linkage clustering in which two classes are the closer the more often one is taken for the
+    other. A cell is the share of its row's images; right answers are left out.
+
+    Args:
+      confusion: int [C, C], rows = true.
+
+    Returns:
+      The chart, and the largest number of classes in a block.
+    """
+    classes = len(confusion)
+    support = np.maximum(confusion.sum(1), 1)
+    rates = confusion / support[:, None]
+    similarity = (rates + rates.T) / 2
+    distance = 1 - similarity[np.triu_indices(classes, 1)]
+    order = leaves_list(linkage(distance, "average"))
+    wrong = np.array(confusion)[np.ix_(order, order)]
+    np.fill_diagonal(wrong, 0)
+    starts = np.linspace(0, classes, min(BLOCKS, classes) + 1).astype(int)[:-1]
+    blocks = np.add.reduceat(np.add.reduceat(wrong, starts, 0), starts, 1)
+    shares = blocks / np.add.reduceat(support[order], starts)[:, None]
+    true, predicted = np.nonzero(shares)
+    frame = pd.DataFrame({"true": true, "predicted": predicted, "share": shares[true, predicted]})
+    cells = (
+        alt.Chart(frame)
+        .mark_rect(color=BLUE)
+        .encode(
+            x=alt.X("predicted:O", title="predicted", axis=None, scale=alt.Scale(domain=list(range(len(starts))), padding=0)),
+            y=alt.Y("true:O", title="true", axis=None, scale=alt.Scale(domain=list(range(len(starts))), padding=0)),
+            opacity=alt.Opacity(
+                "share:Q",
+                scale=alt.Scale(type="sqrt", domain=[0, float(shares.max()) or 1.0], range=[0, 1]),
+                legend=None,
+            ),
+        )
+    )
+    paper = alt.Chart(pd.DataFrame({"x": [0]})).mark_rect(fill=LINE, opacity=0.45, x=0, x2="width", y=0, y2="height").encode()
+    return _svg(paper + cells, "true ↓   predicted →", height=WIDTH + 20), int(np.ceil(classes / len(starts)))
+
+
+def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = rows[np.isfinite(rows["value"])]
+    if len(rows) <= POINTS:
+        return rows
+    return rows.groupby(np.arange(len(rows)) * POINTS // len(rows), as_index=False).mean()
+
+
+def _title(text: str) -> alt.TitleParams:
+    return alt.TitleParams(text, anchor="start", frame="group", fontSize=12, fontWeight=600, color=INK, offset=8)
+
+
+def _svg(chart: alt.TopLevelMixin, title: str | None = None, height: int = HEIGHT) -> Markup:
+    if title:
+        chart = chart.properties(
+            width=WIDTH, height=height, title=_title(title), autosize=alt.AutoSizeParams(type="fit", contains="padding")
+        )
+    font = "system-ui, sans-serif"
+    chart = chart.configure(font=font, background="transparent", padding=4, aria=False)
+    chart = chart.configure_view(stroke=None).configure_legend(labelColor=INK, labelFontSize=11, symbolStrokeWidth=2.5, offset=4)
+    chart = chart.configure_axis(
+        labelColor=MUTED,
+        titleColor=MUTED,
+        labelFontSize=11,
+        titleFontSize=11,
+        titleFontWeight="normal",
+        gridColor=LINE,
+        domainColor=LINE,
+        tickColor=LINE,
+        labelFlush=False,
+    )
+    svg = vl_convert.vegalite_to_svg(chart.to_dict())
+    # Vega numbers its ids through the whole process: number them anew, and apart from those of the page's other charts
+    names = dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg))
+    for number, name in enumerate(names):
+        svg = re.sub(rf'(\bid="|url\(#|href="#){re.escape(name)}(?=["\)])', rf"\g<1>chart-id-{number}", svg)
+    return Markup(svg.replace("chart-id-", f"c{hashlib.sha256(svg.encode()).hexdigest()[:8]}-"))

@@ -1,0 +1,348 @@
+"""Makes report.html out of a run's folder: one file, no script, nothing fetched from anywhere.
+
+Names and paths come from the user's data, so that nothing reaches the page unescaped but this package's own style sheet and charts.
+"""
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from imgclf import config as config_lib
+from imgclf.errors import UserError
+from imgclf.evaluation import metrics, numbers
+from imgclf.reporting import plots, samples
+
+MATRIX_CLASSES = 40  # more than these, and the confusion matrix is condensed
+OPEN_CLASSES = 20  # more than these, and tables by class start folded
+ROWS = 200  # of a list of files; the run's own files hold them all
+SPLITS = ("train", "val", "test")
+
+
+def write_report(run: Path) -> Path:
+    """Writes `run`/report.html from the run's other files; those that are missing leave their section out or say so.
+
+    Args:
+      run: a run's folder (see `experiment`); read are config.json, environment.json, dataset.parquet, quarantine.csv, audit.json,
+        metrics.jsonl, predictions.csv, results.json and samples/.
+
+    Returns:
+      The path of report.html; it is replaced in one move, so that a reader never sees half of it.
+
+    Raises:
+      UserError: if there is no such folder.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise UserError(f"There is no run in {run}; give the folder that run.py named as its --workdir.")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("imgclf.reporting"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": numbers.percent, "interval": numbers.interval, "number": numbers.number}
+    environment.globals |= {"count": numbers.count, "NONE": numbers.NONE}
+    style = Markup(environment.loader.get_source(environment, "report.css")[0])
+    page = environment.get_template("report.html.j2").render(style=style, **_context(run))
+    aside = run / "report.html.part"
+    aside.write_bytes(page.encode("utf-8", "backslashreplace"))  # a file name may hold bytes that are no text
+    os.replace(aside, run / "report.html")
+    return run / "report.html"
+
+
+def _context(run: Path) -> dict[str, Any]:
+    config = _flat(_json(run / "config.json", {}))
+    results = _json(run / "results.json", {})
+    audit = _json(run / "audit.json", {})
+    index = _json(run / "samples" / "index.json", {})
+    table = pd.read_parquet(run / "dataset.parquet") if (run / "dataset.parquet").exists() else None
+    quarantine = _csv(run / "quarantine.csv")
+    predictions = _csv(run / "predictions.csv")
+    names = results.get("class_names") or list(results.get("per_class", {}))
+    if not names and table is not None:
+        names = sorted(table["class_name"].unique())
+    return {
+        "title": config.get("name") or run.resolve().name,
+        "source": _source(config),
+        "results": results,
+        "headline": _headline(results, table),
+        "facts": _facts(results, table),
+        "classes": _class_counts(table, names),
+        "samples": _sample_grid(run, index),
+        "curves": _curves(_metrics(run / "metrics.jsonl"), results),
+        "best_epoch": results.get("best_epoch"),
+        "confusion": _confusion(results, names),
+        "per_class": _per_class(results),
+        "reliability": _reliability(results),
+        "mistakes": _mistakes(run, index, predictions),
+        "quarantine": _quarantine(quarantine, audit),
+        "audit": _audit(run, index, audit),
+        "config": _config(config),
+        "environment": _environment(_json(run / "environment.json", {})),
+        "fold": len(names) > OPEN_CLASSES,
+    }
+
+
+# ---- the run's files ----
+
+
+def _json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+
+
+def _csv(path: Path) -> pd.DataFrame | None:
+    if not path.exists():
+        return None
+    # a class may be called "NA" or "007"
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return frame.astype({"probability": float}) if "probability" in frame else frame
+
+
+def _metrics(path: Path) -> pd.DataFrame:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    if lines and not lines[-1].endswith("\n"):  # the run is being written, or was killed
+        lines.pop()
+    return pd.DataFrame([json.loads(line) for line in lines])
+
+
+def _flat(config: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+# ---- the sections ----
+
+
+def _source(config: dict[str, Any]) -> str:
+    source = config.get("data.source", "")
+    return str({"tfds": config.get("data.tfds.name"), "digits": "built-in digits"}.get(source) or config.get("data.path") or source)
+
+
+def _headline(results: dict, table: pd.DataFrame | None) -> dict | None:
+    if "top1" not in results:
+        return None
+    support = {name: row["support"] for name, row in results["per_class"].items()}
+    train = table.loc[table["split"] == "train", "class_name"].value_counts() if table is not None else pd.Series(support)
+    if train.empty:
+        train = pd.Series(support)
+    common = min(train.index[train == train.max()])  # of equally common ones the first by name
+    low, high = results["top1_ci95"]
+    sentence = metrics.headline(results)
+    return {
+        "sentence": sentence,
+        "rest": sentence.removeprefix(numbers.percent(results["top1"])),
+        "top1": results["top1"],
+        "low": low,
+        "high": high,
+        "common": common,
+        "baseline": support.get(common, 0) / results["n"],
+        "split": results.get("split", ""),
+        "notes": results.get("notes", []),
+    }
+
+
+def _facts(results: dict, table: pd.DataFrame | None) -> list[tuple[str, str, str]]:
+    """Returns (label, value, remark) of the small figures under the headline."""
+    facts = []
+    if "macro_f1" in results:
+        facts.append(("macro F1", numbers.percent(results["macro_f1"]), "mean over classes"))
+        if len(results["per_class"]) > 5:
+            facts.append(("top-5", numbers.percent(results["top5"]), "truth among the first five"))
+        area = results.get("roc_auc")
+        facts.append(("ROC AUC", numbers.NONE if area is None else f"{area:.4f}", results.get("roc_auc_note") or "one against the rest"))
+        facts.append(("loss", numbers.number(results["loss"]), "negative log-likelihood"))
+        facts.append(("calibration error", numbers.percent(results["ece"]), "ECE, 15 bins"))
+    if table is not None:
+        facts.append(("images", f"{len(table):,}", f"of {numbers.count(table['class_name'].nunique(), 'class', 'classes')}"))
+    if "params_total" in results:
+        trainable = results.get("params_trainable", results["params_total"])
+        remark = "all trainable" if trainable == results["params_total"] else f"{trainable:,} trainable"
+        facts.append(("parameters", f"{results['params_total']:,}", remark))
+    if "train_seconds" in results:
+        facts.append(("training", numbers.duration(results["train_seconds"]), numbers.count(results.get("steps", 0), "step")))
+    return facts
+
+
+def _class_counts(table: pd.DataFrame | None, names: list[str]) -> dict | None:
+    if table is None or table.empty:
+        return None
+    counts = pd.crosstab(table["class_name"], table["split"]).reindex(names, fill_value=0)
+    splits = [split for split in SPLITS if split in counts] + sorted(set(counts) - set(SPLITS))
+    largest = max(1, int(counts.to_numpy().sum(1).max()))
+    rows = []
+    for name in names:
+        each = [int(counts.loc[name, split]) for split in splits]
+        rows.append({"name": name, "counts": each, "total": sum(each), "widths": [100 * n / largest for n in each]})
+    chart = plots.class_sizes(counts.to_numpy().sum(1)) if len(names) > MATRIX_CLASSES else None
+    return {"splits": splits, "rows": rows, "totals": [int(counts[split].sum()) for split in splits], "chart": chart}
+
+
+def _sample_grid(run: Path, index: dict) -> dict | None:
+    if not index.get("grid"):
+        return None
+    rows = [{"name": name, "pictures": [_picture(run, index, i) for i in ids]} for name, ids in index["grid"].items()]
+    columns = max(len(row["pictures"]) for row in rows)
+    return {"rows": rows, "columns": columns, "unreadable": len(index.get("unreadable", {}))}
+
+
+def _picture(run: Path, index: dict, image_id: str) -> dict:
+    """Returns {id, src, small}; src is None where there is no thumbnail."""
+    known = index.get("thumbnails", {}).get(image_id)
+    path = run / "samples" / Path(known["file"]).name if known else None
+    if path is None or not path.exists():
+        return {"id": image_id, "src": None, "small": False}
+    data = base64.b64encode(path.read_bytes()).decode()
+    small = max(known["width"], known["height"]) <= samples.LOSSLESS_EDGE
+    return {"id": image_id, "src": f"data:image/webp;base64,{data}", "small": small}
+
+
+def _curves(log: pd.DataFrame, results: dict) -> list[dict]:
+    charts = []
+    panels = [
+        ("loss", {"train": "train_loss", "val": "val_loss"}, {}),
+        ("top-1", {"train": "train_top1", "val": "val_top1"}, {"share": True}),
+        ("learning rate", {"learning rate": "learning_rate"}, {}),
+    ]
+    best = results.get("best_epoch")
+    for title, columns, options in panels:
+        series = {}
+        for name, column in columns.items():
+            if column in log and log[column].notna().any():
+                rows = log[["step", "epoch", column]].dropna().drop_duplicates("step", keep="last")
+                series[name] = rows.rename(columns={column: "value"})[["epoch", "value"]]
+        if series:
+            last = ", ".join(f"{name} ends at {numbers.number(float(rows['value'].iloc[-1]))}" for name, rows in series.items())
+            svg = plots.curves(series, title, best if title != "learning rate" else None, **options)
+            charts.append({"svg": svg, "alt": f"{title} over epochs: {last}"})
+    return charts
+
+
+def _confusion(results: dict, names: list[str]) -> dict | None:
+    if not results.get("confusion"):
+        return None
+    matrix = np.array(results["confusion"])
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    true, predicted = np.nonzero(wrong)
+    support = matrix.sum(1)
+    order = np.lexsort((predicted, true, support[true], -wrong[true, predicted]))  # of equally many, the larger share first
+    large = len(names) > MATRIX_CLASSES
+    pairs = [
+        {"true": names[t], "predicted": names[p], "n": int(wrong[t, p]), "support": int(support[t]), "share": wrong[t, p] / support[t]}
+        for t, p in zip(true[order], predicted[order], strict=True)
+    ][: 12 if large else 5]
+    section = {"names": names, "pairs": pairs, "wrong": int(wrong.sum()), "kinds": len(true), "large": large}
+    if large and len(true):
+        svg, block = plots.condensed_confusion(matrix)
+        return section | {"svg": svg, "block": block}
+    rows = []
+    for label, name in enumerate(names):
+        shares = matrix[label] / max(1, support[label])
+        rows.append(
+            {
+                "name": name,
+                "support": int(support[label]),
+                "cells": [(int(n), float(share)) for n, share in zip(matrix[label], shares, strict=True)],
+            }
+        )
+    return section | {"rows": rows}
+
+
+def _per_class(results: dict) -> list[dict]:
+    rows = []
+    for name, row in results.get("per_class", {}).items():
+        support = row["support"]
+        bounds = metrics.wilson(round(row["recall"] * support), support) if support else None
+        rows.append({"name": name, **row, "bounds": bounds})
+    return sorted(rows, key=lambda row: (row["recall"] is None, row["recall"] or 0.0, row["name"]))
+
+
+def _reliability(results: dict) -> dict | None:
+    bins = results.get("ece_bins")
+    if not bins:
+        return None
+    n = sum(row["n"] for row in bins)
+    confidence = sum(row["n"] * row["confidence"] for row in bins if row["n"]) / n
+    return {"svg": plots.reliability(bins), "bins": bins, "ece": results["ece"], "confidence": confidence, "top1": results["top1"]}
+
+
+def _mistakes(run: Path, index: dict, predictions: pd.DataFrame | None) -> dict | None:
+    if predictions is None:
+        return None
+    wrong = samples.most_confident_mistakes(predictions, len(predictions))
+    rows = wrong.head(samples.MISTAKES).to_dict("records")
+    cards = [{**_picture(run, index, row["id"]), **{key: row[key] for key in ("true", "predicted", "probability")}} for row in rows]
+    return {"cards": cards, "wrong": len(wrong), "n": len(predictions)}
+
+
+def _quarantine(frame: pd.DataFrame | None, audit: dict) -> dict | None:
+    if frame is None:
+        return None
+    reasons = frame["reason"].value_counts() if len(frame) else {}
+    return {
+        "n": len(frame),
+        "reasons": [(str(reason).replace("_", " "), int(n)) for reason, n in reasons.items()],
+        "rows": frame.head(ROWS).to_dict("records"),
+        "ignored": audit.get("ignored", {}),
+    }
+
+
+def _audit(run: Path, index: dict, audit: dict) -> dict | None:
+    if not audit:
+        return None
+
+    def pictures(ids: list[str]) -> list[dict]:
+        return [_picture(run, index, i) for i in ids[: samples.GROUP_IMAGES]]
+
+    kinds = []
+    for key, name in (("exact_duplicates", "exact copies"), ("near_duplicates", "near duplicates")):
+        found = {"within": 0, "across": 0, "groups": []} | audit.get(key, {})
+        groups = [(pictures(ids), max(0, len(ids) - samples.GROUP_IMAGES)) for ids in found["groups"][: samples.GROUPS]]
+        total = max(found["within"] + found["across"], len(found["groups"]))  # the list may be cut short
+        kinds.append({"name": name, "within": found["within"], "across": found["across"], "n": total, "groups": groups})
+    across, conflicts, dropped = (audit.get(key, []) for key in ("groups_across_splits", "label_conflicts", "dropped"))
+    counts = {"groups_across_splits": len(across), "label_conflicts": len(conflicts), "dropped": len(dropped)} | audit.get("counts", {})
+    return {
+        "mode": audit.get("mode", ""),
+        "kinds": kinds,
+        "across": [
+            {"group": row["group"], "splits": ", ".join(f"{n} {split}" for split, n in row["splits"].items())} for row in across[:ROWS]
+        ],
+        "across_count": counts["groups_across_splits"],
+        "conflicts": [{"pictures": pictures(one["ids"]), "classes": one["classes"]} for one in conflicts[: samples.GROUPS]],
+        "conflict_count": counts["label_conflicts"],
+        "dropped": dropped[:ROWS],
+        "dropped_count": counts["dropped"],
+        "clean": not any(counts.values()) and not any(kind["n"] for kind in kinds),
+    }
+
+
+def _config(config: dict[str, Any]) -> dict | None:
+    if not config:
+        return None
+    default = _flat(json.loads(config_lib.to_json(config_lib.default_config())))
+    rows = [{"name": name, "value": json.dumps(value, ensure_ascii=False)} for name, value in config.items()]
+    changed = [row for row in rows if row["name"] not in default or default[row["name"]] != config[row["name"]]]
+    return {"changed": changed, "rest": [row for row in rows if row not in changed]}
+
+
+def _environment(environment: dict) -> list[tuple[str, str]]:
+    rows = []
+    for key, value in environment.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {version}" for name, version in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(str(item) for item in value)
+        if value not in (None, ""):
+            rows.append((key.replace("_", " "), str(value)))
+    return rows
