@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -68,7 +69,7 @@ def list_csv(data: ConfigDict) -> Listing:
         sizes=sizes[rows],
         mtimes_ns=mtimes[rows],
         classes=[labels[row] for row in rows],
-        class_names=tuple(sorted({labels[row] for row in rows})),
+        class_names=tuple(sorted(set(labels))),  # also those whose images are all missing: they are an error, not left out
         splits=[splits[row] for row in rows],
         groups=[groups[row] for row in rows],
         quarantine=quarantine,
@@ -239,7 +240,7 @@ def _find(root: str, paths: Sequence[str]) -> tuple[list[str], np.ndarray, np.nd
         full = os.path.join(root, path)
         try:
             status = os.stat(full)
-            if not os.path.isfile(full):
+            if not stat.S_ISREG(status.st_mode):
                 reason = ("unreadable", "not a regular file")
         except (FileNotFoundError, NotADirectoryError):
             if stems is None:

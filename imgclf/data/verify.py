@@ -134,8 +134,7 @@ def _load(cache: Path) -> pd.DataFrame | None:
     if not cache.exists():
         return None
     try:
-        known = pd.read_parquet(cache)
-        return known.astype({"size": np.int64, "mtime_ns": np.int64} | _DTYPES)
+        return pd.read_parquet(cache).drop_duplicates("id").astype({"size": np.int64, "mtime_ns": np.int64} | _DTYPES)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         _log.warning("The cache %s is damaged (%s): all images are verified anew.", cache, error)
         return None

@@ -1,4 +1,4 @@
-"""Sources → table: layouts, quarantine, CSV and parquet, TFDS, digits, the verification cache; every user's mistake is a sentence."""
+"""Folders and digits → table; quarantine and what is ignored; every user's mistake is a sentence."""
 
 import os
 import pickle
@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from imgclf.config import default_config
-from imgclf.data import folders, images, sources, verify
+from imgclf.data import folders
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 
@@ -40,10 +38,6 @@ def folder_config(path, **fields):
     config.data.path = str(path)
     config.data.update(fields)
     return config
-
-
-def csv_config(path, **fields):
-    return folder_config(path, source="csv", **fields)
 
 
 @pytest.fixture
@@ -248,217 +242,6 @@ def test_mistakes_with_folders_are_sentences(tmp_path):
     assert "test holds no image: fill it, or remove it" in message(tmp_path / "kaggle")
 
 
-# The verification cache
-
-
-@pytest.fixture
-def inspected(monkeypatch) -> list:
-    """Grows by one per image that is decoded for verification."""
-    calls = []
-
-    def count(data, max_pixels, inspect=images.inspect):
-        calls.append(max_pixels)
-        return inspect(data, max_pixels)
-
-    monkeypatch.setattr(images, "inspect", count)
-    return calls
-
-
-def test_only_new_and_changed_files_are_verified_again(two_classes, inspected):
-    config = folder_config(two_classes)
-    first = load_dataset(config)
-    assert len(inspected) == 4
-    second = load_dataset(config)
-    assert len(inspected) == 4
-    pd.testing.assert_frame_equal(first.table, second.table)
-
-    save(two_classes / "dog/new.jpg", 20)
-    save(two_classes / "dog/a.jpg", 21, (31, 17))
-    (two_classes / "cat/b.jpg").unlink()
-    third = load_dataset(config)
-    assert len(inspected) == 6
-    assert third.table["id"].to_list() == ["cat/deep/er/a.png", "dog/a.jpg", "dog/c.gif", "dog/new.jpg"]
-    assert third.table["width"].to_list() == [12, 31, 12, 12]
-
-    (two_classes / "dog/new.jpg").write_text("words")
-    assert load_dataset(config).quarantine["reason"].to_list() == ["not_an_image"]
-    assert len(inspected) == 7
-    assert load_dataset(config).quarantine["reason"].to_list() == ["not_an_image"]  # remembered too
-    assert len(inspected) == 7
-    load_dataset(folder_config(two_classes, max_pixels=1000))
-    assert len(inspected) == 11
-
-
-def test_a_damaged_cache_is_named_and_rebuilt(two_classes, cache, inspected, caplog):
-    config = folder_config(two_classes)
-    expected = load_dataset(config).table
-    (file,) = (cache / "verified").iterdir()
-    for damage in (file.read_bytes()[:100], b"", b"words"):
-        file.write_bytes(damage)
-        caplog.clear()
-        pd.testing.assert_frame_equal(load_dataset(config).table, expected)
-        assert str(file) in caplog.text
-    pd.DataFrame({"id": ["cat/b.jpg"]}).to_parquet(file)  # whole, but another table
-    caplog.clear()
-    load_dataset(config)
-    assert str(file) in caplog.text
-    assert len(inspected) == 20
-    caplog.clear()
-    load_dataset(config)
-    assert len(inspected) == 20
-    assert not caplog.text
-
-
-def test_a_cache_that_cannot_be_written_costs_no_run(two_classes, tmp_path, monkeypatch, caplog):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("IMGCLF_CACHE", str(tmp_path / "file"))
-    assert len(load_dataset(folder_config(two_classes)).table) == 4
-    assert "can't be kept" in caplog.text
-
-
-def test_what_was_verified_before_an_interruption_is_kept(tmp_path, monkeypatch):
-    for row in range(200):
-        save(tmp_path / "ab"[row % 2] / f"{row}.png", row, (4, 4))
-    calls = []
-
-    def interrupt(data, max_pixels, inspect=images.inspect):
-        calls.append(0)
-        if len(calls) == 150:
-            raise KeyboardInterrupt
-        return inspect(data, max_pixels)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(images, "inspect", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            load_dataset(folder_config(tmp_path))
-    again = []
-    monkeypatch.setattr(images, "inspect", lambda *args, inspect=images.inspect: again.append(0) or inspect(*args))
-    assert len(load_dataset(folder_config(tmp_path)).table) == 200
-    assert 0 < len(again) < 100
-
-
-def test_cache_folder_names(monkeypatch, tmp_path):
-    monkeypatch.delenv("IMGCLF_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    file = verify.cache_file("/photos", 100)
-    assert file.parent == tmp_path / "imgclf" / "verified"
-    assert len({file, verify.cache_file("/photos", 101), verify.cache_file("/other", 100)}) == 3
-
-
-# CSV and parquet
-
-
-@pytest.fixture
-def listed(tmp_path) -> Path:
-    """pictures/{1..4}.png, pictures/more/{5..8}.jpg and an empty table beside them."""
-    for row in range(1, 9):
-        save(tmp_path / "pictures" / (f"{row}.png" if row < 5 else f"more/{row}.jpg"), row)
-    return tmp_path / "labels.csv"
-
-
-def test_csv(listed):
-    listed.write_text("\ufeffpath,label,split,group\npictures/1.png,01,train,g\n./pictures/2.png,NA,VAL,g\npictures//3.png, 1 ,Test,\n")
-    table = load_dataset(csv_config(listed)).table
-    assert table["id"].to_list() == ["pictures/1.png", "pictures/2.png", "pictures/3.png"]
-    assert table["class_name"].to_list() == ["01", "NA", "1"]
-    assert table["label"].to_list() == [0, 2, 1]
-    assert table["split"].to_list() == ["train", "val", "test"]
-    assert table["group"].to_list() == ["g", "g", ""]
-
-
-def test_csv_stems_root_and_column_names(listed, tmp_path):
-    listed.write_text("image_id;x\n")
-    table = tmp_path / "S2.tsv"
-    table.write_text("image_id\tkind\n1\ta\n6\tb\nmore/7\tb\nmore/8.jpg\ta\n")
-    config = csv_config(table, root=str(tmp_path / "pictures"))
-    config.data.columns.path, config.data.columns.label = "image_id", "kind"
-    dataset = load_dataset(config)
-    assert dataset.table["id"].to_list() == ["1.png", "more/6.jpg", "more/7.jpg", "more/8.jpg"]
-    np.testing.assert_array_equal(dataset.reader[1], np.asarray(Image.open(tmp_path / "pictures/more/6.jpg")))
-
-
-def test_csv_rows_without_an_image(listed, tmp_path):
-    save(tmp_path / "pictures/more/1.jpg", 30)
-    (tmp_path / "pictures/folder.jpg").mkdir()
-    (tmp_path / "pictures/bad.jpg").write_text("words")
-    listed.write_text(
-        "path,label\n2,a\n3,b\n1,a\npictures/gone.png,a\npictures/folder.jpg,b\npictures/bad.jpg,b\npictures/2.png/x,a\n2,a\n"
-    )
-    dataset = load_dataset(csv_config(listed))
-    assert dataset.table["id"].to_list() == ["pictures/2.png", "pictures/3.png"]
-    assert dataset.ignored == {"rows that repeat another": 1}
-    assert dict(zip(dataset.quarantine["id"], dataset.quarantine["reason"], strict=True)) == {
-        "1": "ambiguous",
-        "pictures/gone.png": "missing",
-        "pictures/folder.jpg": "unreadable",
-        "pictures/bad.jpg": "not_an_image",
-        "pictures/2.png/x": "missing",
-    }
-    ambiguous = dataset.quarantine.set_index("id").loc["1", "detail"]
-    assert "pictures/1.png and pictures/more/1.jpg" in ambiguous
-
-
-def test_parquet_with_numbers_and_absolute_paths(listed, tmp_path):
-    file = tmp_path / "labels.parquet"
-    outside = save(tmp_path / "outside" / "z.png", 40)
-    paths = ["1.png", str(tmp_path / "pictures/2.png"), str(outside), "3.png"]
-    pd.DataFrame({"path": paths, "label": [1.0, 2.0, 1.0, 2.0], "group": [7, 7, 8, None]}).to_parquet(file)
-    table = load_dataset(csv_config(file, root=str(tmp_path / "pictures"))).table
-    assert table["id"].to_list() == ["1.png", "2.png", str(outside), "3.png"]
-    assert table["class_name"].to_list() == ["1", "2", "1", "2"]
-    assert table["group"].to_list() == ["7", "7", "8", ""]
-
-
-def test_mistakes_in_csv_are_sentences(listed, tmp_path):
-    def message(text: str, **fields) -> str:
-        listed.write_text(text)
-        with pytest.raises(UserError) as error:
-            load_dataset(csv_config(listed, **fields))
-        return str(error.value)
-
-    ok = "pictures/1.png,a\npictures/2.png,b\n"
-    assert "has no column 'path': set config.data.columns.path to one of its columns ('file', 'label')" in message("file,label\n" + ok)
-    assert "no label in row 4; fill column 'label'" in message("path,label\n" + ok + "pictures/3.png,\n")
-    many = "".join(f"pictures/{row % 4 + 1}.png,\n" for row in range(9))
-    assert "no label in rows 4, 5, 6, 7, 8 and 4 more" in message("path,label\n" + ok + many)
-    assert "no path in rows 2 and 4" in message("path,label\n,a\npictures/1.png,a\n,b\n")
-    clash = message("path,label\n" + ok + "./pictures/1.png,b\n")
-    assert "rows 2 and 4 give pictures/1.png two values of 'label', 'a' and 'b'" in clash
-    assert "two values of 'split'" in message("path,label,split\npictures/1.png,a,train\npictures/1.png,a,test\n")
-    assert "has 'dev' in row 3" in message("path,label,split\npictures/1.png,a,train\npictures/2.png,b,dev\n")
-    assert "has '' in row 3" in message("path,label,split\npictures/1.png,a,train\npictures/2.png,b,\n")
-    assert "one class only, 'a'" in message("path,label\npictures/1.png,a\n")
-    assert "None of the 2 images" in message("path,label\nx/1.jpg,a\nx/2.jpg,b\n")
-    assert "has no rows" in message("path,label\n")
-    assert "can't be read as a table" in message("")
-    assert "can't be read as a table" in message('path,label\n"a,b\n')
-    assert "does not exist" in message("path,label\n" + ok, root="/no/such/folder")
-    listed.write_bytes("path,label\n1,é\n".encode("latin-1"))
-    for file, said in (
-        (listed, "UTF-8"),
-        (tmp_path, "is a folder"),
-        (tmp_path / "pictures/1.png", "is no table"),
-        (tmp_path / "x.csv", "exist"),
-    ):
-        with pytest.raises(UserError, match=said):
-            load_dataset(csv_config(file))
-    (tmp_path / "bad.parquet").write_bytes(b"words")
-    with pytest.raises(UserError, match="can't be read as a table"):
-        load_dataset(csv_config(tmp_path / "bad.parquet"))
-
-
-@given(rows=st.lists(st.integers(1, 10**6), min_size=1, max_size=20, unique=True))
-@settings(deadline=None, derandomize=True)
-def test_row_numbers_in_messages(rows):
-    text = sources._rows(rows)
-    shown = rows if len(rows) <= 5 else rows[:5]
-    assert [int(word.strip(",")) for word in text.split(" ")[1 : len(shown) + 1 + (1 < len(rows) <= 5)] if word != "and"] == shown
-    assert text.endswith(f" and {len(rows) - 5} more") == (len(rows) > 5)
-
-
-# Digits, TFDS
-
-
 def test_digits():
     dataset = load_dataset(folder_config("", source="digits"))
     assert len(dataset.table) == 1797
@@ -470,84 +253,6 @@ def test_digits():
     assert (image.shape, image.dtype, image.max()) == ((8, 8, 3), np.uint8, 239)  # 15 of 16
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
     assert max(dataset.reader[row].max() for row in range(50)) == 255
-
-
-@pytest.fixture(scope="module")
-def tfds_folder(tmp_path_factory) -> Path:
-    """A data set of eight pictures, prepared as ArrayRecord from files, without tensorflow."""
-    import tensorflow_datasets as tfds
-
-    folder = tmp_path_factory.mktemp("tfds")
-    files = {split: [str(save(folder / f"{split}{row}.png", row, (6 + row, 5))) for row in range(4)] for split in ("train", "test")}
-    Path(files["train"][3]).write_bytes(Path(files["train"][3]).read_bytes()[:60])
-
-    class ImgclfToy(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            image, label = tfds.features.Image(shape=(None, None, 3)), tfds.features.ClassLabel(names=["walle", "doraemon"])
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({"image": image, "label": label}))
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(split) for split in files}
-
-        def _generate_examples(self, split):
-            for row, file in enumerate(files[split]):
-                yield row, {"image": file, "label": row % 2}
-
-    ImgclfToy(data_dir=folder, file_format="array_record").download_and_prepare()
-    return folder
-
-
-def tfds_config(folder, **fields):
-    config = folder_config("", source="tfds")
-    config.data.tfds.name = "imgclf_toy"
-    config.data.tfds.data_dir = str(folder)
-    config.data.tfds.update(fields)
-    return config
-
-
-def test_tfds(tfds_folder, inspected):
-    dataset = load_dataset(tfds_config(tfds_folder))
-    table = dataset.table
-    assert dataset.class_names == ("doraemon", "walle")  # sorted, whatever TFDS's order
-    assert table["split"].value_counts().to_dict() == {"train": 3, "test": 4}
-    assert set(table["source"]) == {"tfds:imgclf_toy/1.0.0"}
-    assert table["id"].iloc[-1] == "test-00000-of-00001/3"
-    assert dataset.quarantine["reason"].to_list() == ["truncated"]
-    reader = pickle.loads(pickle.dumps(dataset.reader))
-    for row, (split, width) in enumerate(zip(table["split"], table["width"], strict=True)):
-        value = width - 6
-        np.testing.assert_array_equal(reader[row], np.asarray(Image.open(tfds_folder / f"{split}{value}.png")))
-        assert table["class_name"][row] == ("walle", "doraemon")[value % 2]
-    assert len(inspected) == 8
-    again = load_dataset(tfds_config(tfds_folder))
-    assert len(inspected) == 8
-    pd.testing.assert_frame_equal(again.table, table)
-
-
-def test_tfds_slices_keep_their_ids(tfds_folder):
-    whole = load_dataset(tfds_config(tfds_folder, train="", test="test")).table
-    parts = load_dataset(tfds_config(tfds_folder, train="test[50%:]", test="test[:50%]")).table
-    assert set(parts["split"]) == {"train", "test"}
-    pd.testing.assert_frame_equal(
-        whole.drop(columns="split"), parts.sort_values("id", ignore_index=True).drop(columns="split"), check_like=True
-    )
-
-
-def test_mistakes_with_tfds_are_sentences(tfds_folder):
-    for fields, said in (
-        ({"name": ""}, "tfds.name is empty"),
-        ({"name": "imgclf_toi"}, "no such data set"),
-        ({"train": "", "test": ""}, "names no split"),
-        ({"test": "tset"}, "Unknown split 'tset'"),
-        ({"train": "test[:60%]"}, "overlap"),
-    ):
-        with pytest.raises(UserError, match=said):
-            load_dataset(tfds_config(tfds_folder, **fields))
-
-
-# Real data
 
 
 def test_real_photographs(shared):
@@ -566,7 +271,7 @@ def test_real_clothing_and_csv(shared):
     assert dataset.table["split"].value_counts().to_dict() == {"train": 600, "test": 214}
     assert len(dataset.class_names) == 10
     assert dataset.ignored == {"no extension": 1}  # its licence
-    config = csv_config(shared / "data/imagenet_sample/labels.csv")
+    config = folder_config(shared / "data/imagenet_sample/labels.csv", source="csv")
     config.data.columns.path, config.data.columns.label = "filename", "wnid"
     dataset = load_dataset(config)
     assert len(dataset.table) == len(dataset.class_names) == 200
