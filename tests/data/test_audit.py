@@ -196,7 +196,9 @@ def test_fix_frees_what_copies_only_dropped_examples():
     reasons = [(entry["id"], entry["reason"], entry["duplicate_of"]) for entry in report["dropped"]]
     assert reasons == [("img22", "same group", "img20"), ("img24", "same group", "img20")]
     assert "img23" in set(after.table["id"])
-    assert report["groups_across_splits"] == ["scene"]
+    assert report["groups_across_splits"] == [
+        {"group": "scene", "splits": {"train": 1, "val": 1, "test": 2}, "ids": ["img20", "img21", "img22", "img24"]}
+    ]
 
 
 def test_off_reports_and_changes_nothing():
