@@ -161,7 +161,8 @@ def perceptual_hash(grey: np.ndarray, sha256: str) -> int:
     Returns:
       64 bits as a signed integer.
     """
-    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    method = cv2.INTER_AREA if min(grey.shape) >= 32 else cv2.INTER_LINEAR  # enlarged blocks would look alike
+    small = cv2.resize(grey, (32, 32), interpolation=method).astype(np.float32)
     if np.ptp(small) < 8:
         return int.from_bytes(bytes.fromhex(sha256[:16]), "big", signed=True)
     low = cv2.dct(small)[1:9, 1:9].ravel()

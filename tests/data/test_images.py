@@ -197,6 +197,13 @@ def test_reduced_scale_is_used():
     assert images.decode(data, min_size=(75, 100)).shape == (75, 100, 3)
     assert images.decode(data, min_size=(76, 100)).shape == (150, 200, 3)
     assert images.decode(data, min_size=(200, 200)).shape == (300, 400, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying, shown upright: the size asked for is that of the upright image
+    for name in ("JPEG", "MPO"):
+        data = encode(picture(300, 400), name, exif=exif)
+        assert images.decode(data, min_size=(200, 100)).shape == (200, 150, 3)
+    data = encode(picture(300, 400).convert("CMYK"), "JPEG", exif=exif)  # Pillow's path
+    assert images.decode(data, min_size=(200, 100)).shape == (200, 150, 3)
 
 
 @given(kind=st.sampled_from(["JPEG", "progressive", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM"]), keep=st.floats(0.0, 0.98))

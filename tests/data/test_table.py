@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from imgclf.config import default_config
-from imgclf.data import folders
+from imgclf.data import readers
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 
@@ -160,24 +160,28 @@ def test_quarantine_and_ignored(two_classes):
 
 
 def test_what_the_system_forbids_is_quarantined(two_classes, monkeypatch):
-    """Root may read everything, so the refusal comes from a stand-in for the file that `open` reaches."""
-    if os.geteuid():
-        (two_classes / "dog/a.jpg").chmod(0)
-    else:
-        read = folders.FileReader.encoded
+    """Root may read everything, so here the reader refuses; the next test takes permissions away."""
+    read = readers.FileReader.encoded
 
-        def refuse(reader, row):
-            if reader.path(row).endswith("dog/a.jpg"):
-                raise PermissionError(13, "Permission denied")
-            return read(reader, row)
+    def refuse(reader, row):
+        if reader.path(row).endswith("dog/a.jpg"):
+            raise PermissionError(13, "Permission denied")
+        return read(reader, row)
 
-        monkeypatch.setattr(folders.FileReader, "encoded", refuse)
-    dataset = load_dataset(folder_config(two_classes))
+    with monkeypatch.context() as patch:
+        patch.setattr(readers.FileReader, "encoded", refuse)
+        dataset = load_dataset(folder_config(two_classes))
     assert dataset.quarantine.to_dict("records") == [{"id": "dog/a.jpg", "reason": "unreadable", "detail": "Permission denied"}]
-    if os.geteuid():
-        (two_classes / "dog/a.jpg").chmod(0o600)
-    monkeypatch.undo()
     assert len(load_dataset(folder_config(two_classes)).table) == 4  # a refusal is not remembered
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_and_a_folder_without_permission_are_quarantined(two_classes):
+    (two_classes / "dog/a.jpg").chmod(0)
+    (two_classes / "cat/deep").chmod(0)
+    dataset = load_dataset(folder_config(two_classes))
+    (two_classes / "cat/deep").chmod(0o700)
+    assert dataset.quarantine[["id", "reason"]].to_numpy().tolist() == [["cat/deep", "unreadable"], ["dog/a.jpg", "unreadable"]]
 
 
 def test_links_are_followed_and_loops_end(two_classes, tmp_path):

@@ -1,5 +1,6 @@
 """The verification cache: only new and changed images are decoded again, and damage to it is repaired."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,18 @@ def test_only_new_and_changed_files_are_verified_again(two_classes, inspected):
     assert len(inspected) == 7
     load_dataset(folder_config(two_classes, max_pixels=1000))
     assert len(inspected) == 11
+
+
+def test_a_change_that_keeps_the_size_is_seen(tmp_path, inspected):
+    save(tmp_path / "a/1.bmp", 1)
+    file = save(tmp_path / "b/2.bmp", 2)
+    before, status = load_dataset(folder_config(tmp_path)).table, file.stat()
+    save(file, 3)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert file.stat().st_size == status.st_size
+    after = load_dataset(folder_config(tmp_path)).table
+    assert len(inspected) == 3
+    assert (before["sha256"] == after["sha256"]).to_list() == [True, False]
 
 
 def test_a_damaged_cache_is_named_and_rebuilt(two_classes, cache, inspected, caplog):
