@@ -149,8 +149,8 @@ def predictions(
     Raises:
       ValueError: if shapes disagree, an id stands twice, or a row is not a distribution.
     """
-    known = labels is not None
-    probabilities, labels, names = _checked(probabilities, labels if known else np.zeros(len(ids), np.int64), class_names)
+    true = np.zeros(len(ids), np.int64) if labels is None else labels
+    probabilities, true, names = _checked(probabilities, true, class_names)
     series = pd.Series(list(ids), dtype=object)
     if len(series) != len(probabilities):
         raise ValueError(f"{len(series)} ids for {len(probabilities)} rows of probabilities")
@@ -161,7 +161,7 @@ def predictions(
     name_of = np.array(names, dtype=object)
     columns = {
         "id": series,
-        "true": name_of[labels] if known else "",
+        "true": "" if labels is None else name_of[true],
         "predicted": name_of[order[:, 0]],
         "probability": sorted_probabilities[:, 0],
     }

@@ -22,9 +22,7 @@ PERCENT = "format(datum.value * 100, '~g') + '\u00a0%'"  # 97.2 %, as in the pag
 BLOCKS = 40  # rows and columns of the condensed confusion matrix
 
 
-def curves(
-    series: dict[str, pd.DataFrame], title: str, best_epoch: float | None = None, *, share: bool = False, log: bool = False
-) -> Markup:
+def curves(series: dict[str, pd.DataFrame], title: str, best_epoch: float | None = None, *, share: bool = False) -> Markup:
     """Draws lines over epochs.
 
     Args:
@@ -32,11 +30,10 @@ def curves(
       title: of the vertical axis, shown above the chart.
       best_epoch: marked by a vertical line.
       share: values are shares of 1, shown in per cent.
-      log: logarithmic vertical axis.
     """
     frame = pd.concat([_thinned(rows).assign(series=name) for name, rows in series.items()])
     names = list(series)
-    scale = alt.Scale(zero=False, nice=True, type="log" if log else "linear")
+    scale = alt.Scale(zero=False, nice=True)
     lines = alt.Chart(frame).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickCount=6, grid=False), scale=alt.Scale(nice=False)),
         y=alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=5, labelExpr=PERCENT if share else "datum.label", format="~g"), scale=scale),

@@ -41,8 +41,9 @@ def write_report(run: Path) -> Path:
     run = Path(run)
     if not run.is_dir():
         raise UserError(f"There is no run in {run}; give the folder that run.py named as its --workdir.")
+    loader = jinja2.PackageLoader("imgclf.reporting")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("imgclf.reporting"),
+        loader=loader,
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -50,7 +51,7 @@ def write_report(run: Path) -> Path:
     )
     environment.filters |= {"percent": numbers.percent, "interval": numbers.interval, "number": numbers.number}
     environment.globals |= {"count": numbers.count, "NONE": numbers.NONE}
-    style = Markup(environment.loader.get_source(environment, "report.css")[0])
+    style = Markup(loader.get_source(environment, "report.css")[0])
     page = environment.get_template("report.html.j2").render(style=style, **_context(run))
     aside = run / "report.html.part"
     aside.write_bytes(page.encode("utf-8", "backslashreplace"))  # a file name may hold bytes that are no text
@@ -114,7 +115,7 @@ def _metrics(path: Path) -> pd.DataFrame:
 
 
 def _flat(config: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat

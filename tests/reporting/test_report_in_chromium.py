@@ -80,7 +80,7 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
         self.events.clear()
-        self.call("Page.navigate", url=page.as_uri())
+        assert "errorText" not in (answer := self.call("Page.navigate", url=page.as_uri())), answer
         self.wait_for("Page.loadEventFired")
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestIdleCallback(done, {timeout: 2000}))).then(() => 0)")
         return [told for event in self.events if (told := _misdeed(event, page.as_uri()))]
