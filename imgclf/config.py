@@ -54,7 +54,7 @@ def default_config() -> ConfigDict:
     data.max_pixels = 100_000_000  # larger images are quarantined as decompression bombs
     data.in_memory_mb = 512  # decoded images that fit in this much memory at their original size are kept there; 0 = never
     data.audit = "fix"  # fix | error | off: what to do about duplicates, groups and labels that clash across splits
-    data.near_duplicate_bits = 2  # perceptual hashes (64 bits) at most this far apart are near duplicates; -1 = exact ones only
+    data.near_duplicate_bits = 6  # perceptual hashes (64 bits) at most this far apart are near duplicates; -1 = exact ones only
 
     split = data.split = ConfigDict()
     split.method = "auto"  # auto (given where the data has splits, else stratified) | given | stratified | hash | kfold

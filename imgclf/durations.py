@@ -20,12 +20,12 @@ def parse(duration: str, field: str = "duration") -> tuple[float, str]:
     return amount, unit if unit == "%" else unit.rstrip("s") + "s"
 
 
-def steps(duration: str, *, steps_per_epoch: float, total_steps: int | None = None, field: str = "duration") -> int:
-    """Converts a duration to a whole number of optimizer steps (rounded, at least 1 unless the amount is 0).
+def length(duration: str, *, steps_per_epoch: float, total_steps: int | None = None, field: str = "duration") -> float:
+    """Converts a duration to optimizer steps, not rounded: an epoch need not be a whole number of them.
 
     Args:
       duration: as in `parse`.
-      steps_per_epoch: examples in the training split / global batch size; need not be whole.
+      steps_per_epoch: examples in the training split / global batch size.
       total_steps: what `"20%"` is a share of; None where a percentage makes no sense.
       field: the config field, for the error message.
 
@@ -35,5 +35,16 @@ def steps(duration: str, *, steps_per_epoch: float, total_steps: int | None = No
     amount, unit = parse(duration, field)
     if unit == "%" and total_steps is None:
         raise UserError(f"{field}={duration!r}: a percentage has nothing to refer to here; write steps or epochs.")
-    scale = {"steps": 1.0, "epochs": steps_per_epoch, "%": (total_steps or 0) / 100}[unit]
-    return max(1, round(amount * scale)) if amount else 0
+    return amount * {"steps": 1.0, "epochs": steps_per_epoch, "%": (total_steps or 0) / 100}[unit]
+
+
+def steps(duration: str, *, steps_per_epoch: float, total_steps: int | None = None, field: str = "duration") -> int:
+    """Converts a duration to a whole number of optimizer steps: rounded, and at least 1 unless the amount is 0. See `length`."""
+    exact = length(duration, steps_per_epoch=steps_per_epoch, total_steps=total_steps, field=field)
+    return max(1, round(exact)) if exact else 0
+
+
+def is_due(step: int, every: float) -> bool:
+    """Whether `step` is the one nearest to a multiple of `every` steps, so that what happens every epoch keeps to the epochs."""
+    every = max(1.0, every)
+    return step > 0 and step == round(round(step / every) * every)

@@ -24,10 +24,11 @@ from rich.progress import Progress
 from imgclf import config as config_lib
 from imgclf import models
 from imgclf.data import pipeline
-from imgclf.data.splits import assign_splits, audit
+from imgclf.data.audit import audit
+from imgclf.data.splits import assign_splits
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.errors import UserError
-from imgclf.evaluation import metrics
+from imgclf.evaluation import metrics, numbers
 from imgclf.reporting import report, samples
 from imgclf.training import loop, optim, sharding
 from imgclf.training import step as step_lib
@@ -53,7 +54,8 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None) -> di
     sharding.check_batch_size(config.loader.eval_batch_size, "loader.eval_batch_size")
     with _claim(workdir):
         _check_same_experiment(config, workdir)
-        dataset, audit_report = prepare_data(config)
+        all_data = assign_splits(load_dataset(config), config)
+        dataset, audit_report = audit(all_data, config)
         _check_same_data(dataset, workdir)
         _describe_data(dataset, audit_report, console)
         if jax.process_index() == 0:
@@ -77,19 +79,16 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None) -> di
         eval_step = step_lib.make_eval_step(config, apply, mesh)
         fit = loop.fit(config, dataset, state, train_step, eval_step, schedule, mesh, workdir, console)
 
-        results = _evaluate(config, dataset, fit, eval_step, mesh, workdir, audit_report, console)
+        results, predictions = _evaluate(config, dataset, fit, eval_step, mesh, audit_report, console)
         results |= {"params_total": count_parameters(params), "params_trainable": count_parameters(params)}
         if jax.process_index() == 0:
+            _write_text(workdir / "predictions.csv", predictions.to_csv(index=False))
+            samples.save(workdir, all_data, predictions, audit_report)  # also pictures of the copies that were dropped
             _write_json(workdir / "results.json", results)
             page = report.write_report(workdir)
             console.print(f"\n[bold]{metrics.headline(results)}[/]", highlight=False)
             console.print(f"Report: {page}", highlight=False, soft_wrap=True)
         return results
-
-
-def prepare_data(config: ConfigDict) -> tuple[Dataset, dict[str, Any]]:
-    """Reads, verifies, splits and audits the data; returns the table to train on and the audit."""
-    return audit(assign_splits(load_dataset(config), config), config)
 
 
 @contextlib.contextmanager
@@ -117,7 +116,9 @@ def _check_same_experiment(config: ConfigDict, workdir: Path) -> None:
     changes = config_lib.changes(config_lib.from_json(saved.read_text()), config)
     if changes:
         told = "; ".join(f"config.{name} was {old!r}, now {new!r}" for name, (old, new) in changes.items())
-        raise UserError(f"{workdir} holds a run with another config: {told}. Choose another --workdir, or give the old values back to continue.")
+        raise UserError(
+            f"{workdir} holds a run with another config: {told}. Choose another --workdir, or give the old values back to continue."
+        )
 
 
 _IDENTITY = ["id", "label", "split", "sha256"]
@@ -146,12 +147,17 @@ def _describe_data(dataset: Dataset, audit_report: dict[str, Any], console: Cons
     console.print(f"Data: {len(dataset.table)} images of {len(dataset.class_names)} classes ({splits}).", highlight=False)
     if len(dataset.quarantine):
         reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.quarantine["reason"].value_counts().items())
-        console.print(f"[yellow]Quarantined {len(dataset.quarantine)} files ({reasons}); see quarantine.csv.[/]", highlight=False)
+        console.print(
+            f"[yellow]Quarantined {numbers.count(len(dataset.quarantine), 'file')} ({reasons}); see quarantine.csv.[/]", highlight=False
+        )
     if dataset.ignored:
         ignored = ", ".join(f"{count} {kind}" for kind, count in dataset.ignored.items())
         console.print(f"Ignored {ignored}.", highlight=False)
     if audit_report["dropped"]:
-        console.print(f"[yellow]Dropped {len(audit_report['dropped'])} copies of evaluation images; see audit.json.[/]", highlight=False)
+        console.print(
+            f"[yellow]Dropped {numbers.count(len(audit_report['dropped']), 'copy', 'copies')} of evaluation images; see audit.json.[/]",
+            highlight=False,
+        )
 
 
 def _describe_model(config: ConfigDict, params: dict[str, Any], plan: loop.Plan, console: Console) -> None:
@@ -176,7 +182,19 @@ def _write_inputs(workdir: Path, config: ConfigDict, dataset: Dataset, audit_rep
 
 def environment() -> dict[str, Any]:
     """Describes where a run ran: Python, packages, platform, devices, command, git commit (None outside a checkout)."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pandas", "pillow", "opencv-python-headless", "imgclf")
+    packages = (
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "grain",
+        "numpy",
+        "pandas",
+        "pillow",
+        "opencv-python-headless",
+        "imgclf",
+    )
     versions = {}
     for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -202,10 +220,10 @@ def _evaluate(
     fit: loop.Fit,
     eval_step: Any,
     mesh: Mesh,
-    workdir: Path,
     audit_report: dict[str, Any],
     console: Console,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Evaluates the kept model on the split of the headline; returns the results and the table of predictions."""
     present = set(dataset.table["split"])
     split = next(name for name in (config.eval.split, "val", "train") if name in present)
     params, batch_stats = sharding.replicate((fit.params, fit.batch_stats), mesh)
@@ -218,7 +236,7 @@ def _evaluate(
     probabilities = scipy.special.softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
     examples = dataset.table.iloc[rows]
     labels = examples["label"].to_numpy()
-    results = {"split": split, **metrics.evaluate(probabilities, labels, dataset.class_names)}
+    results = {"split": split, **metrics.evaluate(probabilities, labels, dataset.class_names, index=rows)}
     results |= {
         "steps": fit.steps,
         "train_seconds": round(fit.progress.seconds, 2),
@@ -230,13 +248,7 @@ def _evaluate(
         "best_epoch": fit.progress.best_epoch,
         "notes": _notes(config, dataset, fit, split, audit_report),
     }
-    if jax.process_index() == 0:
-        table = metrics.predictions(examples["id"].to_numpy(), probabilities, labels, dataset.class_names, config.eval.top_k)
-        aside = workdir / "predictions.csv.part"
-        table.to_csv(aside, index=False)
-        aside.replace(workdir / "predictions.csv")
-        samples.save(workdir, dataset, table, audit_report)
-    return results
+    return results, metrics.predictions(examples["id"].to_numpy(), probabilities, labels, dataset.class_names, config.eval.top_k)
 
 
 def _notes(config: ConfigDict, dataset: Dataset, fit: loop.Fit, split: str, audit_report: dict[str, Any]) -> list[str]:
@@ -249,11 +261,13 @@ def _notes(config: ConfigDict, dataset: Dataset, fit: loop.Fit, split: str, audi
     if split == "train":
         notes.append("The score is on the training images themselves; it says nothing about new ones.")
     if fit.progress.stopped_early:
-        notes.append(f"Stopped early: {config.train.early_stopping.patience} evaluations without improvement.")
+        notes.append(f"Stopped early: {numbers.count(config.train.early_stopping.patience, 'evaluation')} without improvement.")
     if audit_report["dropped"]:
-        notes.append(f"{len(audit_report['dropped'])} copies of evaluation images were dropped before training.")
+        notes.append(
+            f"{numbers.count(len(audit_report['dropped']), 'copy', 'copies')} of evaluation images dropped before training; see the audit."
+        )
     if len(dataset.quarantine):
-        notes.append(f"{len(dataset.quarantine)} files could not be used; see the quarantine.")
+        notes.append(f"{numbers.count(len(dataset.quarantine), 'file')} could not be used; see the quarantine.")
     return notes
 
 

@@ -47,7 +47,7 @@ def test_fields_that_a_saved_config_lacks_get_their_defaults(config):
     ("text", "message"),
     [
         ("{", "not JSON"),
-        ('{"data": {"sorce": "digits"}}', "did you mean 'data.source'"),
+        ('{"data": {"sorce": "digits"}}', "did you mean"),
         ('{"traain": {"duration": "1 steps"}}', "no config field 'traain'"),
         ('{"seed": "one"}', "config.seed='one'"),
     ],
@@ -59,7 +59,12 @@ def test_a_broken_saved_config_is_refused(text, message):
 
 @pytest.mark.parametrize(
     ("field", "hint"),
-    [("data.sorce", "data.source"), ("learning_rate", "optimizer.learning_rate"), ("data.split", "group of fields"), ("zzz", "imgclf/config.py")],
+    [
+        ("data.sorce", "data.source"),
+        ("learning_rate", "optimizer.learning_rate"),
+        ("data.split", "group of fields"),
+        ("zzz", "imgclf/config.py"),
+    ],
 )
 def test_unknown_fields_name_the_nearest(field, hint):
     with pytest.raises(UserError, match=hint.replace(".", r"\.")):

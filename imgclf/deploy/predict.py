@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from imgclf import compilation_cache, config as config_lib, models
+from imgclf import compilation_cache, models
+from imgclf import config as config_lib
 from imgclf.data import augment, images
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics
@@ -82,7 +83,11 @@ class Predictor:
     def _input(self, source: Source) -> np.ndarray:
         data, size = self.config.data, self.config.data.image_size
         try:
-            pixels = images.pixels_of(source) if isinstance(source, np.ndarray) else images.decode(Path(source).read_bytes())
+            pixels = (
+                images.pixels_of(source)
+                if isinstance(source, np.ndarray)
+                else images.decode(Path(source).read_bytes(), max_pixels=data.max_pixels)
+            )
         except (images.ImageError, OSError) as error:
             name = "an array" if isinstance(source, np.ndarray) else os.fspath(source)
             reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -111,14 +110,10 @@ class Checkpoints:
     def save_model(self, name: str, params: Tree, batch_stats: Tree, about: dict[str, Any]) -> None:
         """Writes the model that is kept, as `checkpoints/NAME`, over one of that name."""
         self._need_space((params, batch_stats))
-        model = {"params": params, "batch_stats": batch_stats}
         try:
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-                checkpointer.save(
-                    self.folder / name,
-                    args=ocp.args.Composite(model=ocp.args.StandardSave(model), about=ocp.args.JsonSave(about)),
-                    force=True,
-                )
+            with ocp.StandardCheckpointer() as checkpointer:
+                model = {"params": params, "batch_stats": batch_stats}
+                checkpointer.save(self.folder / name, model, force=True, custom_metadata=about)
         except Exception as error:
             self._explain_full_disk(error, None)
             raise
@@ -151,17 +146,17 @@ def load_model(folder: Path) -> tuple[dict[str, Tree], dict[str, Any]]:
     Raises:
       UserError: if the folder isn't a kept model, or is damaged.
     """
-    about_file = folder / "about" / "metadata"
-    if not about_file.exists():
+    if not folder.is_dir():
         raise UserError(f"{folder} holds no kept model; give the folder of a finished run.")
-    about = json.loads(about_file.read_text())
     with ocp.StandardCheckpointer() as checkpointer:
         try:
-            metadata = checkpointer.metadata((folder / "model").absolute()).item_metadata
-            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata.tree)
-            model = checkpointer.restore((folder / "model").absolute(), like)
-        except (ValueError, KeyError, OSError) as error:
-            raise UserError(f"{folder} is damaged ({str(error).splitlines()[0]}); train again or restore it from a copy.") from error
-    if tree_sha256(model["params"]) != about["params_sha256"]:
-        raise UserError(f"{folder} is damaged: its parameters don't match their hash; train again or restore it from a copy.")
+            metadata = checkpointer.metadata(folder.absolute())
+            about = metadata.custom_metadata
+            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata.item_metadata.tree)
+            model = checkpointer.restore(folder.absolute(), like)
+            if tree_sha256(model["params"]) != about["params_sha256"]:
+                raise ValueError("its parameters don't match their hash")
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{folder} is damaged ({reason[:200]}); train again or restore it from a copy.") from error
     return model, about

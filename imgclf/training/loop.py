@@ -72,12 +72,12 @@ class Fit:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Durations in steps (batches)."""
+    """Durations in steps (batches); what recurs need not be a whole number of them."""
 
     total: int
-    log: int
-    evaluate: int
-    checkpoint: int
+    log: float
+    evaluate: float
+    checkpoint: float
     per_epoch: float
 
     @classmethod
@@ -86,9 +86,9 @@ class Plan:
         if total < 1:
             raise UserError(f"config.train.duration={config.train.duration!r} is no step at all; make it longer.")
 
-        def every(name: str) -> int:
+        def every(name: str) -> float:
             field = f"config.train.{name}"
-            return max(1, durations.steps(config.train[name], steps_per_epoch=steps_per_epoch, total_steps=total, field=field))
+            return durations.length(config.train[name], steps_per_epoch=steps_per_epoch, total_steps=total, field=field)
 
         return cls(total, every("log_every"), every("eval_every"), every("checkpoint_every"), steps_per_epoch)
 
@@ -226,7 +226,7 @@ def fit(
         )
 
     def evaluate_if_due() -> None:
-        if has_val and (step % plan.evaluate == 0 or step == plan.total) and 0 < step != progress.evaluated_step:
+        if has_val and (durations.is_due(step, plan.evaluate) or step == plan.total) and step != progress.evaluated_step:
             with pause(), contextlib.suppress(_StoppedWhileEvaluating):  # the resumed run begins with this evaluation
                 evaluate()
 
@@ -258,7 +258,7 @@ def fit(
         if done() and not progress.kept:
             keep(f"final-epoch-{step / plan.per_epoch:06.2f}", {})
         late = jax.process_count() == 1 and time.monotonic() - last_save > config.train.checkpoint_seconds  # clocks of hosts differ
-        if done() or late or step % plan.checkpoint == 0:
+        if done() or late or durations.is_due(step, plan.checkpoint):
             save()
 
     with contextlib.closing(checkpoints), contextlib.closing(log), bar, _StopRequest() as stop:
@@ -272,7 +272,7 @@ def fit(
                         state, metrics = train_step(state, {"image": batch["image"], "label": batch["label"]})
                         step += 1
                         window.add(step, metrics)
-                        if step % plan.log == 0 or step == plan.total:
+                        if durations.is_due(step, plan.log) or step == plan.total:
                             write_metrics()
                         bar.update(task, completed=step)
                         after_step()

@@ -1,0 +1,27 @@
+"""A small real experiment: the built-in digits, a small CNN with BatchNorm, dropout and an average of the parameters."""
+
+from ml_collections import ConfigDict
+
+from imgclf.config import default_config
+
+
+def digits_config(**changes) -> ConfigDict:
+    config = default_config()
+    config.name = "digits"
+    config.data.source = "digits"
+    config.data.image_size = (8, 8)
+    config.augment.rotate = 10.0
+    config.augment.shift = (0.1, 0.1)
+    config.loader.batch_size = 64
+    config.loader.eval_batch_size = 128
+    config.model.cnn.widths = (8,)
+    config.model.cnn.dense = (16,)
+    config.model.cnn.dropout = 0.2
+    config.train.duration = "30 steps"
+    config.train.ema = 0.9
+    config.train.log_every = "5 steps"
+    config.train.eval_every = "10 steps"
+    config.train.checkpoint_every = "4 steps"
+    config.optimizer.learning_rate = 0.01
+    config.update_from_flattened_dict(changes)
+    return config

@@ -1,0 +1,61 @@
+"""The loss, the class weights, and the purity of the training step."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from digits_experiment import digits_config
+from sklearn.utils.class_weight import compute_class_weight
+
+from imgclf.errors import UserError
+from imgclf.training import step
+from imgclf.training.state import tree_sha256
+
+NAMES = ("cat", "dog", "owl")
+COUNTS = np.array([50, 30, 20])
+
+
+def weights(rule: str):
+    return step.class_weights(digits_config(**{"train.class_weights": rule}), NAMES, COUNTS)
+
+
+def test_class_weight_rules():
+    assert weights("none") is None
+    labels = np.repeat([0, 1, 2], COUNTS)
+    np.testing.assert_allclose(weights("balanced"), compute_class_weight("balanced", classes=np.arange(3), y=labels), rtol=1e-6)
+    np.testing.assert_allclose(weights("turicreate"), (1 / COUNTS) / (1 / COUNTS).sum(), rtol=1e-6)
+    np.testing.assert_allclose(weights("dog=2.5, owl=0"), [1, 2.5, 0])
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"), [("balancd", "did you mean 'balanced'"), ("dgo=1", "did you mean 'dog'"), ("dog=-1", "0 or more")]
+)
+def test_bad_class_weights_are_refused(rule, message):
+    with pytest.raises(UserError, match=message):
+        weights(rule)
+
+
+def test_cross_entropy_by_hand():
+    logits, labels = jnp.array([[2.0, 0.0, -1.0]]), jnp.array([0])
+    log_p = np.log(np.exp([2.0, 0, -1]) / np.exp([2.0, 0, -1]).sum())
+    np.testing.assert_allclose(step.cross_entropy(logits, labels)[0], -log_p[0], rtol=1e-6)
+    smoothed = -(0.9 * log_p[0] + 0.1 * log_p.mean())
+    np.testing.assert_allclose(step.cross_entropy(logits, labels, 0.1)[0], smoothed, rtol=1e-6)
+
+
+def test_normalize():
+    image = np.array([[[[0, 128, 255]]]], np.uint8)
+    expected = (image / 255 - np.array([0.5, 0.4, 0.3])) / np.array([0.2, 0.3, 0.4])
+    np.testing.assert_allclose(step.normalize(jnp.asarray(image), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_hash_sees_names_shapes_types_and_bytes_but_not_order():
+    tree = {"a": np.zeros(2, np.float32), "b": np.ones(3, np.float32)}
+    same = tree_sha256({"b": tree["b"], "a": jnp.asarray(tree["a"])})
+    assert tree_sha256(tree) == same
+    for other in (
+        {"a": tree["a"], "c": tree["b"]},
+        {"a": tree["a"].reshape(1, 2), "b": tree["b"]},
+        {"a": tree["a"].astype(np.int32), "b": tree["b"]},
+        {"a": tree["a"], "b": np.nextafter(tree["b"], np.float32(2))},
+    ):
+        assert tree_sha256(other) != same
