@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from imgclf.models import cpu_pooling
+from imgclf.models import cpu_forms
 
 HE_NORMAL = nnx.initializers.he_normal()  # He et al., 2015: truncated normal, variance 2 / fan_in
 Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros before and behind, of height and width
@@ -65,19 +65,15 @@ class Conv(nnx.Module):
 
 
 def column_sums(x: jax.Array) -> jax.Array:
-    """Sums over all axes but the last, in float32: [...,C] to [C].
+    """Sums over all axes but the last, in float32: [...,W,C] to [C].
 
     On the CPU a reduction over leading axes is slow, a dot with a row of ones is not.
     """
 
-    def by_dot(x: jax.Array) -> jax.Array:
-        x = x.reshape(-1, x.shape[-1])
-        return (jnp.ones((1, x.shape[0]), jnp.float32) @ x)[0]
-
     def by_reduction(x: jax.Array) -> jax.Array:
         return x.sum(tuple(range(x.ndim - 1)))
 
-    return lax.platform_dependent(x.astype(jnp.float32), cpu=by_dot, default=by_reduction)
+    return lax.platform_dependent(x.astype(jnp.float32), cpu=cpu_forms.column_sums, default=by_reduction)
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -176,7 +172,7 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Ar
         return lax.reduce_window(x, lowest, lax.max, (1, window, window, 1), (1, stride, stride, 1), edges)
 
     def by_slices(x: jax.Array) -> jax.Array:
-        return cpu_pooling.max_pool(x, window, stride, padding)
+        return cpu_forms.max_pool(x, window, stride, padding)
 
     return lax.platform_dependent(x, cpu=by_slices, default=by_window)
 
@@ -187,7 +183,7 @@ def max_pool_bias_relu(x: jax.Array, bias: jax.Array) -> jax.Array:
     def plain(x: jax.Array, bias: jax.Array) -> jax.Array:
         return jax.nn.relu(max_pool(x, 2, 2) + bias)
 
-    return lax.platform_dependent(x, bias, cpu=cpu_pooling.max_pool_bias_relu, default=plain)
+    return lax.platform_dependent(x, bias, cpu=cpu_forms.max_pool_bias_relu, default=plain)
 
 
 def conv_max_pool_bias_relu(x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: Padding) -> jax.Array:
@@ -197,7 +193,7 @@ def conv_max_pool_bias_relu(x: jax.Array, kernel: jax.Array, bias: jax.Array, pa
         return max_pool_bias_relu(conv2d(x, kernel, padding=padding), bias)
 
     def in_blocks(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        return cpu_pooling.conv_max_pool_bias_relu(x, kernel, bias, padding)
+        return cpu_forms.conv_max_pool_bias_relu(x, kernel, bias, padding)
 
     few_channels = x.shape[-1] <= 4
     return lax.platform_dependent(x, kernel, bias, cpu=in_blocks if few_channels else plain, default=plain)

@@ -1,6 +1,7 @@
-"""Max-pooling for XLA:CPU, whose own gradient of it (select-and-scatter) is slow; and a first convolution joined with its pooling.
+"""Sums, max-pooling and a first convolution in forms that are fast on XLA:CPU; `layers` picks them there.
 
-All forms keep the place of the largest value as one byte, so that the gradient is one comparison per input.
+XLA:CPU's own gradient of max-pooling, select-and-scatter, is slow. Here the forward pass keeps the place of each window's largest
+value as one byte, so that the gradient is one comparison per input.
 """
 
 import functools
@@ -29,6 +30,15 @@ def _apart(fn: Callable[..., Any]) -> Callable[..., Any]:
             return compiled(*args)
 
     return call
+
+
+def column_sums(x: jax.Array) -> jax.Array:
+    """Sums over all axes but the last, as a dot with a row of ones; float32 [...,W,C] to [C].
+
+    The columns of a row are added up last: shorter sums are more exact, and few channels still fill the dot.
+    """
+    row = x.shape[-2:]
+    return (jnp.ones((1, x.size // (row[0] * row[1])), jnp.float32) @ x.reshape(-1, row[0] * row[1])).reshape(row).sum(0)
 
 
 def _zeros(like: jax.Array) -> jax.Array:
@@ -94,9 +104,8 @@ def _pool_gradients(in_blocks: bool, residuals: tuple[jax.Array, jax.Array], gra
     places, empty = residuals
     shape = (grad.shape[0], *empty.shape[1:])
     x_grad = _apart(lambda places, grad: _pool_backward(places, grad, shape, in_blocks))(places, grad)
-    passed = lax.select(places < _OFF, grad, _zeros(grad)).astype(jnp.float32).reshape(-1, grad.shape[-1])
-    bias_grad = (jnp.ones((1, passed.shape[0]), jnp.float32) @ passed)[0]
-    return x_grad, bias_grad.astype(grad.dtype)
+    passed = lax.select(places < _OFF, grad, _zeros(grad)).astype(jnp.float32)
+    return x_grad, column_sums(passed).astype(grad.dtype)
 
 
 _pool.defvjp(_pool_residuals, _pool_gradients)
@@ -109,11 +118,14 @@ def max_pool_bias_relu(x: jax.Array, bias: jax.Array) -> jax.Array:
 
 def _patches(x: jax.Array, size: int, h: int, w: int) -> jax.Array:
     """Patches of `size` x `size` (even) at every second pixel: [B,2·(h+size/2−1),2·(w+size/2−1),C] to [B,h,w,size·size·C]."""
-    batch, _, width, channels = x.shape
-    x = x.reshape(batch, -1, 2, width // 2, 2 * channels)
-    return jnp.concatenate(
-        [x[:, row // 2 : row // 2 + h, row % 2, column : column + w] for row in range(size) for column in range(size // 2)], axis=-1
-    )
+    batch, height, width, channels = x.shape
+    x = lax.reshape(x, (batch, height // 2, 2, width // 2, 2 * channels))
+
+    def pairs(row: int, column: int) -> jax.Array:  # two pixels of each patch
+        start, stop = (0, row // 2, row % 2, column, 0), (batch, row // 2 + h, row % 2 + 1, column + w, 2 * channels)
+        return lax.squeeze(lax.slice(x, start, stop), (2,))
+
+    return lax.concatenate([pairs(row, column) for row in range(size) for column in range(size // 2)], 3)
 
 
 def conv_max_pool_bias_relu(
@@ -135,7 +147,7 @@ def conv_max_pool_bias_relu(
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
     offsets = [jnp.pad(kernel, ((i, size - kh - i), (j, size - kw - j), (0, 0), (0, 0))) for i in range(2) for j in range(2)]
     columns = jnp.stack(offsets, axis=3).reshape(-1, 4 * features)
-    windows = _patches(x, size, h, w).reshape(batch * h * w, -1) @ columns
+    windows = _apart(lambda x: _patches(x, size, h, w))(x).reshape(batch * h * w, -1) @ columns
     return _pool(windows.reshape(batch, h, w, 4 * features), bias, True)
 
 
