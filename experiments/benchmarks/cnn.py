@@ -1,0 +1,89 @@
+"""One training step of the tutorial CNN (configs/openimages_cnn.py: 128x128, RMSprop, dropout on) as `run.py` takes it, in images/s.
+
+    python experiments/benchmarks/cnn.py
+    python experiments/benchmarks/cnn.py --peer "python torch_cnn.py channels_last"
+
+A peer is any command that prints `batch N: X img/s`. Ours and the peer's run in turn, each in a process of its own, and the median
+of the pairs' ratios is what to quote: the machine's own speed changes by the minute.
+Cost: 15 s a pair on 2 quiet CPU cores.
+"""
+
+import argparse
+import os
+import re
+import runpy
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def measure(batch_size: int, dtype: str, steps: int) -> float:
+    """Returns images/s over `steps` training steps, after four to warm up; uint8 images are on the device already."""
+    sys.path.insert(0, str(ROOT))
+    import jax
+    import numpy as np
+    import optax
+
+    import imgclf  # noqa: F401  sets XLA's flags before JAX starts
+    from imgclf import models
+    from imgclf.training import optim, sharding, step
+    from imgclf.training.state import create_state, make_apply_fn, split_model
+
+    config = runpy.run_path(str(ROOT / "configs" / "openimages_cnn.py"))["get_config"]("unread")
+    config.loader.batch_size = batch_size
+    config.model.dtype = dtype
+    graphdef, params, batch_stats = split_model(models.create(config, 2))
+    tx = optim.create_optimizer(config, optax.constant_schedule(config.optimizer.learning_rate), params)
+    mesh = sharding.create_mesh()
+    state = sharding.replicate(create_state(params, batch_stats, tx), mesh)
+    train_step = step.make_train_step(config, make_apply_fn(graphdef), tx, None, mesh)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (batch_size, *config.data.image_size, 3), np.uint8)
+    batch = sharding.put_batch({"image": image, "label": rng.integers(0, 2, batch_size, np.int32)}, mesh)
+    for _ in range(4):
+        state, metrics = train_step(state, batch)
+    jax.block_until_ready(metrics)
+    start = time.perf_counter()
+    for _ in range(steps):
+        state, metrics = train_step(state, batch)
+    jax.block_until_ready((state, metrics))
+    return batch_size * steps / (time.perf_counter() - start)
+
+
+def rate(command: list[str], batch_size: int) -> float:
+    """Runs a command and returns X of its line `batch N: X img/s`."""
+    output = subprocess.run(command, check=True, text=True, capture_output=True, env=os.environ).stdout
+    found = re.search(rf"batch {batch_size}: ([0-9.]+) img/s", output)
+    if not found:
+        raise SystemExit(f"{shlex.join(command)} printed no 'batch {batch_size}: X img/s', but:\n{output}")
+    return float(found[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--peer", default="", help="command to compare with")
+    arguments = parser.parse_args()
+    if not arguments.peer:
+        speed = measure(arguments.batch_size, arguments.dtype, arguments.steps)
+        print(f"imgclf cnn {arguments.dtype} batch {arguments.batch_size}: {speed:.1f} img/s")
+        return
+    options = [f"--batch_size={arguments.batch_size}", f"--dtype={arguments.dtype}", f"--steps={arguments.steps}"]
+    ours, ratios = [sys.executable, __file__, *options], []
+    for pair in range(1, arguments.pairs + 1):
+        mine, peers = rate(ours, arguments.batch_size), rate(shlex.split(arguments.peer), arguments.batch_size)
+        ratios.append(mine / peers)
+        print(f"pair {pair}: imgclf {mine:.1f} img/s, peer {peers:.1f} img/s, ratio {ratios[-1]:.2f}", flush=True)
+    print(f"median ratio {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
+
+
+if __name__ == "__main__":
+    main()
