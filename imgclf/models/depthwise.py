@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from imgclf.models import layers
+from imgclf.models import cpu_forms, layers
 from imgclf.models.layers import Padding
 
 
@@ -57,24 +57,50 @@ def _shifted(x: jax.Array, i: int, j: int, stride: int, h: int, w: int) -> jax.A
     return lax.slice(x, (0, i, j, 0), (batch, i + stride * (h - 1) + 1, j + stride * (w - 1) + 1, channels), (1, stride, stride, 1))
 
 
-def _multiply_add(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """The convolution of padded maps, summed in float32."""
+def _multiply_add(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    """The convolution, summed in float32."""
+    x = _pad(x, padding)
     h, w = ((size - k) // stride + 1 for size, k in zip(x.shape[1:3], kernel.shape, strict=False))
     total = None
     for i, j in _places(kernel):
-        share = _shifted(x, i, j, stride, h, w).astype(jnp.float32) * kernel[i, j, 0].astype(jnp.float32)
-        total = share if total is None else total + share
-    return total.astype(x.dtype)
+        share = _float32(_shifted(x, i, j, stride, h, w))
+        weights = lax.squeeze(lax.slice(kernel, (i, j, 0, 0), (i + 1, j + 1, 1, kernel.shape[3])), (0, 1, 2))
+        weights = lax.broadcast_in_dim(_float32(weights), share.shape, (3,))
+        total = lax.mul(share, weights) if total is None else lax.add(total, lax.mul(share, weights))
+    return lax.convert_element_type(total, x.dtype)
+
+
+def _products(x: jax.Array, grad: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> list[jax.Array]:
+    """Products of the gradient and of what each place of the kernel met, float32 [n,h,w,C].
+
+    They are added over images while they are made, up to 16 where that divides the batch: less goes through memory.
+    """
+    x = _pad(x, padding)
+    batch, h, w, _ = grad.shape
+    images = max(n for n in range(1, 17) if batch % n == 0)
+    size, sums = batch // images, []
+    for i, j in _places(kernel):
+        shifted, total = _shifted(x, i, j, stride, h, w), None
+        for start in range(0, batch, size):
+            parts = (_float32(lax.slice_in_dim(maps, start, start + size)) for maps in (shifted, grad))
+            total = lax.mul(*parts) if total is None else lax.add(total, lax.mul(*parts))
+        sums.append(total)
+    return sums
+
+
+def _float32(x: jax.Array) -> jax.Array:
+    return lax.convert_element_type(x, jnp.float32)
 
 
 def _pad(x: jax.Array, padding: Padding) -> jax.Array:
-    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*edges, 0) for edges in padding), (0, 0, 0)))
+    return lax.pad(x, lax.full((), 0, x.dtype), ((0, 0, 0), *((*edges, 0) for edges in padding), (0, 0, 0)))
 
 
-# XLA:CPU's grouped convolution loops over the groups.
+# XLA:CPU's grouped convolution loops over the groups. The gradients are computed apart, or XLA would compute what they are made
+# of anew for each place of the kernel.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _shifts(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    return _multiply_add(_pad(x, padding), kernel, stride)
+    return _multiply_add(x, kernel, stride, padding)
 
 
 def _shifts_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding):
@@ -83,17 +109,13 @@ def _shifts_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: Paddi
 
 def _shifts_backward(stride: int, padding: Padding, residuals: tuple[jax.Array, jax.Array], grad: jax.Array):
     x, kernel = residuals
-    _, h, w, _ = grad.shape
-    # the input's gradient is the convolution of the gradient, spread by the stride, with the kernel turned round
-    edges = [
-        (k - 1 - low, size + low - stride * (n - 1) - 1, stride - 1)
-        for size, k, n, (low, _) in zip(x.shape[1:3], kernel.shape, (h, w), padding, strict=False)
-    ]
-    spread = lax.pad(grad, jnp.zeros((), grad.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
-    x_grad = _multiply_add(spread, kernel[::-1, ::-1], 1)
-    padded = _pad(x, padding)
-    sums = [layers.column_sums(_shifted(padded, i, j, stride, h, w) * grad) for i, j in _places(kernel)]
-    return x_grad, jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+
+    def transposed(grad: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda x: _multiply_add(x, kernel, stride, padding), jax.ShapeDtypeStruct(x.shape, x.dtype))(grad)[0]
+
+    products = cpu_forms._apart(lambda x, grad: _products(x, grad, kernel, stride, padding))(x, grad)
+    kernel_grad = jnp.stack([layers.column_sums(product) for product in products])
+    return cpu_forms._apart(transposed)(grad, kernel), kernel_grad.reshape(kernel.shape).astype(kernel.dtype)
 
 
 _shifts.defvjp(_shifts_forward, _shifts_backward)
