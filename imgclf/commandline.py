@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import logging
 import re
 import sys
@@ -27,13 +28,15 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 def main(default_config: str) -> None:
     """Parses the command line and runs the experiment; leaves the process with an exit code."""
-    config_flags.DEFINE_config_file("config", str(_ROOT / default_config), "Config file, FILE.py[:ARGUMENTS] or RUN/config.json.")
-    app.run(_run, flags_parser=_parse)
+    app.run(_run, flags_parser=functools.partial(_parse, default_config))
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(default_config: str, argv: Sequence[str]) -> list[str]:
     try:
-        return flags.FLAGS([_resolve(argument) for argument in argv])
+        argv = [_resolve(argument) for argument in argv]
+        help_text = "Config file, FILE.py[:ARGUMENTS], or RUN/config.json."
+        config_flags.DEFINE_config_file("config", str(_ROOT / default_config), help_text, sys_argv=argv)
+        return flags.FLAGS(argv)
     except UserError as error:
         _leave(str(error))
     except flags.Error as error:  # unknown flags, and values of the wrong type

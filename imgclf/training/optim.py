@@ -41,12 +41,11 @@ def create_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float
     options = config.optimizer.schedule
     peak = config.optimizer.learning_rate
 
-    def to_steps(duration: str, field: str) -> int:
-        return durations.steps(
-            duration, steps_per_epoch=steps_per_epoch, total_steps=total_steps, field=f"config.optimizer.schedule.{field}"
-        )
+    def to_steps(duration: str, field: str) -> float:
+        name = f"config.optimizer.schedule.{field}"
+        return durations.length(duration, steps_per_epoch=steps_per_epoch, total_steps=total_steps, field=name)
 
-    warmup = to_steps(options.warmup, "warmup")
+    warmup = int(to_steps(options.warmup, "warmup"))
     if warmup >= total_steps:
         raise UserError(
             f"config.optimizer.schedule.warmup={options.warmup!r} is {warmup} steps, and the whole training {total_steps}; shorten it."
@@ -56,7 +55,7 @@ def create_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float
     elif options.name == "cosine":
         base = optax.cosine_decay_schedule(peak, total_steps - warmup, alpha=options.final)
     elif options.name == "step":
-        boundaries = [to_steps(str(boundary), "boundaries") - warmup for boundary in options.boundaries]
+        boundaries = [round(to_steps(str(boundary), "boundaries")) - warmup for boundary in options.boundaries]
         base = optax.piecewise_constant_schedule(peak, {boundary: options.rate for boundary in boundaries})
     elif options.name == "exponential":
         base = optax.exponential_decay(peak, to_steps(options.every, "every"), options.rate)
