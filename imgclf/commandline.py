@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -101,6 +102,6 @@ def _tell(message: str) -> None:
         Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(message)
 
 
-def _leave(message: str) -> None:
+def _leave(message: str) -> NoReturn:
     _tell(f"Error: {message}")
     sys.exit(2)

@@ -192,7 +192,7 @@ def fit(
     def keep(name: str, metrics: dict[str, float]) -> None:
         """Writes the parameters that are evaluated, as the kept model."""
         params = evaluated_params(state.params, state.opt_state)
-        about = {"step": step, "epoch": step / plan.per_epoch, **metrics}
+        about: dict[str, Any] = {"step": step, "epoch": step / plan.per_epoch, **metrics}
         about |= {"class_names": list(dataset.class_names), "params_sha256": tree_sha256(params)}
         checkpoints.save_model(name, params, state.batch_stats, about)
         progress.kept = name

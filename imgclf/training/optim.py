@@ -99,7 +99,7 @@ def match_table(table: tuple[tuple[str, float], ...], params: Tree, field: str) 
 
 
 class EmaState(NamedTuple):
-    count: jax.Array
+    updates: jax.Array  # how many there were
     ema: Tree
 
 
@@ -111,13 +111,13 @@ def parameter_ema(decay: float) -> optax.GradientTransformation:
     """
 
     def init(params: Tree) -> EmaState:
-        return EmaState(count=jnp.zeros((), jnp.int32), ema=jax.tree.map(jnp.array, params))
+        return EmaState(updates=jnp.zeros((), jnp.int32), ema=jax.tree.map(jnp.array, params))
 
     def update(updates, state: EmaState, params=None):
-        count = state.count.astype(jnp.float32)
+        count = state.updates.astype(jnp.float32)
         now = jnp.minimum(decay, (1 + count) / (10 + count))
         ema = jax.tree.map(lambda e, p, u: now * e + (1 - now) * (p + u).astype(e.dtype), state.ema, params, updates)
-        return updates, EmaState(count=state.count + 1, ema=ema)
+        return updates, EmaState(updates=state.updates + 1, ema=ema)
 
     return optax.GradientTransformation(init, update)
 

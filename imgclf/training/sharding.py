@@ -21,7 +21,7 @@ def initialize_distributed(coordinator: str = "", num_processes: int = 0, proces
     Raises:
       UserError: where the cluster can't be found out, or the coordinator doesn't answer.
     """
-    explicit = {}
+    explicit: dict[str, Any] = {}
     if coordinator:
         if num_processes < 1 or not 0 <= process_id < num_processes:
             raise UserError(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from imgclf.config import parse_arguments
@@ -56,9 +57,9 @@ def class_weights(config: ConfigDict, class_names: tuple[str, ...], counts: np.n
     return weights
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+def cross_entropy(logits: ArrayLike, labels: ArrayLike, smoothing: float = 0.0) -> jax.Array:
     """Softmax cross-entropy of logits f32 [B,C] and labels int32 [B], smoothed towards uniform; f32 [B]."""
-    targets = jax.nn.one_hot(labels, logits.shape[-1])
+    targets = jax.nn.one_hot(labels, jnp.shape(logits)[-1])
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing) if smoothing else targets)
 
 
