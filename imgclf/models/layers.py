@@ -5,7 +5,6 @@ the others in it. Images and maps are [B,H,W,C]; kernels are [kh,kw,C_in,C_out].
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,8 +13,8 @@ from flax import nnx
 from jax import lax
 
 from imgclf.models import cpu_forms
+from imgclf.models.initializers import HE_NORMAL, Initializer
 
-HE_NORMAL = nnx.initializers.he_normal()  # He et al., 2015: truncated normal, variance 2 / fan_in
 Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros before and behind, of height and width
 
 
@@ -41,7 +40,7 @@ class Conv(nnx.Module):
         stride: int = 1,
         padding: Padding | None = None,
         use_bias: bool = False,
-        kernel_init: Callable[..., jax.Array] = HE_NORMAL,
+        kernel_init: Initializer = HE_NORMAL,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):

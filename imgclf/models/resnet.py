@@ -11,16 +11,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from imgclf.models import layers
-
-# He et al., 2015 (https://arxiv.org/abs/1502.01852), as torchvision has it: normal, variance 2 / fan_out.
-_conv_init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+from imgclf.models.initializers import HE_NORMAL_FAN_OUT
 
 
 class ConvNorm(nnx.Module):
     """A convolution and its batch normalisation: `conv`, `bn`."""
 
     def __init__(self, in_features: int, out_features: int, kernel: int, *, stride: int = 1, dtype: Any, rngs: nnx.Rngs):
-        self.conv = layers.Conv(in_features, out_features, kernel, stride=stride, kernel_init=_conv_init, dtype=dtype, rngs=rngs)
+        self.conv = layers.Conv(in_features, out_features, kernel, stride=stride, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype, rngs=rngs)
         self.bn = layers.BatchNorm(out_features, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -47,7 +45,7 @@ class Block(nnx.Module):
         self.convs = len(convs)
         features, stride = in_features, 1
         for i, (kernel, width, conv_stride) in enumerate(convs, start=1):
-            conv = layers.Conv(features, width, kernel, stride=conv_stride, kernel_init=_conv_init, dtype=dtype, rngs=rngs)
+            conv = layers.Conv(features, width, kernel, stride=conv_stride, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype, rngs=rngs)
             setattr(self, f"conv{i}", conv)
             setattr(self, f"bn{i}", layers.BatchNorm(width, zero_scale=zero_init_last and i == len(convs), rngs=rngs))
             features, stride = width, stride * conv_stride
