@@ -12,7 +12,7 @@ from jax import lax
 from imgclf.models import layers
 from imgclf.training.state import split_model
 
-few = settings(deadline=None, derandomize=True, max_examples=8)
+few = settings(deadline=None, derandomize=True, max_examples=5)
 
 
 def maps(*shape: int, seed: int = 0, ties: bool = False) -> jax.Array:
