@@ -49,8 +49,8 @@ def default_config() -> ConfigDict:
     data.image_size = (128, 128)  # (height, width) of the model's input
     data.resize = "squash"  # squash | crop (centre) | pad: how an image gets that size in evaluation, and in training without crops
     data.crop_fraction = 1.0  # resize=crop: share of the shorter side that the centre crop keeps (0.875 = 224 of 256)
-    data.mean = (0.485, 0.456, 0.406)  # per RGB channel on [0, 1]; subtracted, then divided by std
-    data.std = (0.229, 0.224, 0.225)
+    data.mean = (0.485, 0.456, 0.406)  # per RGB channel on [0, 1]; subtracted, then divided by std; () = the weights' own
+    data.std = (0.229, 0.224, 0.225)  # () = the weights' own
     data.max_pixels = 100_000_000  # larger images are quarantined as decompression bombs
     data.in_memory_mb = 512  # decoded images that fit in this much memory at their original size are kept there; 0 = never
     data.audit = "fix"  # fix | error | off: what to do about duplicates, groups and labels that clash across splits
@@ -87,7 +87,17 @@ def default_config() -> ConfigDict:
     model.name = "cnn"  # see imgclf.models.NAMES
     model.dtype = "float32"  # of activations: float32 | bfloat16; parameters and statistics stay float32
     model.output = "softmax"  # softmax | sigmoid (two classes, one output unit)
-    model.cnn = ConfigDict()  # used by name=cnn
+    model.weights = (
+        "none"  # none (random) | a name that `imgclf models` lists, such as timm/resnet50.a1_in1k | path:FILE (safetensors, HDF5)
+    )
+    model.variant = "auto"  # arguments of the model's builder, such as "padding='same', epsilon=1e-3"; auto = what the weights need
+    model.head = ConfigDict()
+    model.head.kind = "auto"  # auto (the weights' own where its classes fit, else linear; cnn: see below) | linear | mlp | avgmax | family
+    model.head.dropout = 0.0  # mlp: after each hidden layer; else before the output layer
+    model.head.flatten = False  # mlp: True: flatten the maps before the dense layers, False: average them
+    model.head.dense = (256,)  # mlp: widths of hidden dense layers (He, ReLU)
+    model.head.norm = "batch"  # mlp: after each hidden layer: batch | none
+    model.cnn = ConfigDict()  # used by name=cnn; flatten and what follows it where head.kind=auto
     model.cnn.widths = (32, 64, 128)  # one block (conv, norm, ReLU, pool) each
     model.cnn.kernel = 3
     model.cnn.padding = "same"  # same | valid
@@ -142,6 +152,8 @@ CHOICES = {
     "augment.fill": ("nearest", "constant", "reflect"),
     "model.dtype": ("float32", "bfloat16"),
     "model.output": ("softmax", "sigmoid"),
+    "model.head.kind": ("auto", "linear", "mlp", "avgmax", "family"),
+    "model.head.norm": ("batch", "none"),
     "model.cnn.padding": ("same", "valid"),
     "model.cnn.norm": ("batch", "none"),
     "train.best_metric": ("val_loss", "val_top1", ""),
@@ -168,8 +180,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": _NOT_NEGATIVE,
     "data.image_size": (lambda v: len(v) == 2 and all(isinstance(n, int) and n > 0 for n in v), "(height, width) in whole pixels"),
     "data.crop_fraction": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
-    "data.mean": (lambda v: len(v) == 3, "three numbers, one per RGB channel"),
-    "data.std": (lambda v: len(v) == 3 and all(n > 0 for n in v), "three numbers above 0, one per RGB channel"),
+    "data.mean": (lambda v: len(v) in (0, 3), "three numbers, one per RGB channel, or () for the weights' own"),
+    "data.std": (
+        lambda v: len(v) in (0, 3) and all(n > 0 for n in v),
+        "three numbers above 0, one per RGB channel, or () for the weights' own",
+    ),
     "data.max_pixels": _POSITIVE,
     "data.in_memory_mb": _NOT_NEGATIVE,
     "data.near_duplicate_bits": (lambda v: -1 <= v <= 16, "between -1 (off) and 16"),
@@ -194,6 +209,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "loader.threads": _NOT_NEGATIVE,
     "loader.workers": _NOT_NEGATIVE,
     "loader.prefetch": _NOT_NEGATIVE,
+    "model.head.dropout": _BELOW_ONE,
+    "model.head.dense": (lambda v: all(isinstance(n, int) and n > 0 for n in v), "whole numbers above 0"),
     "model.cnn.widths": (lambda v: len(v) > 0 and all(isinstance(n, int) and n > 0 for n in v), "one or more whole numbers above 0"),
     "model.cnn.kernel": _AT_LEAST_ONE,
     "model.cnn.pool": _AT_LEAST_ONE,
@@ -279,6 +296,8 @@ def validate(config: ConfigDict) -> None:
     for boundary in config.optimizer.schedule.boundaries:
         durations.parse(str(boundary), "config.optimizer.schedule.boundaries")
     parse_arguments(config.optimizer.args, "optimizer.args")
+    if config.model.variant != "auto":
+        parse_arguments(config.model.variant, "model.variant")
     _validate_weight_decay_table(config)
     _validate_combinations(config)
 

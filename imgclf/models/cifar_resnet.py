@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from imgclf.models.conversion import Rule, Weights, batch_norm, conv, linear, same
 from imgclf.models.resnet import Block, ConvNorm, Stage
 
 
@@ -53,3 +54,38 @@ def resnet44(**options: Any) -> CifarResNet:
 
 def resnet56(**options: Any) -> CifarResNet:
     return CifarResNet(9, **options)
+
+
+def _published(depth: int, file: str, top1: float) -> Weights:
+    return Weights(
+        f"akamaster/resnet{depth}_cifar10",
+        f"resnet{depth}",
+        "akamaster",
+        input_size=(32, 32),
+        file=f"resnet{depth}.cifar10.safetensors",
+        num_classes=10,
+        top1=top1,
+        licence="bsd-2-clause",
+        source=f"https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/{file}",
+    )
+
+
+# top-1 is of CIFAR-10's test set, as the files themselves say (best_prec1)
+WEIGHTS: tuple[Weights, ...] = (
+    _published(20, "resnet20-12fca82f.th", 91.78),
+    _published(32, "resnet32-d509ac18.th", 92.78),
+    _published(44, "resnet44-014dd654.th", 93.14),
+    _published(56, "resnet56-4bfd9763.th", 93.62),
+)
+
+_BLOCK, _PATH = r"layer(\d)\.(\d+)\.", r"backbone/stage\1/\2/"
+CONVERSION: dict[str, tuple[Rule, ...]] = {
+    "akamaster": (
+        (r"conv1\.weight", "backbone/stem/conv/kernel", conv),
+        *batch_norm("bn1", "backbone/stem/bn"),
+        (_BLOCK + r"conv(\d)\.weight", _PATH + r"conv\3/kernel", conv),
+        *batch_norm(_BLOCK + r"bn(\d)", _PATH + r"bn\3"),
+        (r"linear\.weight", "head/logits/kernel", linear),
+        (r"linear\.bias", "head/logits/bias", same),
+    )
+}

@@ -7,17 +7,56 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from imgclf.models import layers
+from imgclf.models.initializers import HE_NORMAL, LECUN_NORMAL
+
 
 def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
     """Zeroes each value with probability `rate` and scales the others by 1 / (1 − rate)."""
     return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0).astype(x.dtype)
 
 
-class Head(nnx.Module):
-    """Maps to logits: dropout, flatten or average, hidden dense layers (ReLU, dropout), and the output layer.
+def dropout_in_training(x: jax.Array, rate: float, train: bool, key: jax.Array | None) -> jax.Array:
+    """`dropout` where it applies; the identity in evaluation and at rate 0.
 
-    Flattening runs over height, width, channels, as in Keras. One output is a sigmoid unit z, and its logits are [0, z], whose
-    softmax is [1 − sigmoid(z), sigmoid(z)].
+    Raises:
+      ValueError: where it applies and there is no key.
+    """
+    if not train or rate == 0:
+        return x
+    if key is None:
+        raise ValueError("dropout in training needs a key")
+    return dropout(x, rate, key)
+
+
+def average(maps: jax.Array) -> jax.Array:
+    """Global average pooling: [B,h,w,D] to float32 [B,D]."""
+    return maps.astype(jnp.float32).mean((1, 2))
+
+
+def flatten(maps: jax.Array) -> jax.Array:
+    """[B,h,w,D] to [B,h·w·D], over height, width, channels, as in Keras."""
+    return maps.reshape(maps.shape[0], -1)
+
+
+def average_and_largest(maps: jax.Array) -> jax.Array:
+    """Global average and maximum pooling side by side: [B,h,w,D] to float32 [B,2D]."""
+    return jnp.concatenate([average(maps), maps.astype(jnp.float32).max((1, 2))], -1)
+
+
+_POOLS = {"average": average, "flatten": flatten, "avgmax": average_and_largest}
+
+
+class Head(nnx.Module):
+    """Maps to logits: pooling, hidden dense layers (He-initialised; ReLU, batch normalisation if asked for, dropout), the output layer.
+
+    Parameter paths: `dense0`, `bn0`, `dense1`, …, `logits`. One output is a sigmoid unit z, and its logits are [0, z], whose softmax
+    is [1 − sigmoid(z), sigmoid(z)].
+
+    Args:
+      pool: "average", "flatten" or "avgmax" (average and maximum).
+      maps_dropout, features_dropout, dropout: rates before pooling, after pooling, after each hidden layer.
+      norm: batch normalisation of hidden layers, as Keras has it by default: after ReLU, epsilon 1e-3, momentum 0.99.
     """
 
     def __init__(
@@ -26,50 +65,46 @@ class Head(nnx.Module):
         features: int,
         outputs: int,
         *,
-        flatten: bool = False,
+        pool: str = "average",
         maps_dropout: float = 0.0,
+        features_dropout: float = 0.0,
         dense: tuple[int, ...] = (),
+        norm: bool = False,
         dropout: float = 0.0,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.flatten, self.maps_dropout, self.dropout = flatten, maps_dropout, dropout
-        self.hidden = len(dense)
-        width = math.prod(map_size) * features if flatten else features
+        self.pool, self.norm, self.hidden = pool, norm, len(dense)
+        self.maps_dropout, self.features_dropout, self.dropout = maps_dropout, features_dropout, dropout
+        width = {"average": features, "flatten": math.prod(map_size) * features, "avgmax": 2 * features}[pool]
         for i, units in enumerate(dense):
-            layer = nnx.Linear(width, units, kernel_init=nnx.initializers.he_normal(), dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+            layer = nnx.Linear(width, units, kernel_init=HE_NORMAL, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
             setattr(self, f"dense{i}", layer)
+            if norm:
+                setattr(self, f"bn{i}", layers.BatchNorm(units, epsilon=1e-3, momentum=0.99, unbiased=False, rngs=rngs))
             width = units
-        self.logits = nnx.Linear(width, outputs, dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs)
+        self.logits = nnx.Linear(width, outputs, kernel_init=LECUN_NORMAL, dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs)
         self.sigmoid = outputs == 1
 
     def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
         """Returns logits, float32 [B,C], for maps [B,h,w,D]. Dropout in training needs a key."""
 
         def drop(x: jax.Array, rate: float, place: int) -> jax.Array:
-            if not train or rate == 0:
-                return x
-            if key is None:
-                raise ValueError("dropout in training needs a key")
-            return dropout(x, rate, jax.random.fold_in(key, place))
+            return dropout_in_training(x, rate, train, None if key is None else jax.random.fold_in(key, place))
 
-        x = drop(maps, self.maps_dropout, 0)
-        x = x.reshape(x.shape[0], -1) if self.flatten else average(x)
+        x = _POOLS[self.pool](drop(maps, self.maps_dropout, 0))
+        x = drop(x, self.features_dropout, 1 + self.hidden)
         for i in range(self.hidden):
-            x = drop(jax.nn.relu(getattr(self, f"dense{i}")(x)), self.dropout, 1 + i)
+            x = jax.nn.relu(getattr(self, f"dense{i}")(x))
+            x = drop(getattr(self, f"bn{i}")(x, train=train) if self.norm else x, self.dropout, 1 + i)
         logits = self.logits(x.astype(jnp.float32))
         return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1) if self.sigmoid else logits
-
-
-def average(maps: jax.Array) -> jax.Array:
-    """Global average pooling: [B,h,w,D] to float32 [B,D]."""
-    return maps.astype(jnp.float32).mean((1, 2))
 
 
 class Classifier(nnx.Module):
     """A backbone and a head. Holds `nnx.Param` and `nnx.BatchStat` only: dropout's key comes with the call."""
 
-    def __init__(self, backbone: nnx.Module, head: Head, *, dtype: Any = jnp.float32):
+    def __init__(self, backbone: nnx.Module, head: nnx.Module, *, dtype: Any = jnp.float32):
         self.backbone = backbone
         self.head = head
         self.dtype = dtype

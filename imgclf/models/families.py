@@ -13,7 +13,7 @@ from types import ModuleType
 
 from flax import nnx
 
-from imgclf.models import cifar_resnet, cnn, resnet
+from imgclf.models import cifar_resnet, cnn, convnext, efficientnet, mobilenet_v2, resnet, squeezenet
 from imgclf.models.conversion import Weights
 
 BACKBONES: dict[str, Callable[..., nnx.Module]] = {
@@ -28,6 +28,22 @@ BACKBONES: dict[str, Callable[..., nnx.Module]] = {
     "resnet32": cifar_resnet.resnet32,
     "resnet44": cifar_resnet.resnet44,
     "resnet56": cifar_resnet.resnet56,
+    "mobilenet_v2": mobilenet_v2.mobilenet_v2,
+    "mobilenet_v2_035": mobilenet_v2.mobilenet_v2_035,
+    "mobilenet_v2_050": mobilenet_v2.mobilenet_v2_050,
+    "mobilenet_v2_075": mobilenet_v2.mobilenet_v2_075,
+    "mobilenet_v2_130": mobilenet_v2.mobilenet_v2_130,
+    "mobilenet_v2_140": mobilenet_v2.mobilenet_v2_140,
+    "mobilenet_v2_tiny": mobilenet_v2.mobilenet_v2_tiny,
+    "squeezenet1_0": squeezenet.squeezenet1_0,
+    "squeezenet1_1": squeezenet.squeezenet1_1,
+    "squeezenet_tiny": squeezenet.squeezenet_tiny,
+    "convnext_tiny": convnext.convnext_tiny,
+    "convnext_small": convnext.convnext_small,
+    "convnext_base": convnext.convnext_base,
+    "convnext_micro": convnext.convnext_micro,
+    "efficientnet_b0": efficientnet.efficientnet_b0,
+    "efficientnet_tiny": efficientnet.efficientnet_tiny,
 }
 NAMES: tuple[str, ...] = tuple(BACKBONES)
 

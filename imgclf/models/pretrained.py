@@ -1,0 +1,214 @@
+"""Published weights: found by name, fetched from the Hugging Face hub or read from a file, checked and converted."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from imgclf.cache import cache_dir
+from imgclf.errors import UserError, nearest
+from imgclf.models import conversion, families, weight_files
+from imgclf.models.conversion import IMAGENET_MEAN, IMAGENET_STD, Rule, Tree, Weights
+
+_Shapes = Mapping[str, tuple[int, ...]]
+
+
+def find(name: str, model: str) -> Weights:
+    """Returns what is known of `config.model.weights`, a published name or path:FILE, for a model.
+
+    Raises:
+      UserError: for an unknown name (with the nearest ones), weights of another model, and files that can't be read.
+    """
+    if name.startswith("path:"):
+        return _of_file(Path(name.removeprefix("path:")).expanduser(), model)
+    known = families.weights()
+    if name not in known:
+        of_model = [entry.name for entry in known.values() if entry.model == model]
+        choices = "none" if not of_model else ", ".join(map(repr, of_model))
+        raise UserError(
+            f"config.model.weights={name!r} are no known weights; {nearest(name, [*known, 'none'])} "
+            f"For config.model.name={model!r} there are {choices}; your own: path:FILE."
+        )
+    entry = known[name]
+    if entry.model != model:
+        raise UserError(f"config.model.weights={name!r} are of {entry.model!r}, not of {model!r}; set config.model.name={entry.model!r}.")
+    return entry
+
+
+def _of_file(path: Path, model: str) -> Weights:
+    """Guesses from the tensors' names which layout a file has, and takes what its publisher's weights of this model need."""
+    shapes = weight_files.shapes(path)
+    family = families.family(model)
+    entries = [entry for entry in getattr(family, "WEIGHTS", ()) if entry.model == model]
+    rules = getattr(family, "CONVERSION", {})
+    layouts = [layout for layout in rules if layout in {entry.layout for entry in entries}] or list(rules)
+    known = {layout: _known(shapes, rules[layout]) for layout in layouts}
+    layout = max(known, key=known.__getitem__, default="")
+    if not layout or not known[layout]:
+        raise UserError(f"{path} holds none of the tensors of config.model.name={model!r}; {_way_out(shapes, model)}")
+    entries = [entry for entry in entries if entry.layout == layout]
+    named = [entry for entry in entries if entry.name.rsplit("/", 1)[-1] in path.name]  # the same layout with other preprocessing
+    entry = next(iter(named or entries), Weights("", model, layout))
+    head = converted_shapes(shapes, rules[layout]).get("head/logits/bias", (0,))
+    fields = {"variant": entry.variant, "mean": entry.mean, "std": entry.std, "input_size": entry.input_size}
+    return Weights(f"path:{path}", model, layout, file=str(path), num_classes=head[0], source=entry.name, **fields)
+
+
+def _known(shapes: _Shapes, rules: Sequence[Rule]) -> int:
+    matches = [conversion.match(name, rules) for name in shapes]
+    return sum(found is not None and found[0] is not None for found in matches)
+
+
+def resolve(config: ConfigDict, num_classes: int | None = None) -> ConfigDict:
+    """Returns a copy of the config in which the weights' own choices stand explicitly.
+
+    These are `data.mean` and `data.std` where they are (), `model.variant` where it is "auto", and `model.head.kind` where it is
+    "auto" and `num_classes` is given. After that the model can be built without the weights, as a trained run's is.
+
+    Raises:
+      UserError: as `find` does; for weights of an unknown model.
+    """
+    config = config.copy_and_resolve_references()
+    model, entry = config.model, None
+    if model.weights != "none" and ("auto" in (model.variant, model.head.kind) or not config.data.mean or not config.data.std):
+        check_name(model.name)
+        entry = find(model.weights, model.name)
+    if not config.data.mean:
+        config.data.mean = entry.mean if entry else IMAGENET_MEAN
+    if not config.data.std:
+        config.data.std = entry.std if entry else IMAGENET_STD
+    if model.variant == "auto":
+        model.variant = ", ".join(f"{key}={value!r}" for key, value in entry.variant.items()) if entry else ""
+    if model.head.kind == "auto" and num_classes is not None and model.name != "cnn":  # cnn's own head has fields of its own
+        fits = entry is not None and entry.num_classes == num_classes and model.output == "softmax"
+        model.head.kind = "family" if fits else "linear"
+    return config
+
+
+def check_name(model: str) -> None:
+    """Raises a UserError with the nearest names where `model` is none."""
+    if model not in families.NAMES:
+        raise UserError(f"config.model.name={model!r} is not a model; {nearest(model, families.NAMES)}")
+
+
+def fetch(entry: Weights) -> Path:
+    """Returns the file of published weights: put in place by hand, cached, or downloaded; checked against the hub's checksum.
+
+    The hub's own settings hold: HF_HOME (cache), HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN.
+
+    Raises:
+      UserError: if it can't be had, with the file to fetch and the place to put it; or if it is not what the hub says it is.
+    """
+    if entry.name.startswith("path:"):
+        return Path(entry.file)
+    placed = cache_dir() / "weights" / entry.name / entry.file
+    if placed.exists():
+        return placed
+    if not entry.repo:
+        turned = "" if Path(entry.source).suffix == placed.suffix else f", turn it into {placed.suffix.removeprefix('.')}"
+        raise UserError(f"{entry.name} are not on the Hugging Face hub: fetch {entry.source}{turned}, and put it at {placed}.")
+    import huggingface_hub
+
+    try:
+        path = Path(huggingface_hub.hf_hub_download(entry.repo, entry.file, library_name="imgclf"))
+    except Exception as error:  # whatever the hub's client and its HTTP library raise: the way out is the same
+        reason = re.sub(r"\s+", " ", str(error)).split(". ")[0].strip().rstrip(".")
+        url = huggingface_hub.hf_hub_url(entry.repo, entry.file)
+        raise UserError(
+            f"{entry.name} can't be fetched ({reason}): fetch {url} where there is a network, and put it at {placed}."
+        ) from error
+    _check_content(path, entry)
+    return path
+
+
+def _check_content(path: Path, entry: Weights) -> None:
+    """The hub's cache keeps a file under its checksum: sha256 of large files, git's sha1 of small ones."""
+    blob = path.resolve()
+    if re.fullmatch("[0-9a-f]{64}", blob.name):
+        digest = hashlib.sha256()
+    elif re.fullmatch("[0-9a-f]{40}", blob.name):
+        digest = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode(), usedforsecurity=False)
+    else:
+        return  # a file system without links: safetensors' own checks remain
+    with blob.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    if digest.hexdigest() != blob.name:
+        raise UserError(
+            f"{entry.name} are damaged or tampered with: their {digest.name} is {digest.hexdigest()}, the hub says {blob.name}; "
+            f"delete {blob} to fetch them again."
+        )
+
+
+def load(entry: Weights, params_like: Tree, batch_stats_like: Tree) -> tuple[Tree, Tree, bool]:
+    """Reads and converts weights for a model.
+
+    Args:
+      entry: what `find` returned.
+      params_like, batch_stats_like: the model's, nested dicts of anything with a `shape`.
+
+    Returns:
+      params and batch_stats, nested dicts of float32 arrays, and whether the model has another head than the file, which is left out.
+
+    Raises:
+      UserError: if the file can't be had, or does not fit the model; then with the model that it looks like.
+    """
+    path = fetch(entry)
+    tensors = weight_files.read(path)
+    rules = families.family(entry.model).CONVERSION[entry.layout]
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    wanted = {path: leaf.shape for path, leaf in conversion.flatten({"head": params_like["head"]}).items()}
+    given = {path: shape for path, shape in converted_shapes(shapes, rules).items() if path.startswith("head/")}
+    shared = given.keys() & wanted.keys()
+    replaced = not shared or any(given[path] != wanted[path] for path in shared)
+    try:
+        return *conversion.convert(tensors, rules, params_like, batch_stats_like, replaced_head=replaced), replaced
+    except UserError as error:
+        raise UserError(f"{path} does not fit config.model.name={entry.model!r}: {error}; {_way_out(shapes, entry.model)}") from None
+
+
+def converted_shapes(shapes: _Shapes, rules: Sequence[Rule]) -> dict[str, tuple[int, ...]]:
+    """The shapes that a file's tensors have in our tree, by path; tensors without a rule, or that it can't handle, are left out."""
+    found = {}
+    for name, shape in shapes.items():
+        rule = conversion.match(name, rules)
+        if rule is None or rule[0] is None:
+            continue
+        try:
+            found[rule[0]] = rule[1](np.broadcast_to(np.float32(0), shape)).shape
+        except (ValueError, IndexError):  # another number of axes
+            continue
+    return found
+
+
+def _way_out(shapes: _Shapes, model: str) -> str:
+    like = looks_like(shapes)
+    if like == model:
+        return "fetch the file again, or convert it to the published names."
+    if like:
+        return f"it looks like weights of {like!r}: set config.model.name={like!r}."
+    return "it looks like no model that imgclf knows: see `imgclf models`."
+
+
+def looks_like(shapes: _Shapes) -> str:
+    """The model whose backbone's tensors a file's agree with best in name and shape; "" where hardly any do."""
+    known = {
+        family: max(_known(shapes, rules) for rules in family.CONVERSION.values())
+        for family in families.families()
+        if hasattr(family, "CONVERSION")
+    }
+    family = max(known, key=known.__getitem__)
+    if known[family] < len(shapes) / 2:
+        return ""
+    scores = {}
+    for model in (name for name in families.NAMES if families.family(name) is family):
+        _, state = nnx.split(nnx.eval_shape(lambda model=model: families.BACKBONES[model](rngs=nnx.Rngs(0))))
+        wanted = {(path, leaf.shape) for path, leaf in conversion.flatten({"backbone": nnx.to_pure_dict(state)}).items()}
+        for rules in family.CONVERSION.values():
+            given = {item for item in converted_shapes(shapes, rules).items() if item[0].startswith("backbone/")}
+            scores[model] = max(scores.get(model, 0.0), len(wanted & given) / len(wanted | given))
+    return max(scores, key=scores.__getitem__)

@@ -1,0 +1,142 @@
+"""Reads the tensors of a weights file: safetensors, and Keras's HDF5. Pickles are never opened."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from imgclf.errors import UserError
+
+_PICKLES = (".pth", ".pt", ".th", ".pkl", ".pickle", ".ckpt", ".bin", ".tar")
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Returns the tensors of a file by name; Keras's are named `layer/variable`.
+
+    Raises:
+      UserError: if the file is missing, damaged, a pickle, or of an unknown format.
+    """
+    return _read(path, shapes_only=False)
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a file's tensors by name, without reading those; raises as `read` does."""
+    return _read(path, shapes_only=True)
+
+
+def _read(path: Path, *, shapes_only: bool) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise UserError(f"The weights {path} can't be read ({error.strerror}); give the path of a .safetensors or .h5 file.") from None
+    if path.suffix in _PICKLES or start[:1] == b"\x80" or (start[:2] == b"PK" and path.suffix != ".keras"):
+        raise UserError(_no_pickle(path))
+    if start[:8] == b"\x89HDF\r\n\x1a\n" or path.suffix in (".h5", ".hdf5"):
+        return _read_hdf5(path, shapes_only)
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        return _read_safetensors(path, shapes_only)
+    way_out = "in Keras, call model.save_weights('NAME.weights.h5')" if path.suffix == ".keras" else "convert it to safetensors"
+    raise UserError(f"{path} is neither safetensors nor HDF5; {way_out}.")
+
+
+def _no_pickle(path: Path) -> str:
+    target = path.with_suffix(".safetensors")
+    code = (
+        "import torch, safetensors.torch as s; "
+        f"d = torch.load({str(path)!r}, map_location='cpu', weights_only=True); "
+        "d = d.get('state_dict', d); "
+        f"s.save_file({{k.removeprefix('module.'): v.clone() for k, v in d.items()}}, {str(target)!r})"
+    )
+    return (
+        f"{path} is a pickle, which could run any code when loaded, so that imgclf never does. "
+        f'Where torch is installed, turn it into safetensors: python -c "{code}"'
+    )
+
+
+def _read_safetensors(path: Path, shapes_only: bool) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if shapes_only:
+                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  (no mapping)
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged, cut short or no safetensors file ({error}); fetch it again.") from None
+
+
+def _read_hdf5(path: Path, shapes_only: bool) -> dict[str, Any]:
+    try:
+        import h5py
+    except ImportError:
+        raise UserError(f'{path} is HDF5, which needs h5py: pip install "imgclf[keras]".') from None
+    try:
+        with h5py.File(path) as file:
+            group = file.get("model_weights", file)  # of a whole saved model
+            tensors = _legacy(group) if "layer_names" in group.attrs else _weights_h5(path, group)
+            return {name: dataset.shape if shapes_only else np.asarray(dataset) for name, dataset in tensors.items()}
+    except (OSError, KeyError, RuntimeError) as error:  # h5py's words for damage
+        raise UserError(f"{path} is damaged, cut short or not of Keras's making ({error}); fetch it again.") from None
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _legacy(group: Any) -> dict[str, Any]:
+    """Keras 2's layout: a group per layer, whose attribute `weight_names` holds `layer/variable:0`, also those of nested models."""
+    tensors = {}
+    for layer in map(_text, group.attrs["layer_names"]):
+        for weight in map(_text, group[layer].attrs["weight_names"]):
+            *scopes, variable = weight.split("/")
+            name = f"{scopes[-1] if scopes else layer}/{variable.removesuffix(':0')}"
+            tensors[name] = group[layer][weight]
+    return tensors
+
+
+# The order of a layer's variables in .weights.h5, which numbers them, by class and number of variables.
+_VARIABLES: Mapping[tuple[str, int], tuple[str, ...]] = {
+    ("batch_normalization", 4): ("gamma", "beta", "moving_mean", "moving_variance"),
+    ("batch_normalization", 3): ("beta", "moving_mean", "moving_variance"),  # scale=False: InceptionV3
+    ("layer_normalization", 2): ("gamma", "beta"),
+    ("layer_scale", 1): ("gamma",),
+    ("depthwise_conv2d", 1): ("depthwise_kernel",),
+    ("depthwise_conv2d", 2): ("depthwise_kernel", "bias"),
+    ("separable_conv2d", 2): ("depthwise_kernel", "pointwise_kernel"),
+    ("separable_conv2d", 3): ("depthwise_kernel", "pointwise_kernel", "bias"),
+    ("normalization", 3): ("mean", "variance", "count"),
+}
+_DEFAULT_VARIABLES = ("kernel", "bias")
+
+
+def _weights_h5(path: Path, group: Any) -> dict[str, Any]:
+    """Keras 3's layout: `layers/<class>_<n>/vars/<i>`; the layer's name is an attribute of `vars`."""
+    import h5py
+
+    tensors: dict[str, Any] = {}
+
+    def visit(key: str, node: Any) -> None:
+        if not isinstance(node, h5py.Group) or key.rsplit("/", 1)[-1] != "vars" or not len(node):
+            return
+        if key.startswith("optimizer") or "seed_generator" in key:
+            return
+        if "name" not in node.attrs:
+            raise UserError(f"{path} does not hold the layers' names; load and save it again with Keras 3.6 or later.")
+        variables = _VARIABLES.get((_class_of(key), len(node)), _DEFAULT_VARIABLES)
+        if len(variables) < len(node):
+            raise UserError(f"{path} holds a layer {key} of {len(node)} variables, which imgclf does not know; save it as legacy .h5.")
+        for i, variable in enumerate(variables[: len(node)]):
+            tensors[f"{_text(node.attrs['name'])}/{variable}"] = node[str(i)]
+
+    group.visititems(visit)
+    if not tensors:
+        raise UserError(f"{path} holds no Keras weights; save them with model.save_weights('NAME.weights.h5').")
+    return tensors
+
+
+def _class_of(key: str) -> str:
+    """`layers/depthwise_conv2d_12/vars` to `depthwise_conv2d`."""
+    name = key.split("/")[-2]
+    head, _, number = name.rpartition("_")
+    return head if number.isdigit() else name
