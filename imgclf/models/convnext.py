@@ -1,0 +1,276 @@
+"""ConvNeXt: Liu et al., 2022 (https://arxiv.org/abs/2201.03545), section 2 and appendix A.
+
+Parameter paths: `stem/{conv,norm}`, `stage1/0/{depthwise,norm,expand,project,layer_scale}`, and before the later stages
+`downsample2/{norm,conv}`; the head is `head/{norm,logits}`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from imgclf.models import depthwise, layers
+from imgclf.models.classifier import average, dropout_in_training
+from imgclf.models.conversion import Rule, Transform, Weights, conv, keras_batch_norm, linear, same
+from imgclf.models.initializers import normal
+from imgclf.models.resnet import Stage
+
+_UNPADDED = ((0, 0), (0, 0))
+
+
+def _init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+    """The authors' initialisation: standard deviation 0.02, cut off at 100 standard deviations, which is not at all."""
+    del out_sharding
+    return (normal(key, shape) * np.float32(0.02)).astype(dtype)
+
+
+def _layer_norm(features: int, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(features, epsilon=1e-6, use_fast_variance=False, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+
+
+class LayerScale(nnx.Module):
+    """A factor for each channel (Touvron et al., 2021, https://arxiv.org/abs/2103.17239): `scale`."""
+
+    def __init__(self, features: int, init: float):
+        self.scale = nnx.Param(jnp.full(features, init, jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x * self.scale[...].astype(x.dtype)
+
+
+class Block(nnx.Module):
+    """Depthwise 7x7, LayerNorm, expand to four times the channels, GELU, project, layer scale; and the shortcut."""
+
+    def __init__(self, features: int, *, layer_scale: float, dtype: Any, rngs: nnx.Rngs):
+        options = {"kernel_init": _init, "dtype": dtype, "rngs": rngs}
+        self.depthwise = depthwise.DepthwiseConv(features, 7, use_bias=True, **options)
+        self.norm = _layer_norm(features, dtype, rngs)
+        self.expand = nnx.Linear(features, 4 * features, param_dtype=jnp.float32, **options)
+        self.project = nnx.Linear(4 * features, features, param_dtype=jnp.float32, **options)
+        self.layer_scale = LayerScale(features, layer_scale)
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        del train  # the same in training
+        y = self.expand(self.norm(self.depthwise(x)))
+        return x + self.layer_scale(self.project(jax.nn.gelu(y, approximate=False)))
+
+
+class Stem(nnx.Module):
+    """Patches of 4x4 pixels: `conv`, `norm`."""
+
+    def __init__(self, features: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.conv = layers.Conv(3, features, 4, stride=4, padding=_UNPADDED, use_bias=True, kernel_init=_init, dtype=dtype, rngs=rngs)
+        self.norm = _layer_norm(features, dtype, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.norm(self.conv(x))
+
+
+class Downsample(nnx.Module):
+    """Patches of 2x2 between stages: `norm`, `conv`."""
+
+    def __init__(self, in_features: int, features: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.norm = _layer_norm(in_features, dtype, rngs)
+        options = {"padding": _UNPADDED, "use_bias": True, "kernel_init": _init, "dtype": dtype, "rngs": rngs}
+        self.conv = layers.Conv(in_features, features, 2, stride=2, **options)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.conv(self.norm(x))
+
+
+class ConvNeXt(nnx.Module):
+    """Stem and four stages of blocks, with a downsampling before each but the first. No stochastic depth in training."""
+
+    def __init__(
+        self,
+        depths: tuple[int, ...],
+        widths: tuple[int, ...],
+        *,
+        layer_scale: float = 1e-6,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.stem = Stem(widths[0], dtype=dtype, rngs=rngs)
+        for i, (depth, width) in enumerate(zip(depths, widths, strict=True), start=1):
+            if i > 1:
+                setattr(self, f"downsample{i}", Downsample(widths[i - 2], width, dtype=dtype, rngs=rngs))
+            setattr(self, f"stage{i}", Stage([Block(width, layer_scale=layer_scale, dtype=dtype, rngs=rngs) for _ in range(depth)]))
+        self.stages = len(depths)
+        self.features = widths[-1]
+
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the maps of images of this size: a 32nd, rounded down."""
+        scale = 2 ** (self.stages + 1)
+        return height // scale, width // scale
+
+    def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
+        x = self.stem(image)
+        for i in range(1, self.stages + 1):
+            x = getattr(self, f"downsample{i}")(x) if i > 1 else x
+            x = getattr(self, f"stage{i}")(x, train=train)
+        return x
+
+
+class ConvNeXtHead(nnx.Module):
+    """The published head, on pooled maps: `norm`, dropout, `logits`."""
+
+    def __init__(
+        self,
+        map_size: tuple[int, int],
+        features: int,
+        outputs: int,
+        *,
+        dropout: float = 0.0,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        del map_size, dtype  # any size; the head computes in float32
+        self.dropout = dropout
+        self.norm = _layer_norm(features, jnp.float32, rngs)
+        self.logits = nnx.Linear(features, outputs, kernel_init=_init, param_dtype=jnp.float32, rngs=rngs)
+
+    def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
+        """Returns logits, float32 [B,C], for maps [B,h,w,D]. Dropout in training needs a key."""
+        return self.logits(dropout_in_training(self.norm(average(maps)), self.dropout, train, key))
+
+
+head = ConvNeXtHead
+
+
+def convnext_tiny(**options: Any) -> ConvNeXt:
+    return ConvNeXt((3, 3, 9, 3), (96, 192, 384, 768), **options)
+
+
+def convnext_small(**options: Any) -> ConvNeXt:
+    return ConvNeXt((3, 3, 27, 3), (96, 192, 384, 768), **options)
+
+
+def convnext_base(**options: Any) -> ConvNeXt:
+    return ConvNeXt((3, 3, 27, 3), (128, 256, 512, 1024), **options)
+
+
+def convnext_micro(**options: Any) -> ConvNeXt:
+    """Two stages of one block, few channels: for tests."""
+    return ConvNeXt((1, 1), (16, 32), **options)
+
+
+_RESULTS = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
+
+
+def _timm(name: str, top1: float) -> Weights:
+    return Weights(f"timm/{name}", name.split(".")[0], "timm", repo=f"timm/{name}", top1=top1, licence="apache-2.0", source=_RESULTS)
+
+
+_TORCHVISION_FILES = (
+    ("convnext_tiny", "convnext_tiny-983f1562", 82.52),
+    ("convnext_small", "convnext_small-0c510722", 83.616),
+    ("convnext_base", "convnext_base-6075fbad", 84.062),
+)
+_KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/convnext/"
+
+# top-1 at 224 pixels
+WEIGHTS: tuple[Weights, ...] = (
+    _timm("convnext_tiny.fb_in1k", 82.066),
+    _timm("convnext_tiny.in12k_ft_in1k", 84.192),
+    _timm("convnext_tiny.fb_in22k_ft_in1k", 82.900),
+    _timm("convnext_small.fb_in1k", 83.144),
+    _timm("convnext_small.in12k_ft_in1k", 85.164),
+    _timm("convnext_base.fb_in1k", 83.838),
+    _timm("convnext_base.fb_in22k_ft_in1k", 85.814),
+    *(
+        Weights(
+            f"torchvision/{model}.v1",
+            model,
+            "torchvision",
+            file=f"{file}.safetensors",
+            top1=top1,
+            licence="bsd-3-clause",
+            source=f"https://download.pytorch.org/models/{file}.pth",
+        )
+        for model, file, top1 in _TORCHVISION_FILES
+    ),
+    # Keras normalises within the model, by a layer that amounts to mean and std.
+    *(
+        Weights(f"keras/{model}", model, "keras", file=f"{model}.h5", source=f"{_KERAS_URL}{model}.h5")
+        for model in ("convnext_tiny", "convnext_small", "convnext_base")
+    ),
+)
+
+
+def _layer(name: str, path: str, kernel: Transform = linear) -> tuple[Rule, ...]:
+    """Rules of a torch convolution or dense layer with bias; also LayerNorm, whose `weight` is our `scale`."""
+    leaf, transform = ("scale", same) if path.endswith("norm") else ("kernel", kernel)
+    return ((rf"{name}\.weight", f"{path}/{leaf}", transform), (rf"{name}\.bias", f"{path}/bias", same))
+
+
+def _timm_rules() -> tuple[Rule, ...]:
+    rules = [*_layer(r"stem\.0", "backbone/stem/conv", conv), *_layer(r"stem\.1", "backbone/stem/norm")]
+    for i in range(4):
+        layer, path, down = rf"stages\.{i}\.blocks\.(\d+)\.", rf"backbone/stage{i + 1}/\1", rf"stages\.{i}\.downsample\."
+        rules += [
+            *_layer(layer + "conv_dw", f"{path}/depthwise", conv),
+            *_layer(layer + "norm", f"{path}/norm"),
+            *_layer(layer + r"mlp\.fc1", f"{path}/expand"),
+            *_layer(layer + r"mlp\.fc2", f"{path}/project"),
+            (layer + "gamma", f"{path}/layer_scale/scale", same),
+        ]
+        if i > 0:
+            rules += _layer(down + "0", f"backbone/downsample{i + 1}/norm")
+            rules += _layer(down + "1", f"backbone/downsample{i + 1}/conv", conv)
+    return (*rules, *_layer(r"head\.norm", "head/norm"), *_layer(r"head\.fc", "head/logits"))
+
+
+def _torchvision_rules() -> tuple[Rule, ...]:
+    rules = [*_layer(r"features\.0\.0", "backbone/stem/conv", conv), *_layer(r"features\.0\.1", "backbone/stem/norm")]
+    for i in range(4):
+        layer, path, down = rf"features\.{2 * i + 1}\.(\d+)\.", rf"backbone/stage{i + 1}/\1", rf"features\.{2 * i}\."
+        rules += [
+            *_layer(layer + r"block\.0", f"{path}/depthwise", conv),
+            *_layer(layer + r"block\.2", f"{path}/norm"),
+            *_layer(layer + r"block\.3", f"{path}/expand"),
+            *_layer(layer + r"block\.5", f"{path}/project"),
+            (layer + "layer_scale", f"{path}/layer_scale/scale", np.ravel),
+        ]
+        if i > 0:
+            rules += _layer(down + "0", f"backbone/downsample{i + 1}/norm")
+            rules += _layer(down + "1", f"backbone/downsample{i + 1}/conv", conv)
+    return (*rules, *_layer(r"classifier\.0", "head/norm"), *_layer(r"classifier\.2", "head/logits"))
+
+
+def _keras_layer(name: str, path: str) -> tuple[Rule, ...]:
+    if path.endswith("norm"):
+        return keras_batch_norm(name, path)
+    return ((f"{name}/kernel", f"{path}/kernel", same), (f"{name}/bias", f"{path}/bias", same))
+
+
+def _keras_rules() -> tuple[Rule, ...]:
+    # layers are named after the model, which the user may name
+    rules = [
+        (r".+_prestem_normalization/(mean|variance|count)", None, same),  # stands in the weights' mean and std
+        *_keras_layer(".+_stem_conv", "backbone/stem/conv"),
+        *_keras_layer(".+_stem_layernorm", "backbone/stem/norm"),
+    ]
+    for i in range(4):
+        layer, path = rf".+_stage_{i}_block_(\d+)_", rf"backbone/stage{i + 1}/\1"
+        rules += [
+            *_keras_layer(layer + "depthwise_conv", f"{path}/depthwise"),
+            *_keras_layer(layer + "layernorm", f"{path}/norm"),
+            *_keras_layer(layer + "pointwise_conv_1", f"{path}/expand"),
+            *_keras_layer(layer + "pointwise_conv_2", f"{path}/project"),
+            (layer + "layer_scale/.+", f"{path}/layer_scale/scale", same),  # a variable that Keras leaves without a name
+        ]
+        if i > 0:
+            rules += _keras_layer(f".+_downsampling_layernorm_{i - 1}", f"backbone/downsample{i + 1}/norm")
+            rules += _keras_layer(f".+_downsampling_conv_{i - 1}", f"backbone/downsample{i + 1}/conv")
+    return (
+        *rules,
+        *_keras_layer(".+_head_layernorm", "head/norm"),
+        *_keras_layer(".+_head_dense", "head/logits"),
+        # without the top, Keras's network ends in the head's norm
+        *_keras_layer(r"layer_normalization(_\d+)?", "head/norm"),
+    )
+
+
+CONVERSION: dict[str, tuple[Rule, ...]] = {"timm": _timm_rules(), "torchvision": _torchvision_rules(), "keras": _keras_rules()}

@@ -1,0 +1,43 @@
+"""EfficientNet: sizes, and that it learns. Equality with the originals: test_golden.py, test_keras_parity.py."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from imgclf.models import efficientnet
+from imgclf.models.classifier import Classifier, Head
+
+
+def test_parameters_are_those_of_timm():
+    def build():
+        return Classifier(efficientnet.efficientnet_b0(rngs=nnx.Rngs(0)), Head((7, 7), 1280, 1000, rngs=nnx.Rngs(0)))
+
+    params = nnx.state(nnx.eval_shape(build), nnx.Param)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 5_288_548
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_any_size_has_the_maps_it_says(padding):
+    abstract = nnx.eval_shape(lambda: efficientnet.efficientnet_b0(padding=padding, rngs=nnx.Rngs(0)))
+    maps = nnx.eval_shape(lambda model, x: model(x), abstract, jax.ShapeDtypeStruct((2, 95, 161, 3), jnp.float32))
+    assert maps.shape == (2, *abstract.map_size(95, 161), abstract.features)
+
+
+def test_gradients_reach_every_parameter():
+    model = efficientnet.efficientnet_tiny(rngs=nnx.Rngs(0))
+    image = jax.random.normal(jax.random.key(0), (4, 16, 24, 3))
+    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+
+    def loss(params, stats):
+        return (nnx.merge(graphdef, params, stats)(image, train=True) ** 2).sum()
+
+    grads = jax.jit(jax.grad(loss))(params, stats)
+    assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
+
+
+def test_in_bfloat16_parameters_stay_float32():
+    model = nnx.eval_shape(lambda: efficientnet.efficientnet_tiny(dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
+    maps = nnx.eval_shape(lambda model, x: model(x), model, jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32))
+    assert maps.dtype == jnp.bfloat16
