@@ -32,12 +32,14 @@ def _read(path: Path, *, shapes_only: bool) -> dict[str, Any]:
             start = file.read(16)
     except OSError as error:
         raise UserError(f"The weights {path} can't be read ({error.strerror}); give the path of a .safetensors or .h5 file.") from None
-    if path.suffix in _PICKLES or start[:1] == b"\x80" or (start[:2] == b"PK" and path.suffix != ".keras"):
+    if path.suffix in _PICKLES:
         raise UserError(_no_pickle(path))
     if start[:8] == b"\x89HDF\r\n\x1a\n" or path.suffix in (".h5", ".hdf5"):
         return _read_hdf5(path, shapes_only)
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
+    if start[8:9] == b"{" or path.suffix == ".safetensors":  # before the pickles: its first bytes are a length, and can be any
         return _read_safetensors(path, shapes_only)
+    if start[:1] == b"\x80" or (start[:2] == b"PK" and path.suffix != ".keras"):
+        raise UserError(_no_pickle(path))
     way_out = "in Keras, call model.save_weights('NAME.weights.h5')" if path.suffix == ".keras" else "convert it to safetensors"
     raise UserError(f"{path} is neither safetensors nor HDF5; {way_out}.")
 
