@@ -13,7 +13,7 @@ from types import ModuleType
 
 from flax import nnx
 
-from imgclf.models import cifar_resnet, cnn, convnext, efficientnet, mobilenet_v2, resnet, squeezenet
+from imgclf.models import cifar_resnet, cnn, convnext, densenet, efficientnet, inception_v3, mobilenet_v2, resnet, squeezenet, vgg, xception
 from imgclf.models.conversion import Weights
 
 BACKBONES: dict[str, Callable[..., nnx.Module]] = {
@@ -44,6 +44,17 @@ BACKBONES: dict[str, Callable[..., nnx.Module]] = {
     "convnext_micro": convnext.convnext_micro,
     "efficientnet_b0": efficientnet.efficientnet_b0,
     "efficientnet_tiny": efficientnet.efficientnet_tiny,
+    "vgg16": vgg.vgg16,
+    "vgg19": vgg.vgg19,
+    "vgg_tiny": vgg.vgg_tiny,
+    "inception_v3": inception_v3.inception_v3,
+    "inception_v3_tiny": inception_v3.inception_v3_tiny,
+    "xception": xception.xception,
+    "xception_tiny": xception.xception_tiny,
+    "densenet121": densenet.densenet121,
+    "densenet169": densenet.densenet169,
+    "densenet201": densenet.densenet201,
+    "densenet_tiny": densenet.densenet_tiny,
 }
 NAMES: tuple[str, ...] = tuple(BACKBONES)
 

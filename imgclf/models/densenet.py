@@ -1,0 +1,193 @@
+"""DenseNets with bottlenecks and compression (DenseNet-BC), 121, 169 and 201 layers deep.
+
+Huang et al., 2017 (https://arxiv.org/abs/1608.06993), table 1. Parameter paths: `stem/{conv,bn}`, `block1/layer1/{bn1,conv1,bn2,
+conv2}`, `transition1/{bn,conv}`, `bn`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from imgclf.models import layers
+from imgclf.models.conversion import Rule, Weights, batch_norm, conv, keras_batch_norm, linear, same
+
+
+def _average_pool(x: jax.Array) -> jax.Array:
+    """Means of 2x2 windows; an odd last row or column is left out."""
+    h, w = (size // 2 * 2 for size in x.shape[1:3])
+    return (x[:, 0:h:2, 0:w:2] + x[:, 0:h:2, 1:w:2] + x[:, 1:h:2, 0:w:2] + x[:, 1:h:2, 1:w:2]) * 0.25
+
+
+class Layer(nnx.Module):
+    """Normalise, ReLU, 1x1 convolution to 4 · growth, and again, 3x3 convolution to `growth` channels."""
+
+    def __init__(self, in_features: int, growth: int, *, norm: dict[str, Any], dtype: Any, rngs: nnx.Rngs):
+        self.bn1 = layers.BatchNorm(in_features, **norm, rngs=rngs)
+        self.conv1 = layers.Conv(in_features, 4 * growth, 1, dtype=dtype, rngs=rngs)
+        self.bn2 = layers.BatchNorm(4 * growth, **norm, rngs=rngs)
+        self.conv2 = layers.Conv(4 * growth, growth, 3, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        x = self.conv1(jax.nn.relu(self.bn1(x, train=train)))
+        return self.conv2(jax.nn.relu(self.bn2(x, train=train)))
+
+
+class Block(nnx.Module):
+    """Layers `layer1`, …; each reads the block's input and the outputs of all layers before it, side by side."""
+
+    def __init__(self, in_features: int, growth: int, depth: int, *, norm: dict[str, Any], dtype: Any, rngs: nnx.Rngs):
+        self.depth = depth
+        for i in range(depth):
+            setattr(self, f"layer{i + 1}", Layer(in_features + i * growth, growth, norm=norm, dtype=dtype, rngs=rngs))
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        for i in range(1, self.depth + 1):
+            x = jnp.concatenate([x, getattr(self, f"layer{i}")(x, train=train)], axis=-1)
+        return x
+
+
+class Transition(nnx.Module):
+    """Normalise, ReLU, 1x1 convolution to half the channels, 2x2 average."""
+
+    def __init__(self, in_features: int, *, norm: dict[str, Any], dtype: Any, rngs: nnx.Rngs):
+        self.bn = layers.BatchNorm(in_features, **norm, rngs=rngs)
+        self.conv = layers.Conv(in_features, in_features // 2, 1, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        # The average goes first: a 1x1 convolution without bias commutes with it, and has a quarter of the work then.
+        return self.conv(_average_pool(jax.nn.relu(self.bn(x, train=train))))
+
+
+class DenseNet(nnx.Module):
+    """Stem (7x7/2, max-pool 3x3/2) and dense blocks of the given depths with transitions between them."""
+
+    def __init__(
+        self,
+        depths: tuple[int, ...],
+        *,
+        growth: int = 32,
+        epsilon: float = 1e-5,
+        momentum: float = 0.9,
+        unbiased: bool = True,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        norm = {"epsilon": epsilon, "momentum": momentum, "unbiased": unbiased}
+        features = 2 * growth
+        self.stem = Stem(features, norm=norm, dtype=dtype, rngs=rngs)
+        for i, depth in enumerate(depths, start=1):
+            setattr(self, f"block{i}", Block(features, growth, depth, norm=norm, dtype=dtype, rngs=rngs))
+            features += depth * growth
+            if i < len(depths):
+                setattr(self, f"transition{i}", Transition(features, norm=norm, dtype=dtype, rngs=rngs))
+                features //= 2
+        self.bn = layers.BatchNorm(features, **norm, rngs=rngs)
+        self.blocks, self.features = len(depths), features
+
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the maps of images of this size: the stem rounds up, each transition down."""
+        scale = 2 ** (self.blocks - 1)
+        return -(-height // 4) // scale, -(-width // 4) // scale
+
+    def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
+        x = self.stem(image, train=train)
+        for i in range(1, self.blocks + 1):
+            x = getattr(self, f"block{i}")(x, train=train)
+            if i < self.blocks:
+                x = getattr(self, f"transition{i}")(x, train=train)
+        return jax.nn.relu(self.bn(x, train=train))
+
+
+class Stem(nnx.Module):
+    """7x7/2 convolution, normalisation, ReLU, 3x3/2 max-pooling: `conv`, `bn`."""
+
+    def __init__(self, features: int, *, norm: dict[str, Any], dtype: Any, rngs: nnx.Rngs):
+        self.conv = layers.Conv(3, features, 7, stride=2, dtype=dtype, rngs=rngs)
+        self.bn = layers.BatchNorm(features, **norm, rngs=rngs)
+
+    def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
+        return layers.max_pool(jax.nn.relu(self.bn(self.conv(image), train=train)), 3, 2, padding=1)
+
+
+def densenet121(**options: Any) -> DenseNet:
+    return DenseNet((6, 12, 24, 16), **options)
+
+
+def densenet169(**options: Any) -> DenseNet:
+    return DenseNet((6, 12, 32, 32), **options)
+
+
+def densenet201(**options: Any) -> DenseNet:
+    return DenseNet((6, 12, 48, 32), **options)
+
+
+def densenet_tiny(**options: Any) -> DenseNet:
+    """Blocks of one and two layers, a quarter of the growth: for tests."""
+    return DenseNet((1, 2, 1, 2), growth=8, **options)
+
+
+_TORCH: tuple[Rule, ...] = (
+    (r"features\.conv0\.weight", "backbone/stem/conv/kernel", conv),
+    *batch_norm(r"features\.norm0", "backbone/stem/bn"),
+    # torchvision's files have `norm.1`, its models and timm `norm1`
+    (r"features\.denseblock(\d)\.denselayer(\d+)\.conv\.?(\d)\.weight", r"backbone/block\1/layer\2/conv\3/kernel", conv),
+    *batch_norm(r"features\.denseblock(\d)\.denselayer(\d+)\.norm\.?(\d)", r"backbone/block\1/layer\2/bn\3"),
+    (r"features\.transition(\d)\.conv\.weight", r"backbone/transition\1/conv/kernel", conv),
+    *batch_norm(r"features\.transition(\d)\.norm", r"backbone/transition\1/bn"),
+    *batch_norm(r"features\.norm5", "backbone/bn"),
+    (r"classifier\.weight", "head/logits/kernel", linear),
+    (r"classifier\.bias", "head/logits/bias", same),
+)
+
+
+def _keras_rules() -> tuple[Rule, ...]:
+    rules: list[Rule] = [
+        (r"conv1[_/]conv/kernel", "backbone/stem/conv/kernel", same),  # older files have the slash
+        *keras_batch_norm(r"conv1[_/]bn", "backbone/stem/bn"),
+    ]
+    for block in range(1, 5):  # conv2 is the first block, pool2 the transition behind it
+        layer, path = rf"conv{block + 1}_block(\d+)_", rf"backbone/block{block}/layer\1"
+        rules += [
+            (layer + r"([12])_conv/kernel", path + r"/conv\2/kernel", same),
+            *keras_batch_norm(layer + "0_bn", f"{path}/bn1"),
+            *keras_batch_norm(layer + "1_bn", f"{path}/bn2"),
+            (f"pool{block + 1}_conv/kernel", f"backbone/transition{block}/conv/kernel", same),
+            *keras_batch_norm(f"pool{block + 1}_bn", f"backbone/transition{block}/bn"),
+        ]
+    rules += keras_batch_norm("bn", "backbone/bn")
+    # the head's layer was called fc1000 before Keras 2.4
+    return (*rules, (r"(?:predictions|fc1000)/(kernel|bias)", r"head/logits/\1", same))
+
+
+CONVERSION: dict[str, tuple[Rule, ...]] = {"timm": _TORCH, "torchvision": _TORCH, "keras": _keras_rules()}
+
+_KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/densenet/"
+_KERAS = {"epsilon": 1.001e-5, "momentum": 0.99, "unbiased": False}
+
+
+def _weights(model: str, hub_top1: float, torchvision: str, torchvision_top1: float, keras_top1: float) -> tuple[Weights, ...]:
+    keras = f"{model}_weights_tf_dim_ordering_tf_kernels.h5"
+    return (
+        Weights(f"timm/{model}.tv_in1k", model, "timm", repo=f"timm/{model}.tv_in1k", top1=hub_top1, licence="apache-2.0"),
+        Weights(
+            f"torchvision/{model}.v1",
+            model,
+            "torchvision",
+            file=f"{torchvision}.safetensors",
+            top1=torchvision_top1,
+            licence="bsd-3-clause",
+            source=f"https://download.pytorch.org/models/{torchvision}.pth",
+        ),
+        # top-1: https://keras.io/api/applications/
+        Weights(f"keras/{model}", model, "keras", variant=_KERAS, file=keras, top1=keras_top1, source=_KERAS_URL + keras),
+    )
+
+
+WEIGHTS: tuple[Weights, ...] = (
+    Weights("timm/densenet121.ra_in1k", "densenet121", "timm", repo="timm/densenet121.ra_in1k", top1=75.574, licence="apache-2.0"),
+    *_weights("densenet121", 74.750, "densenet121-a639ec97", 74.434, 75.0),
+    *_weights("densenet169", 75.922, "densenet169-b2777c0a", 75.600, 76.2),
+    *_weights("densenet201", 77.284, "densenet201-c1103571", 76.896, 77.3),
+)
