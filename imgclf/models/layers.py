@@ -25,7 +25,14 @@ def same_padding(kernel: int) -> Padding:
 
 def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0))) -> jax.Array:
     """Cross-correlates maps with a kernel, as every deep-learning library's convolution does."""
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return cpu_forms.conv2d(x, kernel, stride, padding)
+
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
 class Conv(nnx.Module):
