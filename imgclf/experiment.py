@@ -29,6 +29,7 @@ from imgclf.data.splits import assign_splits
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics, numbers
+from imgclf.models import pretrained
 from imgclf.reporting import report, samples
 from imgclf.training import loop, optim, sharding
 from imgclf.training import step as step_lib
@@ -53,16 +54,17 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None) -> di
     sharding.check_batch_size(config.loader.batch_size, "loader.batch_size")
     sharding.check_batch_size(config.loader.eval_batch_size, "loader.eval_batch_size")
     with _claim(workdir):
-        _check_same_experiment(config, workdir)
         all_data = assign_splits(load_dataset(config), config)
         dataset, audit_report = audit(all_data, config)
+        config = pretrained.resolve(config, len(dataset.class_names))
+        _check_same_experiment(config, workdir)
         _check_same_data(dataset, workdir)
         _describe_data(dataset, audit_report, console)
         if jax.process_index() == 0:
             _write_inputs(workdir, config, dataset, audit_report)
 
         mesh = sharding.create_mesh()
-        model = models.create(config, len(dataset.class_names))
+        model = models.create(config, len(dataset.class_names), tell=console.print)
         graphdef, params, batch_stats = split_model(model)
         per_epoch = pipeline.steps_per_epoch(dataset, config)
         plan = loop.Plan.from_config(config, per_epoch)

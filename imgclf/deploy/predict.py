@@ -62,7 +62,7 @@ class Predictor:
 
     @functools.cached_property
     def _forward(self):
-        graphdef, _, _ = split_model(models.create(self.config, len(self.class_names)))
+        graphdef, _, _ = split_model(models.create(self.config, len(self.class_names), load_weights=False))
         apply = make_apply_fn(graphdef)
 
         def forward(params: Tree, batch_stats: Tree, image: jax.Array) -> jax.Array:

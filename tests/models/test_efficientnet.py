@@ -30,9 +30,9 @@ def test_gradients_reach_every_parameter():
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
 
     def loss(params, stats):
-        return (nnx.merge(graphdef, params, stats)(image, train=True) ** 2).sum()
+        return (nnx.merge(graphdef, nnx.State(params), nnx.State(stats))(image, train=True) ** 2).sum()
 
-    grads = jax.jit(jax.grad(loss))(params, stats)
+    grads = jax.jit(jax.grad(loss))(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
     assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
 
 
