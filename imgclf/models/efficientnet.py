@@ -133,7 +133,7 @@ def efficientnet_tiny(**options: Any) -> EfficientNet:
     return EfficientNet(stem=8, stages=((1, 8, 1, 1, 3), (6, 16, 2, 2, 5), (6, 24, 1, 2, 3)), last=64, **options)
 
 
-_TF = {"padding": "same", "epsilon": 1e-3, "momentum": 0.99}  # of TensorFlow's and Keras's networks
+_TF = {"padding": "same", "epsilon": 1e-3}  # of TensorFlow's networks; the momentum is timm's
 _RESULTS = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
 
 
@@ -168,7 +168,7 @@ WEIGHTS: tuple[Weights, ...] = (
         "keras/efficientnetb0",
         "efficientnet_b0",
         "keras",
-        variant={**_TF, "unbiased": False},
+        variant={**_TF, "momentum": 0.99, "unbiased": False},
         file="efficientnetb0.h5",
         top1=77.1,
         source="https://storage.googleapis.com/keras-applications/efficientnetb0.h5",

@@ -1,0 +1,108 @@
+"""Writes what torchvision's and timm's networks answer to random weights: logits.npz and, per network, the names and shapes in its file.
+
+Run it where torch, torchvision and timm are installed, when a network is added: python tests/golden/make_golden.py
+tests/models/test_golden.py builds the same weights and images from numpy, and compares.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+import torchvision
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "models"))
+import random_weights  # noqa: E402  (shared with the tests, which are no package)
+
+CLASSES = 10
+# VGG's 7x7 pooling and its layer of 100 million weights, at a 64th of the width
+_VGG_HIDDEN = 64
+
+
+def _timm_vgg16() -> torch.nn.Module:
+    model = timm.create_model("vgg16", num_classes=CLASSES)
+    model.pre_logits = timm.models.vgg.ConvMlp(512, _VGG_HIDDEN, 7)
+    model.head.fc = torch.nn.Linear(_VGG_HIDDEN, CLASSES)
+    return model
+
+
+def _torchvision_vgg16() -> torch.nn.Module:
+    model = torchvision.models.vgg16(num_classes=CLASSES)
+    widths = {0: (512 * 49, _VGG_HIDDEN), 3: (_VGG_HIDDEN, _VGG_HIDDEN), 6: (_VGG_HIDDEN, CLASSES)}
+    for i, (inputs, outputs) in widths.items():
+        model.classifier[i] = torch.nn.Linear(inputs, outputs)
+    return model
+
+
+def _timm(name: str, **options):
+    return lambda: timm.create_model(name, num_classes=CLASSES, **options)
+
+
+def _torchvision(name: str, **options):
+    return lambda: getattr(torchvision.models, name)(num_classes=CLASSES, **options)
+
+
+# By the name of published weights: the original, and the (height, width) of the images. ResNet and DenseNet have the same names in both
+# libraries, Inception too but for torchvision's auxiliary head.
+CASES = {
+    "timm/resnet18.tv_in1k": (_timm("resnet18"), (64, 96)),
+    "timm/resnet50.a1_in1k": (_timm("resnet50"), (64, 96)),
+    "timm/mobilenetv2_100.ra_in1k": (_timm("mobilenetv2_100"), (64, 96)),
+    "torchvision/mobilenet_v2.v1": (_torchvision("mobilenet_v2"), (64, 96)),
+    "torchvision/squeezenet1_0.v1": (_torchvision("squeezenet1_0"), (64, 96)),
+    "torchvision/squeezenet1_1.v1": (_torchvision("squeezenet1_1"), (64, 96)),
+    "timm/vgg16.tv_in1k": (_timm_vgg16, (64, 96)),
+    "torchvision/vgg16.v1": (_torchvision_vgg16, (64, 96)),
+    "torchvision/inception_v3.v1": (_torchvision("inception_v3", init_weights=False), (80, 96)),
+    "timm/legacy_xception.tf_in1k": (_timm("legacy_xception"), (80, 96)),
+    "timm/densenet121.tv_in1k": (_timm("densenet121"), (64, 96)),
+    "timm/convnext_tiny.fb_in1k": (_timm("convnext_tiny"), (64, 96)),
+    "torchvision/convnext_tiny.v1": (_torchvision("convnext_tiny"), (64, 96)),
+    "timm/efficientnet_b0.ra_in1k": (_timm("efficientnet_b0"), (64, 96)),
+    "timm/tf_efficientnet_b0.in1k": (_timm("tf_efficientnet_b0"), (64, 96)),
+    "torchvision/efficientnet_b0.v1": (_torchvision("efficientnet_b0"), (64, 96)),
+}
+TRAINED = "timm/resnet18.tv_in1k"  # its answer and statistics after one forward pass in training mode are written too
+
+
+def _write_description(name: str, model: torch.nn.Module, size: tuple[int, int]) -> dict[str, list[int]]:
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(shape, separators=(',', ':'))}" for key, shape in shapes.items())
+    batch_norm = sorted({(norm.eps, norm.momentum) for norm in norms})
+    text = f'{{\n  "size": {list(size)},\n  "batch_norm": {json.dumps(batch_norm)},\n  "tensors": {{\n{lines}\n  }}\n}}\n'
+    path = HERE / f"{name.replace('/', '_')}.json"
+    path.write_text(text)
+    assert json.loads(text)["tensors"] == shapes
+    return shapes
+
+
+def main() -> None:
+    answers = {}
+    for name, (build, size) in CASES.items():
+        torch.manual_seed(0)
+        model = build()
+        shapes = _write_description(name, model, size)
+        weights = random_weights.torch_weights(shapes)
+        model.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()}, strict=True)
+        image = torch.from_numpy(random_weights.images(2, *size).transpose(0, 3, 1, 2).copy())
+        with torch.no_grad():
+            logits = model.eval()(image).numpy()
+            print(f"{name:32} logits {logits.min():10.4g} to {logits.max():10.4g}, spread {logits.std(1)}", flush=True)
+            print(f"{'':32} images differ by {np.abs(logits[0] - logits[1]).mean() / logits.std():.3f} of it", flush=True)
+            answers[name] = logits
+            if name == TRAINED:
+                answers[f"{name} training"] = model.train()(image).numpy()
+                for key, value in model.state_dict().items():
+                    if key.endswith(("running_mean", "running_var")):
+                        answers[f"{name} training {key}"] = value.numpy()
+    np.savez_compressed(HERE / "logits.npz", **answers)
+    for name in CASES:
+        random_weights.assert_telling(answers[name])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Our networks with converted weights, for the tests that compare them with their origin."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from imgclf.models import conversion, families
+from imgclf.models.classifier import Classifier, Head
+from imgclf.models.conversion import Tree, Weights
+
+# LLVM's optimisation takes longer than the few multiplications it would speed up.
+_COMPILER_OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+Options = tuple[tuple[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network for images of one shape; `apply(params, batch_stats, image)` returns logits and the new batch_stats."""
+
+    abstract: Classifier
+    params_like: Tree
+    batch_stats_like: Tree
+    apply: Callable[..., tuple[jax.Array, Tree]]
+
+
+def network(entry: Weights, images: tuple[int, ...], classes: int, *, train: bool = False, **head: Any) -> Network:
+    """The network that published weights need, with the head they were published with; `head` are its options."""
+    return _network(entry.model, tuple(entry.variant.items()), images, classes, train, tuple(head.items()))
+
+
+@functools.cache  # weights of several origins may need the same one
+def _network(model: str, variant: Options, images: tuple[int, ...], classes: int, train: bool, head: Options) -> Network:
+    def build() -> Classifier:
+        rngs = nnx.Rngs(0)
+        backbone = families.BACKBONES[model](**dict(variant), rngs=rngs)
+        build_head = getattr(families.family(model), "head", Head)
+        return Classifier(backbone, build_head(backbone.map_size(*images[1:3]), backbone.features, classes, **dict(head), rngs=rngs))
+
+    abstract = nnx.eval_shape(build)
+    graphdef, *states = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+    params, batch_stats = map(nnx.to_pure_dict, states)
+
+    def apply(params: Tree, batch_stats: Tree, image: jax.Array) -> tuple[jax.Array, Tree]:
+        model = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))
+        return model(image, train=train), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    lowered = jax.jit(apply).lower(params, batch_stats, jax.ShapeDtypeStruct(images, jnp.float32))
+    return Network(abstract, params, batch_stats, lowered.compile(_COMPILER_OPTIONS))
+
+
+def convert(entry: Weights, tensors: dict[str, np.ndarray], network: Network) -> tuple[Tree, Tree]:
+    """Params and batch_stats from all tensors of a file, by the rules of the weights' layout."""
+    rules = families.family(entry.model).CONVERSION[entry.layout]
+    return conversion.convert(tensors, rules, network.params_like, network.batch_stats_like, replaced_head=False)
+
+
+def difference(ours: jax.Array, theirs: np.ndarray) -> float:
+    """The largest difference, relative to the standard deviation of theirs."""
+    return float(np.abs(np.asarray(ours) - theirs).max() / theirs.std())

@@ -1,0 +1,61 @@
+"""Every family answers as torchvision's or timm's network does, given the same random weights; see tests/golden/make_golden.py."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import random_weights
+from converted import convert, difference, network
+from flax import nnx
+
+from imgclf.models import conversion, families, layers
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+NAMES = sorted(key for key in np.load(GOLDEN / "logits.npz").files if " " not in key)
+CLASSES = 10
+SLIM = {"vgg16": {"hidden": 64}}  # the head's options in make_golden.py
+
+
+@pytest.fixture(scope="module")
+def answers():
+    return np.load(GOLDEN / "logits.npz")
+
+
+def read_description(name):
+    return json.loads((GOLDEN / f"{name.replace('/', '_')}.json").read_text())
+
+
+def our_network(entry, description, **options):
+    return network(entry, (2, *description["size"], 3), CLASSES, **SLIM.get(entry.model, {}), **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_equal_the_originals(name, answers):
+    entry, description = families.weights()[name], read_description(name)
+    ours = our_network(entry, description)
+    weights = convert(entry, random_weights.torch_weights(description["tensors"]), ours)
+    logits, _ = ours.apply(*weights, random_weights.images(2, *description["size"]))
+    random_weights.assert_telling(answers[name])
+    assert difference(logits, answers[name]) < 1e-4
+
+    norms = [module for _, module in nnx.iter_graph(ours.abstract) if isinstance(module, layers.BatchNorm)]
+    assert all(norm.unbiased for norm in norms)
+    assert {(norm.epsilon, norm.momentum) for norm in norms} == {(epsilon, 1 - momentum) for epsilon, momentum in description["batch_norm"]}
+
+
+def test_training_mode_equals_torchs(answers):
+    name = "timm/resnet18.tv_in1k"
+    entry, description = families.weights()[name], read_description(name)
+    ours = our_network(entry, description, train=True)
+    tensors = random_weights.torch_weights(description["tensors"])
+    logits, batch_stats = ours.apply(*convert(entry, tensors, ours), random_weights.images(2, *description["size"]))
+    assert difference(logits, answers[f"{name} training"]) < 1e-4
+
+    updated = {key: answers[f"{name} training {key}"] for key in tensors if key.endswith(("running_mean", "running_var"))}
+    _, expected = convert(entry, tensors | updated, ours)
+    got, expected = conversion.flatten(batch_stats), conversion.flatten(expected)
+    assert got.keys() == expected.keys()
+    assert len(got) == 40
+    for path, value in expected.items():
+        np.testing.assert_allclose(got[path], value, rtol=1e-4, atol=1e-5, err_msg=path)
