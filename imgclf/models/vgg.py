@@ -150,15 +150,19 @@ def _torch_rules(depths: tuple[int, ...]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+# Keras's published files are of version 1's time: `block1_conv1_W_1`, `block1_conv1_b_1`.
+_KERNEL, _BIAS = r"(?:kernel|\w+_W(?:_1)?)", r"(?:bias|\w+_b(?:_1)?)"
 CONVERSION: dict[str, tuple[Rule, ...]] = {
     "torch16": _torch_rules(_DEPTHS["vgg16"]),
     "torch19": _torch_rules(_DEPTHS["vgg19"]),
     "keras": (
-        ("block1_conv1/kernel", "backbone/block1/conv1/kernel", bgr),
-        (r"block(\d)_conv(\d)/kernel", r"backbone/block\1/conv\2/kernel", same),
-        (r"block(\d)_conv(\d)/bias", r"backbone/block\1/conv\2/bias", same),
-        (r"(fc1|fc2)/(kernel|bias)", r"head/\1/\2", same),
-        (r"predictions/(kernel|bias)", r"head/logits/\1", same),
+        (f"block1_conv1/{_KERNEL}", "backbone/block1/conv1/kernel", bgr),
+        (rf"block(\d)_conv(\d)/{_KERNEL}", r"backbone/block\1/conv\2/kernel", same),
+        (rf"block(\d)_conv(\d)/{_BIAS}", r"backbone/block\1/conv\2/bias", same),
+        (f"(fc1|fc2)/{_KERNEL}", r"head/\1/kernel", same),
+        (f"(fc1|fc2)/{_BIAS}", r"head/\1/bias", same),
+        (f"predictions/{_KERNEL}", "head/logits/kernel", same),
+        (f"predictions/{_BIAS}", "head/logits/bias", same),
     ),
 }
 
