@@ -1,5 +1,6 @@
 """Reads the tensors of a weights file: safetensors, and Keras's HDF5. Pickles are never opened."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,10 @@ def _read_hdf5(path: Path, shapes_only: bool) -> dict[str, Any]:
     try:
         with h5py.File(path) as file:
             group = file.get("model_weights", file)  # of a whole saved model
-            tensors = _legacy(group) if "layer_names" in group.attrs else _weights_h5(path, group)
+            depthwise = _depthwise_layers(json.loads(_text(file.attrs.get("model_config", "null"))))
+            tensors = _legacy(group, depthwise) if "layer_names" in group.attrs else _weights_h5(path, group)
             return {name: dataset.shape if shapes_only else np.asarray(dataset) for name, dataset in tensors.items()}
-    except (OSError, KeyError, RuntimeError) as error:  # h5py's words for damage
+    except (OSError, KeyError, RuntimeError, ValueError) as error:  # h5py's words for damage
         raise UserError(f"{path} is damaged, cut short or not of Keras's making ({error}); fetch it again.") from None
 
 
@@ -86,14 +88,26 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _legacy(group: Any) -> dict[str, Any]:
+def _depthwise_layers(node: Any) -> set[str]:
+    """Names of the depthwise layers in a saved model's description: Keras 3 calls their kernels `kernel`, Keras 2 `depthwise_kernel`."""
+    if isinstance(node, list):
+        return set().union(*map(_depthwise_layers, node))
+    if not isinstance(node, dict):
+        return set()
+    own = {node["config"]["name"]} if node.get("class_name") == "DepthwiseConv2D" else set()
+    return own.union(*map(_depthwise_layers, node.values()))
+
+
+def _legacy(group: Any, depthwise: set[str]) -> dict[str, Any]:
     """Keras 2's layout: a group per layer, whose attribute `weight_names` holds `layer/variable:0`, also those of nested models."""
     tensors = {}
     for layer in map(_text, group.attrs["layer_names"]):
         for weight in map(_text, group[layer].attrs["weight_names"]):
             *scopes, variable = weight.split("/")
-            name = f"{scopes[-1] if scopes else layer}/{variable.removesuffix(':0')}"
-            tensors[name] = group[layer][weight]
+            owner, variable = scopes[-1] if scopes else layer, variable.removesuffix(":0")
+            if variable == "kernel" and owner in depthwise:
+                variable = "depthwise_kernel"
+            tensors[f"{owner}/{variable}"] = group[layer][weight]
     return tensors
 
 
