@@ -1,7 +1,8 @@
 """Reads the tensors of a weights file: safetensors, and Keras's HDF5. Pickles are never opened."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def _read_hdf5(path: Path, shapes_only: bool) -> dict[str, Any]:
             group = file.get("model_weights", file)  # of a whole saved model
             depthwise = _depthwise_layers(json.loads(_text(file.attrs.get("model_config", "null"))))
             tensors = _legacy(group, depthwise) if "layer_names" in group.attrs else _weights_h5(path, group)
-            return {name: dataset.shape if shapes_only else np.asarray(dataset) for name, dataset in tensors.items()}
+            names = _numbered_from_zero(tensors)
+            return {names[name]: dataset.shape if shapes_only else np.asarray(dataset) for name, dataset in tensors.items()}
     except (OSError, KeyError, RuntimeError, ValueError) as error:  # h5py's words for damage
         raise UserError(f"{path} is damaged, cut short or not of Keras's making ({error}); fetch it again.") from None
 
@@ -104,11 +106,37 @@ def _legacy(group: Any, depthwise: set[str]) -> dict[str, Any]:
     for layer in map(_text, group.attrs["layer_names"]):
         for weight in map(_text, group[layer].attrs["weight_names"]):
             *scopes, variable = weight.split("/")
-            owner, variable = scopes[-1] if scopes else layer, variable.removesuffix(":0")
+            # a scope that is the layer's own name may hold a slash: DenseNet's conv1/conv, conv1/bn
+            owner = layer if not scopes or "/".join(scopes) == layer else scopes[-1]
+            variable = variable.removesuffix(":0")
             if variable == "kernel" and owner in depthwise:
                 variable = "depthwise_kernel"
             tensors[f"{owner}/{variable}"] = group[layer][weight]
     return tensors
+
+
+_AUTOMATIC = re.compile(r"(conv2d|separable_conv2d|depthwise_conv2d|batch_normalization|dense)(?:_(\d+))?/.*")
+
+
+def _numbered_from_zero(names: Iterable[str]) -> dict[str, str]:
+    """Tensor names with layers that Keras has named itself counted as in a session's first model: `conv2d`, `conv2d_1`, …
+
+    The counter runs on over a session's models, and started at 1 in the time of the published files of InceptionV3 and Xception;
+    its order is that in which the layers were made.
+    """
+    found = {name: match for name in names if (match := _AUTOMATIC.fullmatch(name))}
+    numbers: dict[str, set[int]] = {}
+    for match in found.values():
+        numbers.setdefault(match[1], set()).add(int(match[2] or 0))
+    ranks = {(kind, number): i for kind, all_ in numbers.items() for i, number in enumerate(sorted(all_))}
+
+    def renamed(name: str) -> str:
+        if name not in found:
+            return name
+        kind, rank = found[name][1], ranks[found[name][1], int(found[name][2] or 0)]
+        return f"{kind}_{rank}/{name.split('/', 1)[1]}" if rank else f"{kind}/{name.split('/', 1)[1]}"
+
+    return {name: renamed(name) for name in names}
 
 
 # The order of a layer's variables in .weights.h5, which numbers them, by class and number of variables.
