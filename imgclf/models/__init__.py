@@ -49,7 +49,8 @@ def create(config: ConfigDict, num_classes: int, *, load_weights: bool = True, t
         tell(f"config.data.mean and std are not the weights' own, {entry.mean} and {entry.std}; () takes those.")
     abstract = nnx.eval_shape(build)
     graphdef, params_like, batch_stats_like = nnx.split(abstract, nnx.Param, nnx.BatchStat)
-    params, batch_stats, replaced = pretrained.load(entry, nnx.to_pure_dict(params_like), nnx.to_pure_dict(batch_stats_like))
+    likes = nnx.to_pure_dict(params_like), nnx.to_pure_dict(batch_stats_like)
+    params, batch_stats, replaced = pretrained.load(entry, *likes, own_head=config.model.head.kind in ("linear", "family"))
     if replaced:
         head = _build_head(config, abstract.backbone, num_classes, nnx.Rngs(config.seed))
         _, head_params, head_stats = nnx.split(head, nnx.Param, nnx.BatchStat)

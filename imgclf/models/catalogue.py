@@ -8,34 +8,9 @@ from flax import nnx
 from imgclf.config import default_config
 from imgclf.models import conversion, create, families
 
-# Counting takes up to seconds a model, so that the large ones stand here; tests/models/test_catalogue.py counts them again.
-PARAMETERS = {
-    "resnet18": 11_689_512,
-    "resnet34": 21_797_672,
-    "resnet50": 25_557_032,
-    "resnet101": 44_549_160,
-    "resnet152": 60_192_808,
-    "resnet20": 269_722,
-    "resnet32": 464_154,
-    "resnet44": 658_586,
-    "resnet56": 853_018,
-    "mobilenet_v2": 3_504_872,
-    "mobilenet_v2_035": 1_677_128,
-    "mobilenet_v2_050": 1_968_680,
-    "mobilenet_v2_075": 2_636_424,
-    "mobilenet_v2_130": 5_386_792,
-    "mobilenet_v2_140": 6_108_776,
-    "squeezenet1_0": 1_248_424,
-    "squeezenet1_1": 1_235_496,
-    "convnext_tiny": 28_589_128,
-    "convnext_small": 50_223_688,
-    "convnext_base": 88_591_464,
-    "efficientnet_b0": 5_288_548,
-}
-
 
 def entries() -> list[dict[str, Any]]:
-    """Returns, for every model: `name`, `parameters` (with the published head, else a linear one of 1,000 classes), and `weights`.
+    """Returns, for every model but those for tests: `name`, `parameters` (with the published head), and `weights`.
 
     Each of `weights` has `name`, `input_size`, `mean`, `std`, `num_classes`, `top1` (published, percent, or None), `licence`, `hub`
     (repository on the Hugging Face hub, or "") and `source`.
@@ -44,7 +19,7 @@ def entries() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "parameters": PARAMETERS.get(name) or count(name),
+            "parameters": parameters,
             "weights": [
                 {
                     "name": entry.name,
@@ -61,7 +36,7 @@ def entries() -> list[dict[str, Any]]:
                 if entry.model == name
             ],
         }
-        for name in families.NAMES
+        for name, parameters in families.PARAMETERS.items()
     ]
 
 

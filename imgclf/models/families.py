@@ -58,6 +58,40 @@ BACKBONES: dict[str, Callable[..., nnx.Module]] = {
 }
 NAMES: tuple[str, ...] = tuple(BACKBONES)
 
+# Parameters with the published head (cnn: by default). Counting takes up to seconds a model, so that they stand here; a test counts
+# them again. The variants for tests are left out.
+PARAMETERS: dict[str, int] = {
+    "cnn": 222_472,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "resnet20": 269_722,
+    "resnet32": 464_154,
+    "resnet44": 658_586,
+    "resnet56": 853_018,
+    "mobilenet_v2": 3_504_872,
+    "mobilenet_v2_035": 1_677_128,
+    "mobilenet_v2_050": 1_968_680,
+    "mobilenet_v2_075": 2_636_424,
+    "mobilenet_v2_130": 5_386_792,
+    "mobilenet_v2_140": 6_108_776,
+    "squeezenet1_0": 1_248_424,
+    "squeezenet1_1": 1_235_496,
+    "convnext_tiny": 28_589_128,
+    "convnext_small": 50_223_688,
+    "convnext_base": 88_591_464,
+    "efficientnet_b0": 5_288_548,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+    "inception_v3": 23_834_568,
+    "xception": 22_855_952,
+    "densenet121": 7_978_856,
+    "densenet169": 14_149_480,
+    "densenet201": 20_013_928,
+}
+
 
 def family(name: str) -> ModuleType:
     """The module of a model."""

@@ -1,6 +1,7 @@
 """Published weights: found by name, fetched from the Hugging Face hub or read from a file, checked and converted."""
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -113,11 +114,13 @@ def fetch(entry: Weights) -> Path:
         raise UserError(f"{entry.name} are not on the Hugging Face hub: fetch {entry.source}{turned}, and put it at {placed}.")
     import huggingface_hub
 
+    url = huggingface_hub.hf_hub_url(entry.repo, entry.file)
     try:
+        if not isinstance(huggingface_hub.try_to_load_from_cache(entry.repo, entry.file), str):
+            huggingface_hub.get_hf_file_metadata(url)  # fails at once where there is no network; the download would try for half a minute
         path = Path(huggingface_hub.hf_hub_download(entry.repo, entry.file, library_name="imgclf"))
     except Exception as error:  # whatever the hub's client and its HTTP library raise: the way out is the same
         reason = re.sub(r"\s+", " ", str(error)).split(". ")[0].strip().rstrip(".")
-        url = huggingface_hub.hf_hub_url(entry.repo, entry.file)
         raise UserError(
             f"{entry.name} can't be fetched ({reason}): fetch {url} where there is a network, and put it at {placed}."
         ) from error
@@ -144,12 +147,13 @@ def _check_content(path: Path, entry: Weights) -> None:
         )
 
 
-def load(entry: Weights, params_like: Tree, batch_stats_like: Tree) -> tuple[Tree, Tree, bool]:
+def load(entry: Weights, params_like: Tree, batch_stats_like: Tree, *, own_head: bool) -> tuple[Tree, Tree, bool]:
     """Reads and converts weights for a model.
 
     Args:
       entry: what `find` returned.
       params_like, batch_stats_like: the model's, nested dicts of anything with a `shape`.
+      own_head: the model's head is of the weights' kind, and is loaded where its classes are as many.
 
     Returns:
       params and batch_stats, nested dicts of float32 arrays, and whether the model has another head than the file, which is left out.
@@ -164,11 +168,14 @@ def load(entry: Weights, params_like: Tree, batch_stats_like: Tree) -> tuple[Tre
     wanted = {path: leaf.shape for path, leaf in conversion.flatten({"head": params_like["head"]}).items()}
     given = {path: shape for path, shape in converted_shapes(shapes, rules).items() if path.startswith("head/")}
     shared = given.keys() & wanted.keys()
-    replaced = not shared or any(given[path] != wanted[path] for path in shared)
+    replaced = not own_head or not shared or any(given[path] != wanted[path] for path in shared)
     try:
         return *conversion.convert(tensors, rules, params_like, batch_stats_like, replaced_head=replaced), replaced
     except UserError as error:
-        raise UserError(f"{path} does not fit config.model.name={entry.model!r}: {error}; {_way_out(shapes, entry.model)}") from None
+        backbone = {path: leaf.shape for path, leaf in conversion.flatten({"backbone": params_like["backbone"]}).items()}
+        fits = backbone.items() <= converted_shapes(shapes, rules).items()
+        way_out = "fetch it again, or convert it to the published names." if fits else _way_out(shapes, entry.model)
+        raise UserError(f"{path} does not fit config.model.name={entry.model!r}: {error}; {way_out}") from None
 
 
 def converted_shapes(shapes: _Shapes, rules: Sequence[Rule]) -> dict[str, tuple[int, ...]]:
@@ -187,11 +194,9 @@ def converted_shapes(shapes: _Shapes, rules: Sequence[Rule]) -> dict[str, tuple[
 
 def _way_out(shapes: _Shapes, model: str) -> str:
     like = looks_like(shapes)
-    if like == model:
-        return "fetch the file again, or convert it to the published names."
-    if like:
-        return f"it looks like weights of {like!r}: set config.model.name={like!r}."
-    return "it looks like no model that imgclf knows: see `imgclf models`."
+    if like in ("", model):
+        return "it looks like no weights that imgclf knows: convert it to the published names of those that `imgclf models` lists."
+    return f"it looks like weights of {like!r}: set config.model.name={like!r}."
 
 
 def looks_like(shapes: _Shapes) -> str:
@@ -204,9 +209,11 @@ def looks_like(shapes: _Shapes) -> str:
     family = max(known, key=known.__getitem__)
     if known[family] < len(shapes) / 2:
         return ""
-    scores = {}
-    for model in (name for name in families.NAMES if families.family(name) is family):
-        _, state = nnx.split(nnx.eval_shape(lambda model=model: families.BACKBONES[model](rngs=nnx.Rngs(0))))
+    size = sum(math.prod(shape) for shape in shapes.values())
+    of_family = [name for name in families.PARAMETERS if families.family(name) is family]
+    scores = {"": 0.5}
+    for model in sorted(of_family, key=lambda name: abs(families.PARAMETERS[name] - size))[:2]:  # tracing one can take a second
+        state = nnx.state(nnx.eval_shape(lambda model=model: families.BACKBONES[model](rngs=nnx.Rngs(0))))
         wanted = {(path, leaf.shape) for path, leaf in conversion.flatten({"backbone": nnx.to_pure_dict(state)}).items()}
         for rules in family.CONVERSION.values():
             given = {item for item in converted_shapes(shapes, rules).items() if item[0].startswith("backbone/")}
