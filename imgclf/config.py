@@ -49,8 +49,8 @@ def default_config() -> ConfigDict:
     data.image_size = (128, 128)  # (height, width) of the model's input
     data.resize = "squash"  # squash | crop (centre) | pad: how an image gets that size in evaluation, and in training without crops
     data.crop_fraction = 1.0  # resize=crop: share of the shorter side that the centre crop keeps (0.875 = 224 of 256)
-    data.mean = (0.485, 0.456, 0.406)  # per RGB channel on [0, 1]; subtracted, then divided by std; () = the weights' own
-    data.std = (0.229, 0.224, 0.225)  # () = the weights' own
+    data.mean = ()  # per RGB channel on [0, 1]; subtracted, then divided by std; () = the weights' own, ImageNet's without weights
+    data.std = ()  # likewise
     data.max_pixels = 100_000_000  # larger images are quarantined as decompression bombs
     data.in_memory_mb = 512  # decoded images that fit in this much memory at their original size are kept there; 0 = never
     data.audit = "fix"  # fix | error | off: what to do about duplicates, groups and labels that clash across splits
