@@ -6,6 +6,7 @@ tensor goes, `backbone/stage1/0/conv1/kernel`, and how it is laid out there. Rul
 
 import dataclasses
 import difflib
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -123,10 +124,13 @@ def nest(flat: Mapping[str, Any]) -> Tree:
     return tree
 
 
+_compile = functools.cache(re.compile)  # re's own cache is smaller than some tables, and would compile them anew for every tensor
+
+
 def match(name: str, rules: Sequence[Rule]) -> tuple[str | None, Transform] | None:
     """The path and transform of the first rule that matches; None where none does."""
     for pattern, path, transform in rules:
-        found = re.fullmatch(pattern, name)
+        found = _compile(pattern).fullmatch(name)
         if found:
             return (found.expand(path) if path is not None else None), transform
     return None

@@ -45,25 +45,25 @@ def _torchvision(name: str, **options):
     return lambda: getattr(torchvision.models, name)(num_classes=CLASSES, **options)
 
 
-# By the name of published weights: the original, and the (height, width) of the images. ResNet and DenseNet have the same names in both
-# libraries, Inception too but for torchvision's auxiliary head.
+# By the name of published weights: our model, the original, and the (height, width) of the images. ResNet and DenseNet have the same
+# names in both libraries, Inception too but for torchvision's auxiliary head.
 CASES = {
-    "timm/resnet18.tv_in1k": (_timm("resnet18"), (64, 96)),
-    "timm/resnet50.a1_in1k": (_timm("resnet50"), (64, 96)),
-    "timm/mobilenetv2_100.ra_in1k": (_timm("mobilenetv2_100"), (64, 96)),
-    "torchvision/mobilenet_v2.v1": (_torchvision("mobilenet_v2"), (64, 96)),
-    "torchvision/squeezenet1_0.v1": (_torchvision("squeezenet1_0"), (64, 96)),
-    "torchvision/squeezenet1_1.v1": (_torchvision("squeezenet1_1"), (64, 96)),
-    "timm/vgg16.tv_in1k": (_timm_vgg16, (64, 96)),
-    "torchvision/vgg16.v1": (_torchvision_vgg16, (64, 96)),
-    "torchvision/inception_v3.v1": (_torchvision("inception_v3", init_weights=False), (80, 96)),
-    "timm/legacy_xception.tf_in1k": (_timm("legacy_xception"), (80, 96)),
-    "timm/densenet121.tv_in1k": (_timm("densenet121"), (64, 96)),
-    "timm/convnext_tiny.fb_in1k": (_timm("convnext_tiny"), (64, 96)),
-    "torchvision/convnext_tiny.v1": (_torchvision("convnext_tiny"), (64, 96)),
-    "timm/efficientnet_b0.ra_in1k": (_timm("efficientnet_b0"), (64, 96)),
-    "timm/tf_efficientnet_b0.in1k": (_timm("tf_efficientnet_b0"), (64, 96)),
-    "torchvision/efficientnet_b0.v1": (_torchvision("efficientnet_b0"), (64, 96)),
+    "timm/resnet18.tv_in1k": ("resnet18", _timm("resnet18"), (64, 96)),
+    "timm/resnet50.a1_in1k": ("resnet50", _timm("resnet50"), (64, 96)),
+    "timm/mobilenetv2_100.ra_in1k": ("mobilenet_v2", _timm("mobilenetv2_100"), (64, 96)),
+    "torchvision/mobilenet_v2.v1": ("mobilenet_v2", _torchvision("mobilenet_v2"), (64, 96)),
+    "torchvision/squeezenet1_0.v1": ("squeezenet1_0", _torchvision("squeezenet1_0"), (64, 96)),
+    "torchvision/squeezenet1_1.v1": ("squeezenet1_1", _torchvision("squeezenet1_1"), (64, 96)),
+    "timm/vgg16.tv_in1k": ("vgg16", _timm_vgg16, (64, 96)),
+    "torchvision/vgg16.v1": ("vgg16", _torchvision_vgg16, (64, 96)),
+    "torchvision/inception_v3.v1": ("inception_v3", _torchvision("inception_v3", init_weights=False), (80, 96)),
+    "timm/legacy_xception.tf_in1k": ("xception", _timm("legacy_xception"), (80, 96)),
+    "timm/densenet121.tv_in1k": ("densenet121", _timm("densenet121"), (64, 96)),
+    "timm/convnext_tiny.fb_in1k": ("convnext_tiny", _timm("convnext_tiny"), (64, 96)),
+    "torchvision/convnext_tiny.v1": ("convnext_tiny", _torchvision("convnext_tiny"), (64, 96)),
+    "timm/efficientnet_b0.ra_in1k": ("efficientnet_b0", _timm("efficientnet_b0"), (64, 96)),
+    "timm/tf_efficientnet_b0.in1k": ("efficientnet_b0", _timm("tf_efficientnet_b0"), (64, 96)),
+    "torchvision/efficientnet_b0.v1": ("efficientnet_b0", _torchvision("efficientnet_b0"), (64, 96)),
 }
 TRAINED = "timm/resnet18.tv_in1k"  # its answer and statistics after one forward pass in training mode are written too
 
@@ -82,11 +82,11 @@ def _write_description(name: str, model: torch.nn.Module, size: tuple[int, int])
 
 def main() -> None:
     answers = {}
-    for name, (build, size) in CASES.items():
+    for name, (ours, build, size) in CASES.items():
         torch.manual_seed(0)
         model = build()
         shapes = _write_description(name, model, size)
-        weights = random_weights.torch_weights(shapes)
+        weights = random_weights.torch_weights(shapes, ours)
         model.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()}, strict=True)
         image = torch.from_numpy(random_weights.images(2, *size).transpose(0, 3, 1, 2).copy())
         with torch.no_grad():

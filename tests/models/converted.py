@@ -14,9 +14,6 @@ from imgclf.models import conversion, families
 from imgclf.models.classifier import Classifier, Head
 from imgclf.models.conversion import Tree, Weights
 
-# LLVM's optimisation takes longer than the few multiplications it would speed up.
-_COMPILER_OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
 Options = tuple[tuple[str, Any], ...]
 
 
@@ -28,6 +25,12 @@ class Network:
     params_like: Tree
     batch_stats_like: Tree
     apply: Callable[..., tuple[jax.Array, Tree]]
+
+
+def compile_quickly(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """Compiles without LLVM's optimisation, which takes longer than the few multiplications it would speed up."""
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(function).lower(*arguments).compile(options)
 
 
 def network(entry: Weights, images: tuple[int, ...], classes: int, *, train: bool = False, **head: Any) -> Network:
@@ -51,8 +54,7 @@ def _network(model: str, variant: Options, images: tuple[int, ...], classes: int
         model = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))
         return model(image, train=train), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-    lowered = jax.jit(apply).lower(params, batch_stats, jax.ShapeDtypeStruct(images, jnp.float32))
-    return Network(abstract, params, batch_stats, lowered.compile(_COMPILER_OPTIONS))
+    return Network(abstract, params, batch_stats, compile_quickly(apply, params, batch_stats, jax.ShapeDtypeStruct(images, jnp.float32)))
 
 
 def convert(entry: Weights, tensors: dict[str, np.ndarray], network: Network) -> tuple[Tree, Tree]:

@@ -34,7 +34,7 @@ def our_network(entry, description, **options):
 def test_logits_equal_the_originals(name, answers):
     entry, description = families.weights()[name], read_description(name)
     ours = our_network(entry, description)
-    weights = convert(entry, random_weights.torch_weights(description["tensors"]), ours)
+    weights = convert(entry, random_weights.torch_weights(description["tensors"], entry.model), ours)
     logits, _ = ours.apply(*weights, random_weights.images(2, *description["size"]))
     random_weights.assert_telling(answers[name])
     assert difference(logits, answers[name]) < 1e-4
@@ -48,7 +48,7 @@ def test_training_mode_equals_torchs(answers):
     name = "timm/resnet18.tv_in1k"
     entry, description = families.weights()[name], read_description(name)
     ours = our_network(entry, description, train=True)
-    tensors = random_weights.torch_weights(description["tensors"])
+    tensors = random_weights.torch_weights(description["tensors"], entry.model)
     logits, batch_stats = ours.apply(*convert(entry, tensors, ours), random_weights.images(2, *description["size"]))
     assert difference(logits, answers[f"{name} training"]) < 1e-4
 
