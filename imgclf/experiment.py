@@ -53,6 +53,9 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None) -> di
     config_lib.validate(config)
     sharding.check_batch_size(config.loader.batch_size, "loader.batch_size")
     sharding.check_batch_size(config.loader.eval_batch_size, "loader.eval_batch_size")
+    optim.check_optimizer(config)
+    pretrained.check_name(config.model.name)
+    pretrained.resolve(config)  # finds the weights, or says that they don't exist, before the data are read
     with _claim(workdir):
         all_data = assign_splits(load_dataset(config), config)
         dataset, audit_report = audit(all_data, config)
@@ -60,8 +63,6 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None) -> di
         _check_same_experiment(config, workdir)
         _check_same_data(dataset, workdir)
         _describe_data(dataset, audit_report, console)
-        if jax.process_index() == 0:
-            _write_inputs(workdir, config, dataset, audit_report)
 
         mesh = sharding.create_mesh()
         model = models.create(config, len(dataset.class_names), tell=console.print)
@@ -79,6 +80,8 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None) -> di
         apply = make_apply_fn(graphdef)
         train_step = step_lib.make_train_step(config, apply, tx, weights, mesh)
         eval_step = step_lib.make_eval_step(config, apply, mesh)
+        if jax.process_index() == 0:
+            _write_inputs(workdir, config, dataset, audit_report)  # from here on the folder is this experiment's
         fit = loop.fit(config, dataset, state, train_step, eval_step, schedule, mesh, workdir, console)
 
         results, predictions = _evaluate(config, dataset, fit, eval_step, mesh, audit_report, console)
@@ -179,7 +182,7 @@ def _write_inputs(workdir: Path, config: ConfigDict, dataset: Dataset, audit_rep
     dataset.quarantine.to_csv(workdir / "quarantine.csv", index=False)
     _write_json(workdir / "audit.json", audit_report | {"ignored": dataset.ignored})
     _write_json(workdir / "environment.json", environment())
-    _write_text(workdir / "config.json", config_lib.to_json(config))  # last: from here on the folder is this experiment's
+    _write_text(workdir / "config.json", config_lib.to_json(config))
 
 
 def environment() -> dict[str, Any]:

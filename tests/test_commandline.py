@@ -85,7 +85,8 @@ def test_an_empty_folder_is_a_mistake(run, tmp_path):
 def test_a_folder_of_photos_is_trained_evaluated_and_reported(run, photos, tmp_path):
     (photos / "red" / ".DS_Store").write_bytes(b"junk")
     (photos / "red" / "broken.jpg").write_bytes((photos / "red" / "0.jpg").read_bytes()[:200])
-    code, said = run("--config=configs/folder.py:photos", "--workdir=out", "--config.train.duration=4 epochs", "--config.data.image_size=(32, 24)")
+    changes = ["--config.train.duration=4 epochs", "--config.data.image_size=(32, 24)"]
+    code, said = run("--config=configs/folder.py:photos", "--workdir=out", *changes)
     assert code == 0, said
     out = tmp_path / "out"
     expected = {"config.json", "environment.json", "dataset.parquet", "quarantine.csv", "audit.json", "metrics.jsonl", "tensorboard"}
@@ -156,9 +157,8 @@ def test_a_full_disk_is_said_without_a_traceback(root, tmp_path):
     if mounted.returncode:
         pytest.skip("mounting a small file system is not allowed here")
     try:
-        process = subprocess.run(
-            [sys.executable, str(root / "run.py"), f"--workdir={disk}/run"], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
-        )
+        command = [sys.executable, str(root / "run.py"), f"--workdir={disk}/run"]
+        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
     said = process.stdout + process.stderr

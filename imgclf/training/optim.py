@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -141,6 +141,25 @@ def _decay_by_table(schedule: optax.Schedule | None, weight_decay: float, multip
     return optax.GradientTransformation(init, update)
 
 
+def check_optimizer(config: ConfigDict) -> dict[str, Any]:
+    """Returns the keyword arguments of `config.optimizer.args`.
+
+    Raises:
+      UserError: for an unknown optimizer or argument, with the nearest ones.
+    """
+    options = config.optimizer
+    if options.name not in optimizer_names():
+        raise UserError(f"config.optimizer.name={options.name!r} is no optax optimizer; {nearest(options.name, optimizer_names())}")
+    accepted = inspect.signature(getattr(optax, options.name)).parameters
+    arguments = parse_arguments(options.args, "optimizer.args")
+    for name in arguments:
+        if name in ("learning_rate", "weight_decay"):
+            raise UserError(f"config.optimizer.args={options.args!r}: set config.optimizer.{name} instead.")
+        if name not in accepted:
+            raise UserError(f"config.optimizer.args={options.args!r}: optax.{options.name} takes no {name!r}; {nearest(name, accepted)}")
+    return arguments
+
+
 def create_optimizer(config: ConfigDict, schedule: optax.Schedule, params: Tree) -> optax.GradientTransformation:
     """Builds clip → optimizer with weight decay → average → accumulation, from `config.optimizer` and `config.train`.
 
@@ -150,18 +169,9 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule, params: Tree)
     Raises:
       UserError: for an unknown optimizer, arguments that it doesn't take, or a table that doesn't fit.
     """
-    options = config.optimizer
-    if options.name not in optimizer_names():
-        raise UserError(f"config.optimizer.name={options.name!r} is no optax optimizer; {nearest(options.name, optimizer_names())}")
+    options, arguments = config.optimizer, check_optimizer(config)
     make = getattr(optax, options.name)
     accepted = inspect.signature(make).parameters
-    arguments = parse_arguments(options.args, "optimizer.args")
-    for name in arguments:
-        if name in ("learning_rate", "weight_decay"):
-            raise UserError(f"config.optimizer.args={options.args!r}: set config.optimizer.{name} instead.")
-        if name not in accepted:
-            raise UserError(f"config.optimizer.args={options.args!r}: optax.{options.name} takes no {name!r}; {nearest(name, accepted)}")
-
     every = config.train.accumulate
 
     def per_update(count):  # inside the accumulation, a count of updates; the schedule counts batches
