@@ -268,8 +268,8 @@ def _keras_rules() -> tuple[Rule, ...]:
         *rules,
         *_keras_layer(".+_head_layernorm", "head/norm"),
         *_keras_layer(".+_head_dense", "head/logits"),
-        # without the top, Keras's network ends in the head's norm
-        *_keras_layer(r"layer_normalization(_\d+)?", "head/norm"),
+        # without the top, Keras's network ends in a norm, which here is the head's, that is new then
+        (r"layer_normalization(_\d+)?/(gamma|beta)", None, same),
     )
 
 
