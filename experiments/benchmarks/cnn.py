@@ -9,15 +9,12 @@ Cost: 15 s a pair on 2 quiet CPU cores.
 """
 
 import argparse
-import os
-import re
 import runpy
-import shlex
-import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+from peers import alternate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,15 +52,6 @@ def measure(batch_size: int, dtype: str, steps: int) -> float:
     return batch_size * steps / (time.perf_counter() - start)
 
 
-def rate(command: list[str], batch_size: int) -> float:
-    """Runs a command and returns X of its line `batch N: X img/s`."""
-    output = subprocess.run(command, check=True, text=True, capture_output=True, env=os.environ).stdout
-    found = re.search(rf"batch {batch_size}: ([0-9.]+) img/s", output)
-    if not found:
-        raise SystemExit(f"{shlex.join(command)} printed no 'batch {batch_size}: X img/s', but:\n{output}")
-    return float(found[1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch_size", type=int, default=16)
@@ -77,12 +65,7 @@ def main() -> None:
         print(f"imgclf cnn {arguments.dtype} batch {arguments.batch_size}: {speed:.1f} img/s")
         return
     options = [f"--batch_size={arguments.batch_size}", f"--dtype={arguments.dtype}", f"--steps={arguments.steps}"]
-    ours, ratios = [sys.executable, __file__, *options], []
-    for pair in range(1, arguments.pairs + 1):
-        mine, peers = rate(ours, arguments.batch_size), rate(shlex.split(arguments.peer), arguments.batch_size)
-        ratios.append(mine / peers)
-        print(f"pair {pair}: imgclf {mine:.1f} img/s, peer {peers:.1f} img/s, ratio {ratios[-1]:.2f}", flush=True)
-    print(f"median ratio {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
+    alternate([sys.executable, __file__, *options], arguments.peer, arguments.pairs, rf"batch {arguments.batch_size}: ([0-9.]+) img/s")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+"""Images/s of a model's pooled features, or of one SGD training step, at 224 px.
+
+    python experiments/benchmarks/models.py resnet50
+    python experiments/benchmarks/models.py resnet18 --train --peer "python torch_models.py resnet18 train"
+
+A peer is any command that prints `X img/s`. Cost: half a minute a pair on 2 quiet CPU cores.
+"""
+
+import argparse
+import sys
+import time
+
+import jax
+import numpy as np
+from peers import alternate
+
+from imgclf import models
+from imgclf.config import default_config
+from imgclf.models import pretrained
+from imgclf.training import optim, sharding, step
+from imgclf.training.state import create_state, make_apply_fn, split_model
+
+CLASSES = 10
+
+
+def measure(name: str, *, train: bool, dtype: str, batch_size: int, size: int, steps: int) -> float:
+    """Returns images/s over `steps` steps, after two to warm up; uint8 images are on the device already."""
+    config = default_config()
+    config.model.name, config.model.dtype, config.data.image_size = name, dtype, (size, size)
+    config.optimizer.name = "sgd"
+    config = pretrained.resolve(config, CLASSES)
+    model = models.create(config, CLASSES)
+    mesh = sharding.create_mesh()
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (batch_size, size, size, 3), np.uint8)
+    batch = sharding.put_batch({"image": image, "label": rng.integers(0, CLASSES, batch_size, np.int32)}, mesh)
+    graphdef, params, batch_stats = split_model(model)
+    if train:
+        tx = optim.create_optimizer(config, lambda _: 1e-3, params)
+        train_step = step.make_train_step(config, make_apply_fn(graphdef), tx, None, mesh)
+        state = sharding.replicate(create_state(params, batch_stats, tx), mesh)
+
+        def run() -> None:
+            nonlocal state
+            state, metrics = train_step(state, batch)
+            jax.block_until_ready(metrics)
+    else:
+        from flax import nnx
+
+        @jax.jit
+        def features(params, batch_stats, image):
+            merged = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))
+            return merged.features(step.normalize(image, config.data.mean, config.data.std))
+
+        def run() -> None:
+            jax.block_until_ready(features(params, batch_stats, batch["image"]))
+
+    for _ in range(2):
+        run()
+    start = time.perf_counter()
+    for _ in range(steps):
+        run()
+    return batch_size * steps / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=models.NAMES, metavar="NAME")
+    parser.add_argument("--train", action="store_true", help="a training step instead of features")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--peer", default="", help="command to compare with")
+    arguments = parser.parse_args()
+    options = {key: getattr(arguments, key) for key in ("dtype", "batch_size", "size", "steps")}
+    if arguments.peer:
+        ours = [sys.executable, __file__, arguments.name, *(f"--{key}={value}" for key, value in options.items())]
+        alternate(ours + ["--train"] * arguments.train, arguments.peer, arguments.pairs, r"([0-9.]+) img/s")
+        return
+    what = "train" if arguments.train else "features"
+    print(f"imgclf {arguments.name} {what} {arguments.dtype}: {measure(arguments.name, train=arguments.train, **options):.1f} img/s")
+
+
+if __name__ == "__main__":
+    main()
