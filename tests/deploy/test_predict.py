@@ -56,6 +56,7 @@ def test_arrays_and_paths_agree(finished, photo_folder):
     from_array = classifier.predict([np.asarray(Image.open(path))])
     np.testing.assert_allclose(from_path["probability"], from_array["probability"], rtol=1e-6)
     assert from_path["id"].tolist() == [str(path)]
+    assert list(from_path.columns[:3]) == ["id", "predicted", "probability"]
     assert classifier.class_names == ("blue", "green", "red")
     probabilities = classifier.predict_probabilities([path] * 3)
     assert probabilities.shape == (3, 3)
