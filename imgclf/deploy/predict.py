@@ -51,7 +51,8 @@ class Predictor:
         sources = [sources] if isinstance(sources, str | os.PathLike | np.ndarray) else list(sources)
         ids = [str(position) if isinstance(source, np.ndarray) else os.fspath(source) for position, source in enumerate(sources)]
         probabilities = self.predict_probabilities(sources, batch_size=batch_size)
-        return metrics.predictions(ids, probabilities, None, self.class_names, top_k).drop(columns="true")
+        table = metrics.predictions(range(len(ids)), probabilities, None, self.class_names, top_k)
+        return table.drop(columns="true").assign(id=ids)  # an image may be given twice
 
     def predict_probabilities(self, sources: Sequence[Source], *, batch_size: int = 64) -> np.ndarray:
         """Returns the probabilities, float32 [N, C], in the order of `sources` and of `class_names`."""

@@ -58,6 +58,7 @@ def test_arrays_and_paths_agree(finished, photo_folder):
     assert from_path["id"].tolist() == [str(path)]
     assert list(from_path.columns[:3]) == ["id", "predicted", "probability"]
     assert classifier.class_names == ("blue", "green", "red")
+    assert classifier.predict([path, path])["id"].tolist() == [str(path)] * 2
     probabilities = classifier.predict_probabilities([path] * 3)
     assert probabilities.shape == (3, 3)
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
