@@ -8,34 +8,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import folder_config, save
 from PIL import Image
 
-from imgclf.config import default_config
 from imgclf.data import images, sources
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("IMGCLF_CACHE", str(folder))
-    return folder
-
-
-def save(path: Path, value: int = 0, size: tuple[int, int] = (12, 9), **options) -> Path:
-    """A small picture that differs with `value`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(value).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, **options)
-    return path
-
-
-def folder_config(path, **fields):
-    config = default_config()
-    config.data.path = str(path)
-    config.data.update(fields)
-    return config
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def csv_config(path, **fields):

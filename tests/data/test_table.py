@@ -5,47 +5,18 @@ import pickle
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from pictures import folder_config, save
 from PIL import Image
 
-from imgclf.config import default_config
 from imgclf.data import readers
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("IMGCLF_CACHE", str(folder))
-    return folder
-
-
-def save(path: Path, value: int = 0, size: tuple[int, int] = (12, 9), **options) -> Path:
-    """A small picture that differs with `value`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(value).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, **options)
-    return path
-
-
-def folder_config(path, **fields):
-    config = default_config()
-    config.data.path = str(path)
-    config.data.update(fields)
-    return config
-
-
-@pytest.fixture
-def two_classes(tmp_path) -> Path:
-    root = tmp_path / "photos"
-    for row, name in enumerate(("cat/b.jpg", "cat/deep/er/a.png", "dog/a.jpg", "dog/c.gif")):
-        save(root / name, row)
-    return root
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_class_folders(two_classes):
