@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pandas as pd
+from flax import nnx
 from ml_collections import ConfigDict
 
 from imgclf import compilation_cache, models
@@ -63,7 +64,8 @@ class Predictor:
 
     @functools.cached_property
     def _forward(self):
-        graphdef, _, _ = split_model(models.create(self.config, len(self.class_names), load_weights=False))
+        abstract = nnx.eval_shape(lambda: models.create(self.config, len(self.class_names), load_weights=False))
+        graphdef, _, _ = split_model(abstract)
         apply = make_apply_fn(graphdef)
 
         def forward(params: Tree, batch_stats: Tree, image: jax.Array) -> jax.Array:
