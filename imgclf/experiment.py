@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from imgclf import config as config_lib
-from imgclf import models
+from imgclf import models, validation
 from imgclf.data import pipeline
 from imgclf.data.audit import audit
 from imgclf.data.splits import assign_splits
@@ -50,7 +50,7 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None) -> di
       loop.Interrupted: if training was asked to stop; its state is saved.
     """
     console = console or Console(quiet=jax.process_index() != 0)
-    config_lib.validate(config)
+    validation.validate(config)
     sharding.check_batch_size(config.loader.batch_size, "loader.batch_size")
     sharding.check_batch_size(config.loader.eval_batch_size, "loader.eval_batch_size")
     optim.check_optimizer(config)

@@ -5,8 +5,9 @@ import runpy
 import pytest
 
 from imgclf import config as config_lib
-from imgclf.config import default_config, validate
+from imgclf.config import default_config
 from imgclf.errors import UserError
+from imgclf.validation import validate
 
 
 @pytest.fixture

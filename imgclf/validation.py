@@ -1,0 +1,153 @@
+"""The checks of a config that are made before any data is touched."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from imgclf import durations
+from imgclf.config import check_field, flatten, parse_arguments
+from imgclf.errors import UserError, nearest
+
+CHOICES = {
+    "data.source": ("folder", "csv", "tfds", "digits"),
+    "data.resize": ("squash", "crop", "pad"),
+    "data.audit": ("fix", "error", "off"),
+    "data.split.method": ("auto", "given", "stratified", "hash", "kfold"),
+    "augment.fill": ("nearest", "constant", "reflect"),
+    "model.dtype": ("float32", "bfloat16"),
+    "model.output": ("softmax", "sigmoid"),
+    "model.head.kind": ("auto", "linear", "mlp", "avgmax", "family"),
+    "model.head.norm": ("batch", "none"),
+    "model.cnn.padding": ("same", "valid"),
+    "model.cnn.norm": ("batch", "none"),
+    "train.best_metric": ("val_loss", "val_top1", ""),
+    "optimizer.schedule.name": ("constant", "cosine", "step", "exponential", "time"),
+    "eval.split": ("train", "val", "test"),
+}
+
+DURATIONS = (
+    "train.duration",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "optimizer.schedule.warmup",
+    "optimizer.schedule.every",
+)
+
+# field → (test, what was expected)
+_POSITIVE = (lambda v: v > 0, "a number above 0")
+_NOT_NEGATIVE = (lambda v: v >= 0, "0 or more")
+_AT_LEAST_ONE = (lambda v: v >= 1, "1 or more")
+_PROBABILITY = (lambda v: 0 <= v <= 1, "between 0 and 1")
+_BELOW_ONE = (lambda v: 0 <= v < 1, "at least 0 and below 1")
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": _NOT_NEGATIVE,
+    "data.image_size": (lambda v: len(v) == 2 and all(isinstance(n, int) and n > 0 for n in v), "(height, width) in whole pixels"),
+    "data.crop_fraction": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
+    "data.mean": (lambda v: len(v) in (0, 3), "three numbers, one per RGB channel, or () for the weights' own"),
+    "data.std": (
+        lambda v: len(v) in (0, 3) and all(n > 0 for n in v),
+        "three numbers above 0, one per RGB channel, or () for the weights' own",
+    ),
+    "data.max_pixels": _POSITIVE,
+    "data.in_memory_mb": _NOT_NEGATIVE,
+    "data.near_duplicate_bits": (lambda v: -1 <= v <= 16, "between -1 (off) and 16"),
+    "data.split.fractions": (
+        lambda v: len(v) == 3 and v[0] > 0 and min(v) >= 0 and abs(sum(v) - 1) < 1e-6,
+        "(train, val, test) shares that add up to 1, with train above 0",
+    ),
+    "data.split.folds": (lambda v: v >= 2, "2 or more"),
+    "data.split.fold": _NOT_NEGATIVE,
+    "augment.crop_scale": (lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, "(smallest, largest) share of the area, within 0..1"),
+    "augment.crop_ratio": (lambda v: len(v) == 2 and 0 < v[0] <= v[1], "(smallest, largest) aspect ratio"),
+    "augment.flip": _PROBABILITY,
+    "augment.vertical_flip": _PROBABILITY,
+    "augment.rotate": _NOT_NEGATIVE,
+    "augment.shift": (lambda v: len(v) == 2 and min(v) >= 0, "(height, width) shares, 0 or more"),
+    "augment.shear": (lambda v: 0 <= v < 90, "degrees, at least 0 and below 90"),
+    "augment.zoom": (lambda v: len(v) == 2 and 0 < v[0] <= v[1], "(smallest, largest) factor, above 0"),
+    "augment.fill_value": (lambda v: 0 <= v <= 255, "between 0 and 255"),
+    "augment.pad_crop": _NOT_NEGATIVE,
+    "loader.batch_size": _AT_LEAST_ONE,
+    "loader.eval_batch_size": _AT_LEAST_ONE,
+    "loader.threads": _NOT_NEGATIVE,
+    "loader.workers": _NOT_NEGATIVE,
+    "loader.prefetch": _NOT_NEGATIVE,
+    "model.head.dropout": _BELOW_ONE,
+    "model.head.dense": (lambda v: all(isinstance(n, int) and n > 0 for n in v), "whole numbers above 0"),
+    "model.cnn.widths": (lambda v: len(v) > 0 and all(isinstance(n, int) and n > 0 for n in v), "one or more whole numbers above 0"),
+    "model.cnn.kernel": _AT_LEAST_ONE,
+    "model.cnn.pool": _AT_LEAST_ONE,
+    "model.cnn.dense": (lambda v: all(isinstance(n, int) and n > 0 for n in v), "whole numbers above 0"),
+    "model.cnn.dropout": _BELOW_ONE,
+    "model.cnn.maps_dropout": _BELOW_ONE,
+    "train.label_smoothing": _BELOW_ONE,
+    "train.clip_norm": _NOT_NEGATIVE,
+    "train.accumulate": _AT_LEAST_ONE,
+    "train.ema": _BELOW_ONE,
+    "train.checkpoint_seconds": _POSITIVE,
+    "train.early_stopping.patience": _NOT_NEGATIVE,
+    "train.early_stopping.min_delta": _NOT_NEGATIVE,
+    "optimizer.learning_rate": _POSITIVE,
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.schedule.final": _PROBABILITY,
+    "optimizer.schedule.rate": _POSITIVE,
+    "eval.top_k": _AT_LEAST_ONE,
+}
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every field by itself and against the others, before any data is touched.
+
+    Raises:
+      UserError: one sentence that names the field, its value and what is valid.
+    """
+    fields = flatten(config)
+    for name in fields:
+        check_field(name)
+    for name, choices in CHOICES.items():
+        if fields[name] not in choices:
+            raise UserError(f"config.{name}={fields[name]!r} is not a valid choice; {nearest(str(fields[name]), choices)}")
+    for name, (test, expected) in RANGES.items():
+        value = fields[name]
+        if (isinstance(value, tuple) and not all(isinstance(item, int | float) for item in value)) or not test(value):
+            raise UserError(f"config.{name}={value!r} is not valid; expected {expected}.")
+    for name in DURATIONS:
+        durations.parse(fields[name], f"config.{name}")
+    for boundary in config.optimizer.schedule.boundaries:
+        durations.parse(str(boundary), "config.optimizer.schedule.boundaries")
+    parse_arguments(config.optimizer.args, "optimizer.args")
+    if config.model.variant != "auto":
+        parse_arguments(config.model.variant, "model.variant")
+    _validate_weight_decay_table(config)
+    _validate_combinations(config)
+
+
+def _validate_weight_decay_table(config: ConfigDict) -> None:
+    for row in config.optimizer.weight_decay_table:
+        try:
+            pattern, multiplier = row
+            re.compile(pattern)
+            float(multiplier)
+        except (TypeError, ValueError, re.error) as error:
+            raise UserError(
+                f"config.optimizer.weight_decay_table has a row {row!r} that is not (regex, multiplier), such as ('.*/bias', 0.0): {error}."
+            ) from None
+
+
+def _validate_combinations(config: ConfigDict) -> None:
+    data, train = config.data, config.train
+    if data.source in ("folder", "csv") and not data.path:
+        example = f"configs/{data.source}.py:PATH"
+        raise UserError(f"config.data.source={data.source!r} needs config.data.path: use --config={example} or --config.data.path=PATH.")
+    if data.source == "tfds" and not data.tfds.name:
+        raise UserError("config.data.source='tfds' needs config.data.tfds.name, such as --config.data.tfds.name=beans.")
+    if data.split.method == "kfold" and data.split.fold >= data.split.folds:
+        raise UserError(
+            f"config.data.split.fold={data.split.fold} is beyond config.data.split.folds={data.split.folds}; "
+            f"folds count from 0 to {data.split.folds - 1}."
+        )
+    if train.early_stopping.patience and not train.best_metric:
+        raise UserError("config.train.early_stopping.patience needs config.train.best_metric, 'val_loss' or 'val_top1'.")
