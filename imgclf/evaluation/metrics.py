@@ -15,14 +15,14 @@ from imgclf.evaluation import numbers
 from imgclf.evaluation.calibration import expected_calibration_error
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Returns Wilson's score interval of a proportion, without continuity correction.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927). It stays inside [0, 1] and
     holds its level for small n and proportions near 0 and 1, where ±1.96 standard errors does not.
 
     Args:
-      successes: 0 ≤ successes ≤ n.
+      successes: 0 ≤ successes ≤ n; a mean over repetitions need not be whole.
       n: number of trials, at least 1.
       level: share of such intervals that cover the truth.
 
