@@ -77,7 +77,7 @@ def paired(correct_a: np.ndarray, correct_b: np.ndarray, *, seed: int = 0) -> di
     a, b = _checked(correct_a), _checked(correct_b)
     if a.shape != b.shape:
         raise ValueError(f"arms of shapes {a.shape} and {b.shape} are not paired")
-    seeds, images = a.shape
+    images = a.shape[1]
     difference = b.astype(np.int64) - a.astype(np.int64)
     block = max(1, 2_000_000 // images)  # resamples whose counts are in memory together
     rng = np.random.default_rng(seed)
