@@ -106,7 +106,6 @@ def audit(dataset: Dataset, config: ConfigDict) -> tuple[Dataset, dict[str, Any]
     """
     table = dataset.table
     relations, facts = _relations(table, config.data.near_duplicate_bits)
-    exact = relations[0].node
     ids = table["id"].to_numpy(object)
     labels = table["label"].to_numpy(np.int64)
     code = np.array([SPLITS.index(name) for name in table["split"]], np.int64)
@@ -115,8 +114,7 @@ def audit(dataset: Dataset, config: ConfigDict) -> tuple[Dataset, dict[str, Any]
     def crosses(rows: np.ndarray) -> bool:
         return len(np.unique(code[rows])) > 1
 
-    clusters = {relation.reason: relation.clusters() for relation in relations}
-    clusters[NEAR] = [rows for rows in clusters[NEAR] if len(np.unique(exact[rows])) > 1]
+    clusters = _clusters(relations)
     crossing = {reason: [rows for rows in found if crosses(rows)] for reason, found in clusters.items()}
     for field, reason in (("exact_duplicates", EXACT), ("near_duplicates", NEAR)):
         listed = sorted(clusters[reason], key=lambda rows: not crosses(rows))
@@ -158,6 +156,45 @@ def audit(dataset: Dataset, config: ConfigDict) -> tuple[Dataset, dict[str, Any]
         _check_kept(dataset, code, labels, keep)
         dataset = subset(dataset, keep)
     return dataset, report
+
+
+def duplicates(table: pd.DataFrame, bits: int) -> dict[str, list[np.ndarray]]:
+    """Finds the images of a table that are one picture, whatever their splits and labels.
+
+    Args:
+      table: columns id, group, sha256, phash, width and height are read.
+      bits: as `config.data.near_duplicate_bits`.
+
+    Returns:
+      EXACT and NEAR → clusters: row numbers, int64, two or more each, in the order of their first row. A near cluster may hold exact
+      copies, but not only such, and is linked by pairs: its ends may differ more.
+
+    Raises:
+      UserError: if near duplicates are too many to list.
+    """
+    clusters = _clusters(_relations(table, bits)[0])
+    return {reason: clusters[reason] for reason in (EXACT, NEAR)}
+
+
+def groups_with_copies(table: pd.DataFrame, bits: int) -> np.ndarray:
+    """Joins groups through exact and near duplicates, so that a split by group keeps all copies of a picture on one side.
+
+    Args:
+      table, bits: as for `duplicates`.
+
+    Returns:
+      A group for each row, object [n] of str: the smallest name among those joined; "" where a row stands alone.
+    """
+    group, names = pd.factorize(groups_of(table), sort=True)
+    edges = [np.zeros((0, 2), np.int64)]
+    for clusters in duplicates(table, bits).values():
+        edges += [np.stack([np.full(len(rows) - 1, group[rows[0]]), group[rows[1:]]], axis=1) for rows in clusters]
+    first, second = np.concatenate(edges).T
+    graph = sparse.coo_array((np.ones(len(first), bool), (first, second)), shape=(len(names), len(names)))
+    component = connected_components(graph, directed=False)[1]
+    smallest = names[np.unique(component, return_index=True)[1]]  # names are sorted
+    of_row = component[group]
+    return np.where(np.bincount(of_row)[of_row] > 1, smallest[of_row], "")
 
 
 def near_pairs(hashes: np.ndarray, bits: int) -> np.ndarray:
@@ -239,6 +276,13 @@ def _relations(table: pd.DataFrame, bits: int) -> tuple[list[_Relation], dict[st
         pairs = near_pairs(values, bits)
     facts = {"compared": int(usable.sum()), "left_out": {"small": int(small.sum()), "plain": int(plain.sum())}}
     return [_Relation(EXACT, sha256, none), _Relation(NEAR, node, pairs), _Relation(GROUP, group, none)], facts
+
+
+def _clusters(relations: list[_Relation]) -> dict[str, list[np.ndarray]]:
+    clusters = {relation.reason: relation.clusters() for relation in relations}
+    exact = relations[0].node
+    clusters[NEAR] = [rows for rows in clusters[NEAR] if len(np.unique(exact[rows])) > 1]
+    return clusters
 
 
 def _in_training(relations: list[_Relation], code: np.ndarray) -> dict[str, dict[str, int]]:

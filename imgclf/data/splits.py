@@ -7,7 +7,7 @@ and the split's seed: the result depends neither on the order of the rows nor on
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -86,10 +86,8 @@ def assign_splits(dataset: Dataset, config: ConfigDict) -> Dataset:
         position = _digests(groups_of(table), str(split.seed)) / 2.0**64
         assigned = np.where(position < val, "val", np.where(position < val + test, "test", "train"))
     elif method == "stratified":
-        wanted = [name for name, fraction in zip(SPLITS, split.fractions, strict=True) if fraction > 0]
-        shares = [fraction for fraction in split.fractions if fraction > 0]
-        hint = "set a fraction of config.data.split.fractions to 0"
-        assigned = np.array(wanted)[_draw(_units(table), labels, shares, str(split.seed), names, wanted, hint)]
+        shares = dict(zip(SPLITS, split.fractions, strict=True))
+        assigned = stratify(table, names, shares, split.seed, "set a fraction of config.data.split.fractions to 0")
     else:
         parts = [f"fold {fold}" for fold in range(split.folds)]
         units = _units(table)
@@ -102,6 +100,26 @@ def assign_splits(dataset: Dataset, config: ConfigDict) -> Dataset:
 
     _check_train(assigned, labels, split, method, names)
     return dataclasses.replace(dataset, table=table.assign(split=assigned.astype(str)))
+
+
+def stratify(table: pd.DataFrame, names: Sequence[str], shares: Mapping[str, float], seed: int, hint: str) -> np.ndarray:
+    """Draws a stratified split as `assign_splits` does, under any names.
+
+    Args:
+      table: columns id, label, group and sha256 are read.
+      names: of the classes.
+      shares: part → share, summing to 1; parts of share 0 get nothing.
+      hint: the way out that an error names, after "add images, remove the class, or".
+
+    Returns:
+      The name of each row's part, str [n].
+
+    Raises:
+      UserError: for a class with too few units to be in every part.
+    """
+    wanted = [part for part, share in shares.items() if share > 0]
+    labels = table["label"].to_numpy(np.int64)
+    return np.array(wanted)[_draw(_units(table), labels, [shares[part] for part in wanted], str(seed), names, wanted, hint)]
 
 
 def _check_given(table: pd.DataFrame, given: np.ndarray) -> None:
