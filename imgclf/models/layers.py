@@ -127,13 +127,36 @@ def _batch_norm_backward(epsilon: float, residuals: tuple[jax.Array, ...], cotan
 batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
+@jax.custom_vjp
+def scale_and_shift(x: jax.Array, mean: jax.Array, multiplier: jax.Array, bias: jax.Array) -> jax.Array:
+    """(x − mean) · multiplier + bias, in `x`'s dtype: training's batch normalisation by frozen statistics; `mean` gets no gradient."""
+    return ((x.astype(jnp.float32) - mean) * multiplier + bias).astype(x.dtype)
+
+
+def _scale_and_shift_forward(x: jax.Array, mean: jax.Array, multiplier: jax.Array, bias: jax.Array):
+    return scale_and_shift(x, mean, multiplier, bias), (x, mean, multiplier)
+
+
+def _scale_and_shift_backward(residuals: tuple[jax.Array, ...], cotangent: jax.Array):
+    x, mean, multiplier = residuals
+    grad = cotangent.astype(jnp.float32)
+    multiplier_grad = column_sums(grad * (x.astype(jnp.float32) - mean))  # autodiff's own reductions are slow on the CPU
+    return (grad * multiplier).astype(x.dtype), jnp.zeros_like(mean), multiplier_grad, column_sums(grad)
+
+
+scale_and_shift.defvjp(_scale_and_shift_forward, _scale_and_shift_backward)
+
+
 class BatchNorm(nnx.Module):
     """Batch normalisation with running averages: parameters `scale`, `bias`; statistics `mean`, `var`; all float32 [C].
 
     In training, statistics are of the global batch, also where it is spread over devices. Running = momentum · running +
     (1 − momentum) · batch: torch's momentum 0.1 is 0.9 here. `unbiased` averages the variance over n − 1, as torch does; flax
-    and Keras average it over n.
+    and Keras average it over n. Where the attribute `frozen` is set, training too normalises by the running averages, and leaves
+    them as they are (Keras's `trainable = False`, torch's `eval()`).
     """
+
+    frozen = False  # static, in the graphdef; an instance's own value stands over it
 
     def __init__(
         self,
@@ -154,8 +177,10 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         scale, bias = self.scale[...], self.bias[...]
-        if not train:
+        if not train or self.frozen:
             multiplier = lax.rsqrt(self.var[...] + self.epsilon) * scale
+            if train:
+                return scale_and_shift(x, self.mean[...], multiplier, bias)
             return ((x.astype(jnp.float32) - self.mean[...]) * multiplier + bias).astype(x.dtype)
         y, mean, variance = batch_norm(x, scale, bias, self.epsilon)
         if self.unbiased:
