@@ -138,6 +138,8 @@ def default_config() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.split = "test"  # the split of the headline; where it is absent, val, and the report says so
     config.eval.top_k = 5  # columns of predictions.csv
+    config.eval.temperature = True  # probabilities are softmax(logits / T), T fitted on val where there is one; False = T is 1
+    config.eval.conformal = 0.1  # share of images whose conformal set of classes (calibrated on val) may miss the true one; 0 = no sets
     return config.lock()
 
 
@@ -243,6 +245,8 @@ FREE_ON_RESUME = (
     "train.checkpoint_seconds",
     "eval.split",
     "eval.top_k",
+    "eval.temperature",
+    "eval.conformal",
 )
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
-import scipy.special
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -28,7 +27,7 @@ from imgclf.data.audit import audit
 from imgclf.data.splits import assign_splits
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.errors import UserError
-from imgclf.evaluation import metrics, numbers
+from imgclf.evaluation import confidence, metrics, numbers
 from imgclf.models import pretrained
 from imgclf.reporting import report, samples
 from imgclf.training import loop, optim, sharding
@@ -232,16 +231,30 @@ def _evaluate(
     present = set(dataset.table["split"])
     split = next(name for name in (config.eval.split, "val", "train") if name in present)
     params, batch_stats = sharding.replicate((fit.params, fit.batch_stats), mesh)
-    total = int((dataset.table["split"] == split).sum())
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"evaluating {split}", total=total)
-        rows, logits = evaluate_split(
-            eval_step, params, batch_stats, dataset, config, split, mesh, lambda examples: bar.advance(task, examples)
-        )
-    probabilities = scipy.special.softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
-    examples = dataset.table.iloc[rows]
-    labels = examples["label"].to_numpy()
-    results = {"split": split, **metrics.evaluate(probabilities, labels, dataset.class_names, index=rows)}
+
+    def logits_of(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        total = int((dataset.table["split"] == name).sum())
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task(f"evaluating {name}", total=total)
+            rows, logits = evaluate_split(
+                eval_step, params, batch_stats, dataset, config, name, mesh, lambda examples: bar.advance(task, examples)
+            )
+        return rows, logits, dataset.table["label"].to_numpy()[rows]
+
+    rows, logits, labels = logits_of(split)
+    val = None
+    if "val" in present and (config.eval.temperature or config.eval.conformal):
+        val = (logits, labels) if split == "val" else logits_of("val")[1:]
+    probabilities, calibrated = confidence.calibrate(
+        split,
+        logits,
+        labels,
+        val,
+        temperature=config.eval.temperature,
+        alpha=config.eval.conformal,
+        val_chose_epoch=fit.progress.best_value is not None,
+    )
+    results = {"split": split, **metrics.evaluate(probabilities, labels, dataset.class_names, index=rows), **calibrated}
     results |= {
         "steps": fit.steps,
         "train_seconds": round(fit.progress.seconds, 2),
@@ -253,7 +266,8 @@ def _evaluate(
         "best_epoch": fit.progress.best_epoch,
         "notes": _notes(config, dataset, fit, split, audit_report),
     }
-    return results, metrics.predictions(examples["id"].to_numpy(), probabilities, labels, dataset.class_names, config.eval.top_k)
+    ids = dataset.table["id"].to_numpy()[rows]
+    return results, metrics.predictions(ids, probabilities, labels, dataset.class_names, config.eval.top_k)
 
 
 def _notes(config: ConfigDict, dataset: Dataset, fit: loop.Fit, split: str, audit_report: dict[str, Any]) -> list[str]:

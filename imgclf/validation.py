@@ -95,6 +95,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer.schedule.final": _PROBABILITY,
     "optimizer.schedule.rate": _POSITIVE,
     "eval.top_k": _AT_LEAST_ONE,
+    "eval.conformal": _BELOW_ONE,
 }
 
 

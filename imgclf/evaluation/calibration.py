@@ -1,8 +1,62 @@
-"""Does a probability of 0.9 mean right nine times out of ten? Expected calibration error and its bins."""
+"""Does a probability of 0.9 mean right nine times out of ten? Expected calibration error and its bins; temperature scaling, its cure."""
+
+import math
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp, softmax
 
 BINS = 15  # as in Guo et al. 2017
+# Of the logarithm of the temperature. On the logits of two CIFAR ResNets (80.8 and 84.6 % right; thinned to 98 %; shrunk to 0.4), fitted to 10,
+# 30, 100 and 400 pictures, 0.5 comes close to the best log-likelihood on the rest everywhere: without a prior it is up to six times as bad.
+PRIOR_SD = 0.5
+_BLOCK = 2**22  # numbers that are worked on in float64 at a time
+
+
+def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Returns softmax(logits / temperature), float32 [N, C], computed in float64; a row does not depend on the others."""
+    out = np.empty(logits.shape, np.float32)
+    for rows in _blocks(logits):
+        out[rows] = softmax(logits[rows].astype(np.float64) / temperature, axis=-1)
+    return out
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, prior_sd: float = PRIOR_SD) -> float:
+    """Finds the one number that the logits are divided by to make their probabilities as likely as can be.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (https://arxiv.org/abs/1706.04599), section 4.2. No prediction
+    changes. Beside the log-likelihood stands a log-normal prior around 1, so that a few examples that are all right can't claim certainty.
+
+    Args:
+      logits: [N, C] of examples that the classifier was not trained on.
+      labels: int [N].
+      prior_sd: standard deviation of the logarithm of the temperature; infinite = no prior.
+
+    Returns:
+      The temperature, in [0.05, 20]; above 1 where the classifier is overconfident.
+
+    Raises:
+      ValueError: if there are no examples.
+    """
+    if not len(labels):
+        raise ValueError("no examples: nothing to fit the temperature to")
+    labels = np.asarray(labels)
+
+    def cost(log_temperature: float) -> float:
+        beta, total = math.exp(-log_temperature), 0.5 * (log_temperature / prior_sd) ** 2
+        for rows in _blocks(logits):
+            scaled = logits[rows].astype(np.float64) * beta
+            total += float(np.sum(logsumexp(scaled, axis=-1) - np.take_along_axis(scaled, labels[rows, None], 1)[:, 0]))
+        return total
+
+    limit = math.log(20)
+    found = minimize_scalar(cost, bounds=(-limit, limit), method="bounded", options={"xatol": 1e-5})
+    return round(math.exp(found.x), 4)
+
+
+def _blocks(values: np.ndarray) -> list[slice]:
+    size = max(1, _BLOCK // values.shape[-1])
+    return [slice(start, start + size) for start in range(0, len(values), size)]
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> tuple[float, list[dict]]:
