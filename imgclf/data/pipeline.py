@@ -103,6 +103,28 @@ def eval_batches(dataset: Dataset, config: ConfigDict, split: str, *, shard: int
     return _batches(dataset, config, order, 0, math.ceil(len(rows) / config.loader.eval_batch_size), augmented=False)
 
 
+def row_batches(dataset: Dataset, config: ConfigDict, rows: np.ndarray, epochs: np.ndarray | None = None) -> "Batches":
+    """Streams these rows in this order, whatever their split; a row may come more than once. The last batch is padded as in `eval_batches`.
+
+    Args:
+      dataset: the images.
+      config: the whole config: data.*, augment.*, loader.*, seed.
+      rows: int64 [N] of the data set's table.
+      epochs: int64 [N]: each as training shows it in that epoch; None = as evaluation does.
+
+    Returns:
+      An iterator and context manager of batches of loader.eval_batch_size rows.
+
+    Raises:
+      UserError: while iterating, if an image can no longer be read.
+    """
+    size = config.loader.eval_batch_size
+    order = _ListedOrder(
+        np.asarray(rows, np.int64), np.zeros(len(rows), np.int64) if epochs is None else np.asarray(epochs, np.int64), size
+    )
+    return _batches(dataset, config, order, 0, math.ceil(len(rows) / size), augmented=epochs is not None)
+
+
 class Batches(contextlib.AbstractContextManager):
     """An iterator of batches; `close` (or leaving the `with`) ends its threads and processes, and waits until they are gone."""
 
@@ -180,6 +202,20 @@ class _EvalOrder:
         return rows, np.zeros_like(places)
 
 
+@dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps
+class _ListedOrder:
+    """The rows and epochs that were asked for, then -1."""
+
+    rows: np.ndarray
+    epochs: np.ndarray
+    size: int
+
+    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        here = slice(step * self.size, (step + 1) * self.size)
+        missing = (0, self.size - len(self.rows[here]))
+        return np.pad(self.rows[here], missing, constant_values=-1), np.pad(self.epochs[here], missing)
+
+
 @functools.lru_cache(maxsize=4)  # two epochs of a batch that runs across their border, for training streams of two seeds
 def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order of an epoch; sorts raw bits, whose stream numpy guarantees, unlike that of `Generator.permutation`."""
@@ -191,7 +227,7 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 class _Fetch:
     """Makes the batch of a step; pickled to the workers."""
 
-    order: _TrainOrder | _EvalOrder
+    order: _TrainOrder | _EvalOrder | _ListedOrder
     reader: ImageReader
     ids: Any  # array of str
     labels: np.ndarray
