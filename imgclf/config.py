@@ -50,6 +50,7 @@ def default_config() -> ConfigDict:
     data.std = ()  # likewise
     data.max_pixels = 100_000_000  # larger images are quarantined as decompression bombs
     data.in_memory_mb = 512  # decoded images that fit in this much memory at their original size are kept there; 0 = never
+    data.label_patch = ""  # CSV of corrected labels, columns id and label, put in place of the source's; rows without a label say nothing
     data.audit = "fix"  # fix | error | off: what to do about duplicates, groups and labels that clash across splits
     data.near_duplicate_bits = 6  # perceptual hashes (64 bits) at most this far apart are near duplicates; -1 = exact ones only
 
@@ -72,6 +73,9 @@ def default_config() -> ConfigDict:
     augment.fill = "nearest"  # nearest | constant | reflect: what stands outside the image
     augment.fill_value = 0  # of constant, 0..255
     augment.pad_crop = 0  # pixels: pad with fill, crop back at a random place (the CIFAR recipe)
+    augment.margin_crop = 0.0  # resize to 1 + this times the size, crop back at a random place (retrain.py's random_crop, in %)
+    augment.margin_scale = 0.0  # times a further factor uniform in 1 to 1 + this (its random_scale)
+    augment.brightness = 0.0  # pixels times a factor uniform in 1 ± this (its random_brightness)
 
     loader = config.loader = ConfigDict()
     loader.batch_size = 32  # of a training step, over all devices and hosts
@@ -235,6 +239,7 @@ FREE_ON_RESUME = (
     "name",
     "data.path",
     "data.root",
+    "data.label_patch",
     "data.tfds.data_dir",
     "data.in_memory_mb",
     "loader.threads",

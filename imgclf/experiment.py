@@ -154,6 +154,8 @@ def _describe_data(dataset: Dataset, audit_report: dict[str, Any], console: Cons
         console.print(
             f"[yellow]Quarantined {numbers.count(len(dataset.quarantine), 'file')} ({reasons}); see quarantine.csv.[/]", highlight=False
         )
+    if (relabeled := _relabeled(dataset)) > 0:
+        console.print(f"{numbers.count(relabeled, 'label')} corrected by config.data.label_patch.", highlight=False)
     if dataset.ignored:
         ignored = ", ".join(f"{count} {kind}" for kind, count in dataset.ignored.items())
         console.print(f"Ignored {ignored}.", highlight=False)
@@ -285,9 +287,16 @@ def _notes(config: ConfigDict, dataset: Dataset, fit: loop.Fit, split: str, audi
         notes.append(
             f"{numbers.count(len(audit_report['dropped']), 'copy', 'copies')} of evaluation images dropped before training; see the audit."
         )
+    if (relabeled := _relabeled(dataset)) > 0:
+        notes.append(f"{numbers.count(relabeled, 'label')} corrected by config.data.label_patch; dataset.parquet keeps the original_class.")
     if len(dataset.quarantine):
         notes.append(f"{numbers.count(len(dataset.quarantine), 'file')} could not be used; see the quarantine.")
     return notes
+
+
+def _relabeled(dataset: Dataset) -> int:
+    table = dataset.table
+    return int((table["class_name"] != table["original_class"]).sum()) if "original_class" in table else 0
 
 
 def _write_text(path: Path, text: str) -> None:

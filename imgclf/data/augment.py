@@ -1,7 +1,7 @@
 """Geometry of training and evaluation images: one output-to-input matrix and one resample per view.
 
-A view is drawn (`draw`), turned into a matrix (`matrix`) and resampled (`render`); `view` does the three. Colour, normalisation and
-mixing are elementwise and belong to the training step.
+A view is drawn (`draw`), turned into a matrix (`matrix`) and resampled (`render`); `view` does the three. Normalisation and mixing are
+elementwise and belong to the training step; brightness is drawn with the view, and multiplied here.
 """
 
 import dataclasses
@@ -37,6 +37,8 @@ class Draw:
     shear: float = 0.0  # degrees
     zoom: tuple[float, float] = (1.0, 1.0)  # (y, x); above 1 zooms out
     offset: tuple[int, int] = (0, 0)  # (y, x) in output pixels: the place of a crop out of the padded image
+    margin: tuple[float, float, float] = (1.0, 0.0, 0.0)  # the view is made this many times larger, then cropped at (y, x) in [0, 1)
+    brightness: float = 1.0  # factor of the pixels
 
     @property
     def is_aligned(self) -> bool:
@@ -56,9 +58,9 @@ def view_rng(seed: int, example_id: str, epoch: int) -> np.random.Generator:
 
 def is_neutral(augment: Any) -> bool:
     """Whether `config.augment` leaves every image as evaluation shows it."""
-    return tuple(augment.crop_scale) == tuple(augment.zoom) == (1.0, 1.0) and not any(
-        (augment.flip, augment.vertical_flip, augment.rotate, *augment.shift, augment.shear, augment.pad_crop)
-    )
+    geometry = (augment.flip, augment.vertical_flip, augment.rotate, *augment.shift, augment.shear, augment.pad_crop)
+    distortion = (augment.margin_crop, augment.margin_scale, augment.brightness)
+    return tuple(augment.crop_scale) == tuple(augment.zoom) == (1.0, 1.0) and not any((*geometry, *distortion))
 
 
 def draw(rng: np.random.Generator, augment: Any) -> Draw:
@@ -70,12 +72,11 @@ def draw(rng: np.random.Generator, augment: Any) -> Draw:
       rng: see `view_rng`.
       augment: `config.augment`, or anything with its attributes.
     """
-    u = rng.random(10)
+    u, tries, v = rng.random(10), rng.random((_CROP_TRIES, 4)), rng.random(4)
     signed = 2 * u - 1
     crops: tuple[tuple[float, float, float, float], ...] = ()
     if tuple(augment.crop_scale) != (1.0, 1.0):
         (low, high), (narrow, wide) = augment.crop_scale, augment.crop_ratio
-        tries = rng.random((_CROP_TRIES, 4))
         tries[:, 0] = low + (high - low) * tries[:, 0]
         tries[:, 1] = np.exp(math.log(narrow) + (math.log(wide) - math.log(narrow)) * tries[:, 1])
         crops = tuple(map(tuple, tries.tolist()))
@@ -91,6 +92,8 @@ def draw(rng: np.random.Generator, augment: Any) -> Draw:
         shear=float(augment.shear * signed[5]),
         zoom=(float(zoom_low + (zoom_high - zoom_low) * u[6]), float(zoom_low + (zoom_high - zoom_low) * u[7])),
         offset=(int(u[8] * (2 * pad + 1)) - pad, int(u[9] * (2 * pad + 1)) - pad) if pad else (0, 0),
+        margin=(float((1 + augment.margin_crop) * (1 + augment.margin_scale * v[0])), float(v[1]), float(v[2])),
+        brightness=float(1 + augment.brightness * (2 * v[3] - 1)),
     )
 
 
@@ -98,7 +101,7 @@ def matrix(drawn: Draw, in_size: Size, out_size: Size, resize: str = "squash", c
     """Composes a view into one map from output to input pixels.
 
     From the output inwards: flips; the offset of the padded crop; Keras's affine map R(rotate)·T(shift)·Shear·Zoom about the centre
-    (ImageDataGenerator's on (row, column), with the centre at size/2 - 0.5); the crop and the resize.
+    (ImageDataGenerator's on (row, column), with the centre at size/2 - 0.5); the crop out of a larger view; the crop and the resize.
 
     Args:
       drawn: the parameters.
@@ -164,11 +167,11 @@ def render(
         if drawn.offset == (0, 0) or whole:  # else pixels beyond the crop come into view
             out = _resized(image, _scaled_box(box, full_size, actual), (rows, columns))
             out = _placed(out, (top - drawn.offset[0], left - drawn.offset[1]), size, fill, fill_value)
-            return _flipped(out, drawn)
+            return _brightened(_flipped(out, drawn), drawn)
     to_input = matrix(drawn, full_size, size, resize, crop_fraction)
     to_input = _resize_map(actual, full_size) @ to_input
     image, to_input = _warpable(image, to_input, size)
-    return cv2.warpAffine(
+    out = cv2.warpAffine(
         image,
         to_input[:2],
         (size[1], size[0]),
@@ -176,6 +179,7 @@ def render(
         borderMode=BORDERS[fill],
         borderValue=(fill_value,) * 3,
     )
+    return _brightened(out, drawn)
 
 
 def view(
@@ -209,7 +213,17 @@ def view(
 def _boxes(
     drawn: Draw, in_size: Size, out_size: Size, resize: str, crop_fraction: float
 ) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
-    """Returns (y, x, height, width) of the part of the input that is shown and of its place in the output, in whole pixels."""
+    """Returns (y, x, height, width) of the part of the input that is shown and of its place in the output, in whole pixels.
+
+    With a margin the place reaches beyond the output: retrain.py (TensorFlow Hub's image_retraining, `add_input_distortions`) resizes
+    to the output's size times the scale, rounded down, and crops the output at a random whole pixel.
+    """
+    scale, y, x = drawn.margin
+    if scale != 1:
+        larger = tuple(int(pixels * scale + 1e-6) for pixels in out_size)  # so that 1.15 · 100 is 115, as in float32
+        box, (top, left, rows, columns) = _boxes(dataclasses.replace(drawn, margin=(1.0, 0.0, 0.0)), in_size, larger, resize, crop_fraction)
+        top, left = (edge - int(u * (n - pixels + 1)) for edge, u, n, pixels in zip((top, left), (y, x), larger, out_size, strict=True))
+        return box, (top, left, rows, columns)
     (h, w), (rows, columns) = in_size, out_size
     whole, everywhere = (0, 0, h, w), (0, 0, rows, columns)
     if drawn.crops:
@@ -318,6 +332,11 @@ def _flipped(image: np.ndarray, drawn: Draw) -> np.ndarray:
     if drawn.flip or drawn.vertical_flip:
         return cv2.flip(image, -1 if drawn.flip and drawn.vertical_flip else 1 if drawn.flip else 0)
     return image
+
+
+def _brightened(image: np.ndarray, drawn: Draw) -> np.ndarray:
+    """Multiplies the pixels, rounded; what gets brighter than white is white, where retrain.py would feed it on."""
+    return image if drawn.brightness == 1 else cv2.convertScaleAbs(image, alpha=drawn.brightness)
 
 
 def _warpable(image: np.ndarray, to_input: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:

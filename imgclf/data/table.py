@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
+from imgclf.data import label_patch
 from imgclf.data.folders import Listing, list_folder
 from imgclf.data.sources import list_csv, list_digits, list_tfds
 from imgclf.data.verify import cache_file, verify
@@ -34,6 +35,7 @@ class Dataset:
       table: a row per usable image. id (str, unique, relative to the source, so it outlives a move of the folder), source (str), class_name
         (str), label (int32), split ("train" | "val" | "test" | "" before assignment), group (str; "" = none: the image is its own), sha256
         (str, of the file's bytes or of the pixels), width, height (int32, oriented), phash (int64: 64 bits, see `images.perceptual_hash`).
+        With a patch of labels also original_class (str), the source's.
       class_names: sorted; label indexes it.
       quarantine: the images left out: id, reason, detail. The reasons: truncated, damaged, empty, not_an_image, unsupported,
         too_many_pixels, unreadable, missing, ambiguous (a stem of several files), unlabeled (beside the class folders).
@@ -49,13 +51,14 @@ class Dataset:
 
 
 def load_dataset(config: ConfigDict) -> Dataset:
-    """Lists and verifies the images of `config.data`; splits are as the source gives them, or "".
+    """Lists and verifies the images of `config.data`; splits are as the source gives them, or "", labels with `data.label_patch` applied.
 
     Args:
       config: the whole config.
 
     Raises:
-      UserError: if the source is not there or not understood, or has fewer than two classes, or a class without a usable image.
+      UserError: if the source is not there or not understood, or has fewer than two classes, or a class without a usable image; if the
+        patch of labels does not fit it.
     """
     data = config.data
     listing = _list(data)
@@ -98,6 +101,8 @@ def load_dataset(config: ConfigDict) -> Dataset:
             "phash": result["phash"].to_numpy()[rows],
         }
     )
+    if data.label_patch:
+        table = label_patch.apply(table, class_names, data.label_patch)
     quarantine = pd.DataFrame(sorted(listing.quarantine + bad), columns=["id", "reason", "detail"], dtype="str")
     return Dataset(table, class_names, quarantine, dict(sorted(listing.ignored.items())), listing.reader.take(rows))
 

@@ -1,5 +1,6 @@
 """Geometry: exactness where it is promised, agreement of the matrix with the direct path, and the published semantics."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -53,6 +54,8 @@ EVERYTHING = {
     "shear": 10.0,
     "zoom": (0.8, 1.2),
     "pad_crop": 3,
+    "margin_crop": 0.2,
+    "margin_scale": 0.3,
 }
 
 
@@ -266,6 +269,66 @@ def test_pad_crop_is_the_cifar_recipe():
     assert {y for y, _ in places} == {x for _, x in places} == set(range(-4, 5))
 
 
+def test_a_margin_is_retrain_pys_distortion():
+    """Resized to int(size · (1 + crop) · scale), then cropped at a whole pixel; all places and scales are drawn."""
+    image, fields = noise(60, 90), config(margin_crop=0.1, margin_scale=0.2, flip=0.5)
+    scales, places, flips = [], set(), 0
+    for n in range(400):
+        drawn = augment.draw(augment.view_rng(0, str(n), 0), fields)
+        scale = drawn.margin[0]
+        larger = cv2.resize(image, (int(40 * scale), int(32 * scale)), interpolation=cv2.INTER_AREA)
+        found = augment.render(image, drawn, (32, 40))
+        found = found[:, ::-1] if drawn.flip else found
+        y, x = (int(u * (m - n + 1)) for u, m, n in zip(drawn.margin[1:], larger.shape[:2], (32, 40), strict=True))
+        np.testing.assert_array_equal(found, larger[y : y + 32, x : x + 40])
+        scales.append(scale)
+        places.add((y, x))
+        flips += drawn.flip
+    assert 1.1 <= min(scales) < 1.11
+    assert 1.31 < max(scales) <= 1.32
+    assert abs(np.mean(scales) - 1.1 * 1.1) < 0.01  # uniform in 1.1 times 1 to 1.2
+    assert len({y for y, _ in places}) >= 9
+    assert 160 < flips < 240
+
+
+@quick
+@given(
+    margin=st.tuples(st.floats(1, 2), st.floats(0, 0.99), st.floats(0, 0.99)),
+    resize=st.sampled_from(["squash", "pad"]),
+    flips=st.tuples(st.booleans(), st.booleans()),
+)
+def test_a_margin_is_in_the_matrix(margin, resize, flips):
+    """The general path, taken with a turn by nothing to speak of, shows what the direct one does."""
+    image, drawn = smooth(24, 40), Draw(flip=flips[0], vertical_flip=flips[1], margin=margin)
+    direct, turned = (augment.render(image, view, (40, 50), resize) for view in (drawn, dataclasses.replace(drawn, rotate=1e-9)))
+    assert np.abs(direct.astype(int) - turned).max() <= 2
+
+
+def test_brightness_multiplies_the_pixels_and_ends_at_white():
+    image, fields = noise(16, 16), config(brightness=0.3)
+    factors = []
+    for n in range(300):
+        drawn = augment.draw(augment.view_rng(0, str(n), 0), fields)
+        factors.append(drawn.brightness)
+        for turned in (drawn, dataclasses.replace(drawn, rotate=180.0)):  # the direct path and the warp
+            expected = augment.render(image, dataclasses.replace(turned, brightness=1.0), (16, 16)) * drawn.brightness
+            np.testing.assert_allclose(augment.render(image, turned, (16, 16)), np.minimum(expected, 255), atol=0.5)
+    assert 0.7 <= min(factors) < 0.71
+    assert 1.29 < max(factors) <= 1.3
+    assert abs(np.mean(factors) - 1) < 0.03
+
+
+def test_views_of_old_configs_are_as_they_were():
+    """What a run with the fields of before drew, it draws again, so that it can be resumed and repeated."""
+    drawn = augment.draw(augment.view_rng(7, "a/1.jpg", 3), config(**EVERYTHING | {"margin_crop": 0.0, "margin_scale": 0.0}))
+    rng = augment.view_rng(7, "a/1.jpg", 3)
+    u, tries = rng.random(10), rng.random((10, 4))
+    assert drawn.rotate == 40.0 * (2 * u[2] - 1)
+    assert drawn.offset == (int(u[8] * 7) - 3, int(u[9] * 7) - 3)
+    assert [crop[2:] for crop in drawn.crops] == [tuple(row[2:]) for row in tries.tolist()]
+    assert drawn.margin[0] == drawn.brightness == 1.0
+
+
 def test_random_resized_crop_has_torchvisions_distribution():
     """Area shares and log ratios are uniform over what fits, every place is reachable, and the result is a crop of the image."""
     fields = config(crop_scale=(0.08, 1.0))
@@ -318,11 +381,13 @@ def test_one_kind_of_augmentation_leaves_the_others_as_they_were():
 
 def test_is_neutral_knows_every_field():
     assert augment.is_neutral(default_config().augment)
-    for field, value in EVERYTHING.items():
+    for field, value in (EVERYTHING | {"brightness": 0.1}).items():
         assert not augment.is_neutral(config(**{field: value})), field
 
 
-@pytest.mark.parametrize("drawn", [Draw(), Draw(rotate=20.0), Draw(flip=True), Draw(crops=((0.5, 1.2, 0.3, 0.7),))])
+@pytest.mark.parametrize(
+    "drawn", [Draw(), Draw(rotate=20.0), Draw(flip=True), Draw(crops=((0.5, 1.2, 0.3, 0.7),)), Draw(margin=(1.3, 0.4, 0.8))]
+)
 def test_a_reduced_decode_shows_the_same_view(drawn):
     image, size = smooth(801, 1203), (100, 130)
     factor = augment.reduction(drawn, image.shape[:2], size)
