@@ -110,6 +110,7 @@ def default_config() -> ConfigDict:
     model.cnn.dropout = 0.0  # after each hidden dense layer
 
     train = config.train = ConfigDict()
+    train.method = "auto"  # auto (lp_ft with model.weights, else fit) | fit | probe (a head on cached features) | lp_ft (probe, then fit)
     train.duration = "10 epochs"
     train.label_smoothing = 0.0
     train.class_weights = "none"  # none | balanced (n / classes·n_c) | turicreate (1/n_c over their sum) | "cat=1,dog=2.5"
@@ -124,6 +125,13 @@ def default_config() -> ConfigDict:
     train.early_stopping = ConfigDict()
     train.early_stopping.patience = 0  # evaluations without improvement of best_metric after which training stops; 0 = off
     train.early_stopping.min_delta = 0.0
+
+    probe = config.probe = ConfigDict()  # of train.method=probe and lp_ft: the backbone is frozen, its pooled features are cached
+    probe.solver = "logistic"  # logistic | ridge | minibatch (model.head, by optimizer, for train.duration, in loader.batch_size)
+    probe.l2 = ()  # strength of the penalty, scikit-learn's 1 / (n·C); several = chosen by cross-validation, () = among 1e-4 … 10
+    probe.folds = 5  # of that cross-validation: stratified, groups stay whole
+    probe.standardize = True  # features to mean 0 and variance 1; the head is made to fit plain ones afterwards
+    probe.views = 0  # augmented views of each training image beside the plain one
 
     optimizer = config.optimizer = ConfigDict()
     optimizer.name = "adamw"  # any optimizer in optax

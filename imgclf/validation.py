@@ -22,6 +22,8 @@ CHOICES = {
     "model.head.norm": ("batch", "none"),
     "model.cnn.padding": ("same", "valid"),
     "model.cnn.norm": ("batch", "none"),
+    "train.method": ("auto", "fit", "probe", "lp_ft"),
+    "probe.solver": ("logistic", "ridge", "minibatch"),
     "train.best_metric": ("val_loss", "val_top1", ""),
     "optimizer.schedule.name": ("constant", "cosine", "step", "exponential", "time"),
     "eval.split": ("train", "val", "test"),
@@ -97,6 +99,9 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.schedule.final": _PROBABILITY,
     "optimizer.schedule.rate": _POSITIVE,
+    "probe.l2": (lambda v: all(l2 > 0 for l2 in v), "one or more numbers above 0, or () for a grid to choose from"),
+    "probe.folds": (lambda v: v >= 2, "2 or more"),
+    "probe.views": _NOT_NEGATIVE,
     "eval.top_k": _AT_LEAST_ONE,
     "eval.conformal": _BELOW_ONE,
 }

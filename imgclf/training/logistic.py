@@ -33,7 +33,7 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, 
       strengths: float [L], l2, each above 0.
       classes: C.
     """
-    n, width = features.shape
+    width = features.shape[1]
     x = features.astype(np.float64)
     y = np.eye(classes)[labels]
     kernel = np.zeros((len(weights), len(strengths), width, classes), np.float32)
