@@ -52,6 +52,25 @@ def curves(series: dict[str, pd.DataFrame], title: str, best_epoch: float | None
     return _svg(alt.layer(*layers), title)
 
 
+def intervals(rows: list[dict], title: str) -> Markup:
+    """Draws points with their 95 % intervals, one row each, in the order given.
+
+    Args:
+      rows: {name, value, low, high}, shares of 1.
+    """
+    frame = pd.DataFrame(rows)
+    names = alt.Y("name:N", title=None, sort=list(frame["name"]), axis=alt.Axis(labelLimit=160))
+    scale = alt.Scale(zero=False, nice=True)
+    axis = alt.Axis(labelExpr=PERCENT, tickCount=5)
+    bars = (
+        alt.Chart(frame)
+        .mark_rule(color=BLUE, strokeWidth=2)
+        .encode(x=alt.X("low:Q", title=None, scale=scale, axis=axis), x2="high:Q", y=names)
+    )
+    points = alt.Chart(frame).mark_circle(color=BLUE, size=50, opacity=1).encode(x="value:Q", y=names)
+    return _svg(bars + points, title, height=60 + 26 * len(frame))
+
+
 def reliability(bins: list[dict]) -> Markup:
     """Draws accuracy over confidence against the diagonal, and how many examples stand in each bin.
 
