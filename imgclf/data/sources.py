@@ -30,7 +30,7 @@ def list_csv(data: ConfigDict) -> Listing:
     if os.path.isdir(file):
         raise UserError(f"config.data.path={data.path!r} is a folder: set config.data.source=folder, or name a CSV or parquet file.")
     root = existing(data.root, "data.root") if data.root else os.path.dirname(file)
-    table, first = _read_table(file)
+    table, first = read_table(file)
     if not len(table):
         raise UserError(f"{file} has no rows: list an image and its label per row.")
     names = data.columns
@@ -179,8 +179,15 @@ def _tfds_keys(info, features) -> tuple[str, str]:
     return image_keys[0], label_keys[0]
 
 
-def _read_table(file: str) -> tuple[pd.DataFrame, int]:
-    """The table, and the number people give its first row: 2 in a text file, whose header is row 1; 1 in parquet."""
+def read_table(file: str) -> tuple[pd.DataFrame, int]:
+    """Reads a .csv, .tsv (both also .gz; every cell as text) or .parquet file.
+
+    Returns:
+      The table, and the number people give its first row: 2 in a text file, whose header is row 1; 1 in parquet.
+
+    Raises:
+      UserError: if it can't be read.
+    """
     name = file.lower().removesuffix(".gz")
     try:
         if name.endswith((".parquet", ".pq")):
