@@ -2,13 +2,16 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.optimize
 import scipy.special
 
 from imgclf.data.splits import stratify
-from imgclf.training.logistic import fit_logistic
+from imgclf.training.logistic import Solutions, fit_logistic
+from imgclf.training.ridge import fit_ridge
 
 DEFAULT_STRENGTHS = tuple(float(f"{10.0**exponent:.2g}") for exponent in np.arange(-4, 1.1, 0.5))  # of features with unit variance
 
@@ -60,6 +63,129 @@ def assign_folds(
     parts = {f"fold {fold}": 1 / folds for fold in range(folds)}
     drawn = stratify(table, class_names, parts, seed, hint)
     return np.array([int(name.removeprefix("fold ")) for name in drawn], np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossValidation:
+    """Which strengths are tried, and which fold each example is held out in; `fold` is None where there is nothing to choose."""
+
+    strengths: tuple[float, ...]
+    folds: int
+    fold: np.ndarray | None  # int64 [N]
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def plan(
+        cls,
+        labels: np.ndarray,
+        groups: Sequence[str],
+        class_names: Sequence[str],
+        strengths: Sequence[float],
+        folds: int,
+        seed: int,
+        solver: str = "logistic",
+    ) -> "CrossValidation":
+        """Deals the training examples into folds where there are several strengths, and for ridge, whose outputs must be scaled.
+
+        Raises:
+          UserError: for a class with fewer members than folds.
+        """
+        only = " with config.probe.solver='logistic'" if solver == "ridge" else ""
+        hint = f"lower config.probe.folds, or set one config.probe.l2{only}, which needs no folds"
+        fold = assign_folds(labels, groups, folds, seed, class_names, hint) if len(strengths) > 1 or solver == "ridge" else None
+        return cls(tuple(strengths), folds, fold, tuple(class_names))
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """A linear head on plain features: kernel float32 [D, C], bias float32 [C], and what results.json's `probe` says of it."""
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    about: dict[str, Any]
+
+
+def fit_linear(
+    features: np.ndarray,
+    labels: np.ndarray,
+    plan: CrossValidation,
+    *,
+    solver: str = "logistic",
+    standardize: bool = True,
+    class_weight: np.ndarray | None = None,
+) -> Linear:
+    """Solves the head for every strength, on all examples and without each fold, at once; keeps that of the best strength.
+
+    The best has the lowest mean cross-entropy on the examples held out. The standardisation is that of all of `features`: it knows no
+    labels. Augmented views count as examples in training; the plain ones (the first) are what is held out and scored.
+
+    Args:
+      features: float32 [N, D] or [N, V, D].
+      labels: int [N].
+      plan: see there.
+      solver: "logistic" or "ridge".
+      standardize: whether the penalty is on the weights of standardised features.
+      class_weight: float32 [C], or None.
+    """
+    views = features.shape[1] if features.ndim == 3 else 1
+    flat = features.reshape(-1, features.shape[-1])
+    scaling = Scaling.of(flat) if standardize else None
+    x = scaling.apply(flat) if scaling else np.asarray(flat)
+    example_weight = np.ones(len(labels)) if class_weight is None else class_weight[labels].astype(np.float64)
+    subsets = [example_weight]
+    if plan.fold is not None:
+        subsets += [np.where(plan.fold == k, 0, example_weight) for k in range(plan.folds)]
+    weights = np.repeat(np.stack(subsets), views, axis=1)
+    fit = {"logistic": fit_logistic, "ridge": fit_ridge}[solver]
+    solved = fit(x, np.repeat(labels, views), weights, np.array(plan.strengths), len(plan.class_names))
+    chosen, table, scale = 0, None, 1.0
+    if plan.fold is not None:
+        held = _held_out_logits(x[::views], plan, solved)
+        scales = [_best_scale(logits, labels, example_weight) if solver == "ridge" else 1.0 for logits in held]
+        table = [
+            _score(held[i], labels, example_weight, scales[i], plan.strengths[i], solved.gradient_norm[:, i]) for i in range(len(held))
+        ]
+        chosen = int(np.argmin([row["loss"] for row in table]))
+        scale = scales[chosen]
+    kernel, bias = scale * solved.kernel[0, chosen], scale * solved.bias[0, chosen]
+    if scaling:
+        kernel, bias = scaling.fold(kernel, bias)
+    about = {
+        "l2": plan.strengths[chosen],
+        "folds": plan.folds if plan.fold is not None else None,
+        "gradient_norm": float(solved.gradient_norm[0, chosen]),
+        "cross_validation": table,
+    }
+    return Linear(kernel, bias, about)
+
+
+def _held_out_logits(x: np.ndarray, plan: CrossValidation, solved: Solutions) -> np.ndarray:
+    """Logits float32 [L, N, C] of each example by the fit without its fold; fit 0 is that of all."""
+    held = np.zeros((len(plan.strengths), len(x), len(plan.class_names)), np.float32)
+    for k in range(plan.folds):
+        at = plan.fold == k
+        held[:, at] = x[at] @ solved.kernel[k + 1] + solved.bias[k + 1][:, None]
+    return held
+
+
+def _loss(logits: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> float:
+    losses = scipy.special.logsumexp(logits, axis=1) - np.take_along_axis(logits, labels[:, None], 1)[:, 0]
+    return float(losses @ weight / weight.sum())
+
+
+def _best_scale(outputs: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> float:
+    """The factor that makes a regression's outputs the best logits."""
+    found = scipy.optimize.minimize_scalar(
+        lambda log_scale: _loss(np.exp(log_scale) * outputs.astype(np.float64), labels, weight), bounds=(-7, 7), method="bounded"
+    )
+    return float(np.exp(found.x))
+
+
+def _score(
+    held: np.ndarray, labels: np.ndarray, weight: np.ndarray, scale: float, l2: float, gradient_norms: np.ndarray
+) -> dict[str, float]:
+    loss = _loss(scale * held.astype(np.float64), labels, weight)
+    return {"l2": l2, "loss": loss, "top1": float(np.mean(held.argmax(1) == labels)), "gradient_norm": float(gradient_norms.max())}
 
 
 def out_of_fold(

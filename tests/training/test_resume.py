@@ -18,7 +18,7 @@ from digits_experiment import digits_config
 from rich.console import Console
 
 from imgclf import config as config_lib
-from imgclf import experiment
+from imgclf import experiment, run_folder
 from imgclf.data.splits import subset
 from imgclf.errors import UserError
 from imgclf.training import checkpoint
@@ -174,7 +174,7 @@ def test_a_finished_run_is_reported_again_and_changes_nothing(straight_run, tmp_
 
 
 def test_two_processes_cannot_share_a_folder(tmp_path):
-    with experiment._claim(tmp_path), pytest.raises(UserError, match="Another process"), experiment._claim(tmp_path):
+    with run_folder.claim(tmp_path), pytest.raises(UserError, match="Another process"), run_folder.claim(tmp_path):
         pass
 
 

@@ -1,0 +1,125 @@
+"""How a model is trained: all of it (fit), a head on cached features (probe), or from such a head on all of it (lp_ft).
+
+LP-FT: Kumar et al., "Fine-tuning can distort pretrained features and underperform out-of-distribution", ICLR 2022.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import Progress
+
+from imgclf.data import augment, pipeline
+from imgclf.data.table import Dataset
+from imgclf.models.classifier import Classifier
+from imgclf.training import loop, optim, probe_run, sharding
+from imgclf.training import step as step_lib
+from imgclf.training.evaluate import evaluate_split
+from imgclf.training.state import count_parameters, create_state, make_apply_fn, split_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A trained model.
+
+    Attributes:
+      fit: the kept model, and how training went.
+      logits_of: a split's name → rows of the table, int64 [N], and their logits, float32 [N, C].
+      results: what the method adds to results.json.
+    """
+
+    fit: loop.Fit
+    logits_of: Callable[[str], tuple[np.ndarray, np.ndarray]]
+    results: dict[str, Any]
+
+
+def settle(config: ConfigDict) -> ConfigDict:
+    """Returns a copy of the config in which stands what `train.method` asks of other fields; before `pretrained.resolve`.
+
+    A probe's head is linear where `model.head.kind` is "auto". Distortions without `probe.views` can't come from a cache: the head is
+    then trained by `fit` with everything else frozen, as retrain.py does.
+
+    Raises:
+      UserError: for a head that can't be trained on pooled features.
+    """
+    config = config.copy_and_resolve_references()
+    train, probe = config.train, config.probe
+    if train.method == "probe" and probe.solver == "minibatch" and not probe.views and not augment.is_neutral(config.augment):
+        train.method, config.freeze.preset = "fit", "head"
+    if train.method in ("probe", "lp_ft"):
+        probe_run.settle_head(config)
+    return config
+
+
+def choose(config: ConfigDict) -> str:
+    """Returns "fit", "probe" or "lp_ft"; the config is resolved.
+
+    auto is lp_ft where there are weights and the head is a new linear one, else fit.
+    """
+    if config.train.method != "auto":
+        return config.train.method
+    return "lp_ft" if config.model.weights != "none" and config.model.head.kind == "linear" else "fit"
+
+
+def prepare(config: ConfigDict, dataset: Dataset, model: Classifier, mesh: Mesh, console: Console) -> Callable[[Path], Outcome]:
+    """Makes every check that needs no work; returns what trains, given the run's folder.
+
+    Raises:
+      UserError: for what the user can mend; the function returned raises as `loop.fit` does.
+    """
+    method = choose(config)
+    probe = probe_run.prepare(config, dataset, model, console) if method != "fit" else None
+    fit = _prepare_fit(config, dataset, model, mesh, console) if method != "probe" else None
+
+    def train(workdir: Path) -> Outcome:
+        probed = probe(workdir) if probe else None
+        if fit is None:
+            return Outcome(probed.fit, probed.logits_of, {"method": method, **probed.results})
+        outcome = fit(workdir, probed)
+        added = {"probe": probed.results["probe"]} if probed else {}
+        return dataclasses.replace(outcome, results={"method": method, **outcome.results, **added})
+
+    return train
+
+
+def _prepare_fit(
+    config: ConfigDict, dataset: Dataset, model: Classifier, mesh: Mesh, console: Console
+) -> Callable[[Path, probe_run.Probed | None], Outcome]:
+    graphdef, params, batch_stats = split_model(model)
+    per_epoch = pipeline.steps_per_epoch(dataset, config)
+    plan = loop.Plan.from_config(config, per_epoch)
+    schedule = optim.create_schedule(config, plan.total, per_epoch)
+    tx = optim.create_optimizer(config, schedule, params)
+    count = count_parameters(params)
+    height, width = config.data.image_size
+    console.print(
+        f"Model: {config.model.name} at {height}x{width}, {count:,} parameters, all trainable. Training: {plan.total} steps of "
+        f"{config.loader.batch_size} ({plan.per_epoch:.1f} an epoch) on {jax.device_count()} {jax.default_backend()} device(s).",
+        highlight=False,
+    )
+    weights = step_lib.class_weights(config, dataset.class_names, probe_run.class_counts(dataset))
+    apply = make_apply_fn(graphdef)
+    train_step = step_lib.make_train_step(config, apply, tx, weights, mesh)
+    eval_step = step_lib.make_eval_step(config, apply, mesh)
+
+    def fit(workdir: Path, probed: probe_run.Probed | None) -> Outcome:
+        start_params, start_stats = (params, batch_stats) if probed is None else (probed.fit.params, probed.fit.batch_stats)
+        state = sharding.replicate(create_state(start_params, start_stats, tx), mesh)
+        fitted = loop.fit(config, dataset, state, train_step, eval_step, schedule, mesh, workdir, console)
+        kept = sharding.replicate((fitted.params, fitted.batch_stats), mesh)
+
+        def logits_of(split: str) -> tuple[np.ndarray, np.ndarray]:
+            total = int((dataset.table["split"] == split).sum())
+            with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+                task = bar.add_task(f"evaluating {split}", total=total)
+                return evaluate_split(eval_step, *kept, dataset, config, split, mesh, lambda examples: bar.advance(task, examples))
+
+        return Outcome(fitted, logits_of, {"params_total": count, "params_trainable": count})
+
+    return fit
