@@ -111,7 +111,7 @@ def default_config() -> ConfigDict:
 
     train = config.train = ConfigDict()
     train.method = "auto"  # auto (lp_ft with model.weights, else fit) | fit | probe (a head on cached features) | lp_ft (probe, then fit)
-    train.duration = "10 epochs"
+    train.duration = "10 epochs"  # "auto": BiT-HyperRule's by the number of training images, 500 steps of 512 below 20,000
     train.label_smoothing = 0.0
     train.class_weights = "none"  # none | balanced (n / classes·n_c) | turicreate (1/n_c over their sum) | "cat=1,dog=2.5"
     train.clip_norm = 0.0  # global gradient norm; 0 = off
@@ -125,6 +125,13 @@ def default_config() -> ConfigDict:
     train.early_stopping = ConfigDict()
     train.early_stopping.patience = 0  # evaluations without improvement of best_metric after which training stops; 0 = off
     train.early_stopping.min_delta = 0.0
+    train.soup = 0  # keep so many best models, and average at the end those that together are better on val; 0 = off
+
+    freeze = config.freeze = ConfigDict()  # what does not train
+    freeze.preset = "none"  # none | head (only it trains) | last_stage (it and the head train) | first_N_layers (Keras's count) | table
+    freeze.table = ()  # preset=table: rows (regex over parameter paths, True = frozen), first match wins; end with (".*", False)
+    freeze.batch_norm = "auto"  # statistics of the backbone's: auto (frozen with the layer, or folded in the weights) | frozen | train
+    freeze.stages = ()  # instead of one preset, rows (duration, preset) one after another; the last takes what is left
 
     probe = config.probe = ConfigDict()  # of train.method=probe and lp_ft: the backbone is frozen, its pooled features are cached
     probe.solver = "logistic"  # logistic | ridge | minibatch (model.head, by optimizer, for train.duration, in loader.batch_size)
@@ -139,8 +146,12 @@ def default_config() -> ConfigDict:
     optimizer.learning_rate = 1e-3
     optimizer.weight_decay = 0.0  # decoupled for adamw and its like; added to the gradient (L2) for sgd and rmsprop
     optimizer.weight_decay_table = ((".*/(scale|bias)", 0.0), (".*", 1.0))  # (regex over parameter paths, multiplier); first match wins
+    optimizer.lr_table = ((".*", 1.0),)  # (regex over parameter paths, multiplier of the learning rate); first match wins
+    optimizer.layer_decay = 1.0  # multiplies the learning rate once per block of the backbone on the way from the head to the parameter
     optimizer.schedule = ConfigDict()
-    optimizer.schedule.name = "constant"  # constant | cosine | step | exponential | time (Keras's decay: lr / (1 + rate·step))
+    optimizer.schedule.name = (
+        "constant"  # constant | cosine | step | exponential | time (Keras's: lr / (1 + rate·step)) | one_cycle (fastai's)
+    )
     optimizer.schedule.warmup = "0 steps"  # linear, from 0; then the schedule named above
     optimizer.schedule.final = 0.0  # cosine: the share of the learning rate at the end
     optimizer.schedule.boundaries = ("50%", "75%")  # step: when the learning rate is multiplied by rate
@@ -150,6 +161,7 @@ def default_config() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.split = "test"  # the split of the headline; where it is absent, val, and the report says so
     config.eval.top_k = 5  # columns of predictions.csv
+    config.eval.flip = False  # the mean of the logits of each image and its mirror image; at twice the time
     config.eval.temperature = True  # probabilities are softmax(logits / T), T fitted on val where there is one; False = T is 1
     config.eval.conformal = 0.1  # share of images whose conformal set of classes (calibrated on val) may miss the true one; 0 = no sets
     return config.lock()

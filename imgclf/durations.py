@@ -44,6 +44,16 @@ def steps(duration: str, *, steps_per_epoch: float, total_steps: int | None = No
     return max(1, round(exact)) if exact else 0
 
 
+def hyper_rule_steps(examples: int, batch_size: int) -> int:
+    """How long to fine-tune on so many images: BiT-HyperRule (Kolesnikov et al., 2020, https://arxiv.org/abs/1912.11370, section 3.3).
+
+    500, 10,000 or 20,000 steps of 512 images, for fewer than 20,000 training images, fewer than 500,000, and more. With another batch size
+    there are as many more steps as make up the same number of images seen.
+    """
+    steps_of_512 = 500 if examples < 20_000 else 10_000 if examples < 500_000 else 20_000
+    return max(1, round(steps_of_512 * 512 / batch_size))
+
+
 def is_due(step: int, every: float) -> bool:
     """Whether `step` is the one nearest to a multiple of `every` steps, so that what happens every epoch keeps to the epochs."""
     every = max(1.0, every)

@@ -24,13 +24,13 @@ CHOICES = {
     "model.cnn.norm": ("batch", "none"),
     "train.method": ("auto", "fit", "probe", "lp_ft"),
     "probe.solver": ("logistic", "ridge", "minibatch"),
+    "freeze.batch_norm": ("auto", "frozen", "train"),
     "train.best_metric": ("val_loss", "val_top1", ""),
-    "optimizer.schedule.name": ("constant", "cosine", "step", "exponential", "time"),
+    "optimizer.schedule.name": ("constant", "cosine", "step", "exponential", "time", "one_cycle"),
     "eval.split": ("train", "val", "test"),
 }
 
 DURATIONS = (
-    "train.duration",
     "train.log_every",
     "train.eval_every",
     "train.checkpoint_every",
@@ -92,11 +92,13 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.clip_norm": _NOT_NEGATIVE,
     "train.accumulate": _AT_LEAST_ONE,
     "train.ema": _BELOW_ONE,
+    "train.soup": _NOT_NEGATIVE,
     "train.checkpoint_seconds": _POSITIVE,
     "train.early_stopping.patience": _NOT_NEGATIVE,
     "train.early_stopping.min_delta": _NOT_NEGATIVE,
     "optimizer.learning_rate": _POSITIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.layer_decay": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
     "optimizer.schedule.final": _PROBABILITY,
     "optimizer.schedule.rate": _POSITIVE,
     "probe.l2": (lambda v: all(l2 > 0 for l2 in v), "one or more numbers above 0, or () for a grid to choose from"),
@@ -125,25 +127,50 @@ def validate(config: ConfigDict) -> None:
             raise UserError(f"config.{name}={value!r} is not valid; expected {expected}.")
     for name in DURATIONS:
         durations.parse(fields[name], f"config.{name}")
+    if config.train.duration != "auto":
+        durations.parse(config.train.duration, "config.train.duration")
     for boundary in config.optimizer.schedule.boundaries:
         durations.parse(str(boundary), "config.optimizer.schedule.boundaries")
     parse_arguments(config.optimizer.args, "optimizer.args")
     if config.model.variant != "auto":
         parse_arguments(config.model.variant, "model.variant")
-    _validate_weight_decay_table(config)
+    _validate_table(fields, "optimizer.weight_decay_table", "(regex, multiplier), such as ('.*/bias', 0.0)")
+    _validate_table(fields, "optimizer.lr_table", "(regex, multiplier), such as ('head/.*', 10.0)")
+    _validate_table(fields, "freeze.table", "(regex, True or False), such as ('backbone/stem/.*', True)")
+    _validate_freeze(config)
     _validate_combinations(config)
 
 
-def _validate_weight_decay_table(config: ConfigDict) -> None:
-    for row in config.optimizer.weight_decay_table:
+def _validate_table(fields: dict[str, Any], name: str, expected: str) -> None:
+    for row in fields[name]:
         try:
-            pattern, multiplier = row
+            pattern, value = row
             re.compile(pattern)
-            float(multiplier)
+            float(value)
         except (TypeError, ValueError, re.error) as error:
-            raise UserError(
-                f"config.optimizer.weight_decay_table has a row {row!r} that is not (regex, multiplier), such as ('.*/bias', 0.0): {error}."
-            ) from None
+            raise UserError(f"config.{name} has a row {row!r} that is not {expected}: {error}.") from None
+
+
+FIRST_LAYERS = re.compile(r"first_(\d+)_layers")
+_PRESETS = ("none", "head", "last_stage", "table", "first_15_layers")
+
+
+def _validate_freeze(config: ConfigDict) -> None:
+    options = config.freeze
+    for row in options.stages:
+        if not (isinstance(row, tuple) and len(row) == 2 and all(isinstance(item, str) for item in row)):
+            raise UserError(f"config.freeze.stages has a row {row!r} that is not (duration, preset), such as ('20%', 'head').")
+        durations.parse(row[0], "config.freeze.stages")
+    presets = [preset for _, preset in options.stages] or [options.preset]
+    for preset in (*presets, options.preset):
+        if preset not in _PRESETS and not FIRST_LAYERS.fullmatch(preset):
+            field = "preset" if preset == options.preset else "stages"
+            raise UserError(f"config.freeze.{field} names no preset {preset!r}; {nearest(preset, _PRESETS)} N counts as Keras does.")
+    if options.stages and options.preset != "none":
+        raise UserError(f"config.freeze.preset={options.preset!r} and config.freeze.stages exclude each other; leave preset at 'none'.")
+    if ("table" in presets) != bool(options.table):
+        way_out = "give it rows" if "table" in presets else "set config.freeze.preset='table', or name 'table' in a stage"
+        raise UserError(f"config.freeze.table={options.table!r} does not go with the presets {', '.join(map(repr, presets))}; {way_out}.")
 
 
 def _validate_combinations(config: ConfigDict) -> None:
@@ -160,3 +187,10 @@ def _validate_combinations(config: ConfigDict) -> None:
         )
     if train.early_stopping.patience and not train.best_metric:
         raise UserError("config.train.early_stopping.patience needs config.train.best_metric, 'val_loss' or 'val_top1'.")
+    if train.soup and not train.best_metric:
+        raise UserError("config.train.soup needs config.train.best_metric, 'val_loss' or 'val_top1'.")
+    if config.optimizer.schedule.name == "one_cycle" and durations.parse(config.optimizer.schedule.warmup)[0]:
+        raise UserError(
+            f"config.optimizer.schedule.warmup={config.optimizer.schedule.warmup!r} does not go with schedule.name='one_cycle', which "
+            "rises by itself; leave it at '0 steps'."
+        )

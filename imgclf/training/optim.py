@@ -1,8 +1,9 @@
-"""Optimizers by their name in optax, learning-rate schedules, weight decay by regex table, and the average of the parameters."""
+"""Optimizers by their name in optax, learning-rate schedules, weight decay and learning rates by regex table, the parameters' average."""
 
 import difflib
 import inspect
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,9 @@ from ml_collections import ConfigDict
 from imgclf import durations
 from imgclf.config import parse_arguments
 from imgclf.errors import UserError, nearest
-from imgclf.training.state import Tree, path_name
+from imgclf.models.conversion import nest
+from imgclf.models.structure import within
+from imgclf.training.state import Tree, overlay, path_name, select
 
 # Their update needs more than gradients (a loss value, a line search, noise seeds), or their learning rate can't follow a schedule.
 _UNSUITABLE = {"lbfgs", "noisy_sgd", "optimistic_adam", "optimistic_adam_v2", "optimistic_gradient_descent", "polyak_sgd", "rprop", "sm3"}
@@ -37,6 +40,8 @@ def create_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float
 
     `time` is Keras's `decay` argument: lr / (1 + rate · step). `exponential` is smooth: lr · rate^(step / every).
     The warm-up is part of `total_steps`; the schedule proper starts after it, `step`'s boundaries count from the first step.
+    `one_cycle` is fastai's (https://docs.fast.ai/callback.schedule.html; Smith and Topin, 2017): up from lr / 25 over the first quarter,
+    down to lr / 1e5, along cosines.
     """
     options = config.optimizer.schedule
     peak = config.optimizer.learning_rate
@@ -59,6 +64,8 @@ def create_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float
         base = optax.piecewise_constant_schedule(peak, {boundary: options.rate for boundary in boundaries})
     elif options.name == "exponential":
         base = optax.exponential_decay(peak, to_steps(options.every, "every"), options.rate)
+    elif options.name == "one_cycle":
+        base = optax.cosine_onecycle_schedule(total_steps - warmup, peak, _CYCLE_RISES, _CYCLE_START, _CYCLE_END / _CYCLE_START)
     else:
 
         def base(step):
@@ -69,8 +76,33 @@ def create_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), base], [warmup])
 
 
-def match_table(table: tuple[tuple[str, float], ...], params: Tree, field: str) -> Tree:
+# fastai's fit_one_cycle: share of the steps that rise, lr / start, lr / end, momentum at both ends and in between
+_CYCLE_RISES, _CYCLE_START, _CYCLE_END, _CYCLE_MOMENTUM = 0.25, 25.0, 1e5, (0.95, 0.85)
+
+
+def cycled_momentum(config: ConfigDict, total_steps: int) -> tuple[str, optax.Schedule] | None:
+    """The argument of the optimizer that one_cycle moves against the learning rate, and its value by step; None = it stays.
+
+    It is `b1`, or sgd's `momentum`, unless `config.optimizer.args` gives it.
+    """
+    options = config.optimizer
+    accepted = inspect.signature(getattr(optax, options.name)).parameters
+    name = "momentum" if options.name == "sgd" else "b1"
+    if options.schedule.name != "one_cycle" or name not in accepted or name in parse_arguments(options.args, "optimizer.args"):
+        return None
+    high, low = _CYCLE_MOMENTUM
+    turns = {int(_CYCLE_RISES * total_steps): low / high, total_steps: high / low}
+    return name, optax.schedules.piecewise_interpolate_schedule("cosine", high, turns)
+
+
+def match_table(table: tuple[tuple[str, Any], ...], params: Tree, field: str, example: str = "('.*', 1.0)") -> Tree:
     """Maps each parameter to the value of the first row whose regex matches its whole path.
+
+    Args:
+      table: rows (regex, value).
+      params: nested dicts.
+      field: the config field, for the error message.
+      example: a row that covers everything, likewise.
 
     Raises:
       UserError: for a parameter that no row covers, or a row that matches no parameter, with the nearest names.
@@ -86,7 +118,7 @@ def match_table(table: tuple[tuple[str, float], ...], params: Tree, field: str) 
                 matched[pattern] = True  # also where an earlier row took it: the pattern is no slip
                 value = row_value if value is None else value
         if value is None:
-            raise UserError(f"{field} has no row for parameter {name!r}; add one, such as ('.*', 1.0) at the end.")
+            raise UserError(f"{field} has no row for parameter {name!r}; add one, such as {example} at the end.")
         return value
 
     values = jax.tree_util.tree_map_with_path(value_of, params)
@@ -123,8 +155,9 @@ def parameter_ema(decay: float) -> optax.GradientTransformation:
 
 
 def evaluated_params(params: Tree, opt_state: optax.OptState) -> Tree:
-    """Returns the averaged parameters where the optimizer keeps them, else `params`."""
-    return optax.tree.get(opt_state, "ema", params)
+    """Returns the parameters, with the averages of those that train where the optimizer keeps them."""
+    averages = optax.tree.get(opt_state, "ema", None)
+    return params if averages is None else overlay(params, averages)
 
 
 def _decay_by_table(schedule: optax.Schedule | None, weight_decay: float, multipliers: Tree) -> optax.GradientTransformation:
@@ -139,6 +172,28 @@ def _decay_by_table(schedule: optax.Schedule | None, weight_decay: float, multip
         return updates, optax.ScaleByScheduleState(count=state.count + 1)
 
     return optax.GradientTransformation(init, update)
+
+
+def _multiply(multipliers: Tree) -> optax.GradientTransformation:
+    """Multiplies updates, whatever the optimizer made of the gradients: as if each parameter had a learning rate of its own."""
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda u, m: u * jnp.asarray(m, u.dtype), updates, multipliers))
+
+
+def lr_multipliers(config: ConfigDict, params: Tree, depths: Mapping[str, int] | None) -> Tree:
+    """The factor of each parameter's learning rate: its row of `lr_table`, times layer_decay^depth.
+
+    `depths` gives that of each unit of the backbone, 1 at its end (`models.structure.depths`); the head's is 0. So BEiT has it (Bao et al.,
+    2022, https://arxiv.org/abs/2106.08254; `get_parameter_groups`), and ELECTRA with the depths counted from 0 at the last layer.
+    """
+    table = match_table(config.optimizer.lr_table, params, "config.optimizer.lr_table")
+    if depths is None:
+        return table
+
+    def decayed(path, value: float) -> float:
+        unit = within(path_name(path), depths)
+        return value * config.optimizer.layer_decay ** (depths[unit] if unit else 0)
+
+    return jax.tree_util.tree_map_with_path(decayed, table)
 
 
 def check_optimizer(config: ConfigDict) -> dict[str, Any]:
@@ -160,11 +215,29 @@ def check_optimizer(config: ConfigDict) -> dict[str, Any]:
     return arguments
 
 
-def create_optimizer(config: ConfigDict, schedule: optax.Schedule, params: Tree) -> optax.GradientTransformation:
-    """Builds clip → optimizer with weight decay → average → accumulation, from `config.optimizer` and `config.train`.
+def create_optimizer(
+    config: ConfigDict,
+    schedule: optax.Schedule,
+    params: Tree,
+    *,
+    total_steps: int = 0,
+    since: Mapping[str, int] | None = None,
+    depths: Mapping[str, int] | None = None,
+) -> optax.GradientTransformation:
+    """Builds clip → optimizer with weight decay → learning rates → average → accumulation, from `config.optimizer` and `config.train`.
 
     Weight decay is decoupled where the optimizer has a decay of its own (adamw, nadamw, …: Loshchilov & Hutter, 2019),
-    else it is an L2 penalty's gradient (sgd, rmsprop, adam, …). `params` gives the names for the regex table.
+    else it is an L2 penalty's gradient (sgd, rmsprop, adam, …). A parameter's own learning rate (`lr_multipliers`) applies to both, as
+    it does in BEiT's and ELECTRA's code.
+
+    Args:
+      config: the whole config.
+      schedule: learning rate by step.
+      params: all parameters, for the regex tables.
+      total_steps: of the training, for what one_cycle does to the momentum.
+      since: names of those that train, the only ones that the result is for, and the step since which each does; None = all, from 0.
+        With stages, those that begin later have counts of their own: their bias correction starts with them.
+      depths: of the backbone's units where there is a layer_decay.
 
     Raises:
       UserError: for an unknown optimizer, arguments that it doesn't take, or a table that doesn't fit.
@@ -174,8 +247,11 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule, params: Tree)
     accepted = inspect.signature(make).parameters
     every = config.train.accumulate
 
-    def per_update(count):  # inside the accumulation, a count of updates; the schedule counts batches
-        return schedule(count * every)
+    def train(tree: Tree) -> Tree:
+        return tree if since is None else select(tree, since)
+
+    def per_update(of_step: optax.Schedule, start: int = 0) -> optax.Schedule:
+        return lambda count: of_step(start + count * every)  # a count of updates; schedules count batches
 
     parts = []
     if config.train.clip_norm:
@@ -185,18 +261,34 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule, params: Tree)
         arguments["weight_decay"] = 0.0  # optax's defaults differ from one optimizer to the next
     decay = None
     if options.weight_decay:
-        multipliers = match_table(options.weight_decay_table, params, "config.optimizer.weight_decay_table")
+        multipliers = train(match_table(options.weight_decay_table, params, "config.optimizer.weight_decay_table"))
         if options.name in _INTERNAL_DECAY:
             if any(value not in (0.0, 1.0) for value in jax.tree.leaves(multipliers)):
                 raise UserError(f"config.optimizer.weight_decay_table: optax.{options.name} knows only the multipliers 0 and 1.")
             arguments |= {"weight_decay": options.weight_decay, _INTERNAL_DECAY[options.name]: jax.tree.map(bool, multipliers)}
         else:
-            decay = _decay_by_table(per_update if own_decay else None, options.weight_decay, multipliers)
+            decay = _decay_by_table(per_update(schedule) if own_decay else None, options.weight_decay, multipliers)
+    cycled = cycled_momentum(config, total_steps) if total_steps else None
+
+    def optimize(start: int) -> optax.GradientTransformation:
+        keywords = {"learning_rate": per_update(schedule, start), **arguments}
+        if cycled is None:
+            return make(**keywords)
+        name, momentum = cycled
+        return optax.inject_hyperparams(lambda momentum: make(**keywords, **{name: momentum}))(momentum=per_update(momentum, start))
+
     try:
-        optimizer = make(learning_rate=per_update, **arguments)
+        if since is not None and config.freeze.stages:
+            labels = nest({name: str(start) for name, start in since.items()})
+            optimizer = optax.partition({str(start): optimize(start) for start in sorted(set(since.values()))}, labels)
+        else:
+            optimizer = optimize(0)
     except (TypeError, ValueError) as error:
         raise UserError(f"optax.{options.name} refuses config.optimizer.args={options.args!r}: {error}.") from None
     parts += [optimizer] if decay is None else [optimizer, decay] if own_decay else [decay, optimizer]
+    rates = lr_multipliers(config, params, depths)
+    if any(rate != 1 for rate in jax.tree.leaves(rates)):
+        parts.append(_multiply(train(rates)))
     if config.train.ema:
         parts.append(parameter_ema(config.train.ema))
     tx = optax.chain(*parts)

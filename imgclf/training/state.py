@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+
+from imgclf.models.conversion import flatten, nest
 
 Tree = dict[str, Any]
 
@@ -45,8 +47,20 @@ def make_apply_fn(graphdef: nnx.GraphDef) -> ApplyFn:
     return apply
 
 
-def create_state(params: Tree, batch_stats: Tree, tx: optax.GradientTransformation) -> TrainState:
-    return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats=batch_stats, opt_state=tx.init(params))
+def create_state(params: Tree, batch_stats: Tree, tx: optax.GradientTransformation, trainable: Collection[str] | None = None) -> TrainState:
+    """The state before the first step. `trainable` names the parameters that `tx` optimizes; None = all of them."""
+    opt_state = tx.init(params if trainable is None else select(params, trainable))
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats=batch_stats, opt_state=opt_state)
+
+
+def select(tree: Tree, names: Collection[str]) -> Tree:
+    """The leaves whose paths (`backbone/stage1/0/conv1/kernel`) are among `names`, in a tree that has no others."""
+    return nest({name: leaf for name, leaf in flatten(tree).items() if name in names})
+
+
+def overlay(tree: Tree, other: Tree) -> Tree:
+    """`tree` with the leaves of `other`, which has some of its paths, in place of its own."""
+    return nest(flatten(tree) | flatten(other))
 
 
 def path_name(path: tuple[Any, ...]) -> str:

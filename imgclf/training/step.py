@@ -1,6 +1,6 @@
 """The training and evaluation steps: pure functions under `jax.jit`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from imgclf.config import parse_arguments
 from imgclf.errors import UserError, nearest
-from imgclf.training.state import ApplyFn, TrainState, Tree
+from imgclf.training.state import ApplyFn, TrainState, Tree, overlay, select
 
 Metrics = dict[str, jax.Array]
 
@@ -64,20 +64,30 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike, smoothing: float = 0.0) 
 
 
 def make_train_step(
-    config: ConfigDict, apply: ApplyFn, tx: optax.GradientTransformation, weights: np.ndarray | None, mesh: Mesh
+    config: ConfigDict,
+    apply: ApplyFn,
+    tx: optax.GradientTransformation,
+    weights: np.ndarray | None,
+    mesh: Mesh,
+    trainable: Collection[str] | None = None,
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
     """Returns `train_step(state, batch) -> (state, metrics)`, compiled, with the state's memory donated.
 
     Metrics are float32 scalars of the whole (global) batch: `train_loss`, `train_top1`, `grad_norm`. Dropout's key is
     fold_in(key(seed), step): no other randomness enters, so a step is a pure function of state and batch.
+
+    `trainable` names the parameters that train; None = all. The others are constants to the gradient, so that what comes before the
+    first of them in the network has no backward pass, and `tx` and `grad_norm` don't see them.
     """
     mean, std, smoothing = config.data.mean, config.data.std, config.train.label_smoothing
     dropout_key = jax.random.key(config.seed)
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         image, label = normalize(batch["image"], mean, std), batch["label"]
+        learned = state.params if trainable is None else select(state.params, trainable)
 
-        def loss_fn(params: Tree):
+        def loss_fn(learned: Tree):
+            params = learned if trainable is None else overlay(state.params, learned)
             key = jax.random.fold_in(dropout_key, state.step)
             logits, batch_stats = apply(params, state.batch_stats, image, train=True, key=key)
             losses = cross_entropy(logits, label, smoothing)
@@ -88,9 +98,10 @@ def make_train_step(
                 loss = jnp.sum(weight * losses) / jnp.sum(weight)
             return loss, (logits, batch_stats)
 
-        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(learned)
+        updates, opt_state = tx.update(grads, state.opt_state, learned)
+        learned = optax.apply_updates(learned, updates)
+        params = learned if trainable is None else overlay(state.params, learned)
         metrics = {"train_loss": loss, "train_top1": jnp.mean(jnp.argmax(logits, -1) == label), "grad_norm": optax.tree.norm(grads)}
         return TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state), metrics
 
@@ -98,15 +109,24 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
 
 
+def evaluated_logits(config: ConfigDict, apply: ApplyFn, params: Tree, batch_stats: Tree, image: jax.Array) -> jax.Array:
+    """Logits f32 [B,C] of uint8 images [B,H,W,3] as `config.eval` wants them: with `flip`, the mean over image and mirror image."""
+    pixels = normalize(image, config.data.mean, config.data.std)
+    logits, _ = apply(params, batch_stats, pixels)
+    if config.eval.flip:
+        mirrored, _ = apply(params, batch_stats, pixels[:, :, ::-1])
+        logits = (logits + mirrored) / 2
+    return logits
+
+
 def make_eval_step(config: ConfigDict, apply: ApplyFn, mesh: Mesh) -> Callable[[Tree, Tree, dict[str, jax.Array]], dict[str, jax.Array]]:
     """Returns `eval_step(params, batch_stats, batch)`, compiled: `logits` f32 [B,C] with `index`, `label`, `mask` of the global batch.
 
     The outputs are on every host, so that each can write or average them.
     """
-    mean, std = config.data.mean, config.data.std
 
     def eval_step(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> dict[str, Any]:
-        logits, _ = apply(params, batch_stats, normalize(batch["image"], mean, std))
+        logits = evaluated_logits(config, apply, params, batch_stats, batch["image"])
         return {"logits": logits, "index": batch["index"], "label": batch["label"], "mask": batch["mask"]}
 
     return jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))

@@ -1,0 +1,154 @@
+"""What trains and when: parameters frozen by preset or regex table, BatchNorm statistics by a second switch, unfreezing in stages."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from imgclf import durations
+from imgclf.errors import UserError
+from imgclf.models import keras_layers, layers, structure
+from imgclf.models.classifier import Classifier
+from imgclf.models.conversion import flatten
+from imgclf.training.optim import match_table
+from imgclf.training.state import Tree
+from imgclf.validation import FIRST_LAYERS
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stretch of training in which the same parameters train."""
+
+    start: int  # first and last step, counted as batches seen: start < step <= stop
+    stop: int
+    preset: str
+    since: Mapping[str, int]  # each parameter that trains, and the step since which it has done so without a break
+    frozen_norms: frozenset[str]  # BatchNorm layers whose statistics stand: `backbone/stem/bn`
+
+
+@dataclasses.dataclass(frozen=True)
+class Freezing:
+    """The stages of a training, and what the user should know of its BatchNorm statistics ("" = nothing)."""
+
+    stages: tuple[Stage, ...]
+    remark: str
+
+    @property
+    def trainable(self) -> frozenset[str]:
+        """The parameters that train in any stage."""
+        return frozenset().union(*(stage.since for stage in self.stages))
+
+
+def plan(config: ConfigDict, model: Classifier, total_steps: int, steps_per_epoch: float) -> Freezing:
+    """Lays out `config.freeze` for a model with the parameters that training starts from.
+
+    Raises:
+      UserError: for a preset that the model doesn't have, a table that doesn't fit, stages that don't fit into the training, and
+        where nothing is left to train.
+    """
+    names = list(flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
+    folded = config.model.weights != "none" and _folded(nnx.to_pure_dict(nnx.state(model.backbone, nnx.BatchStat)))
+    stages: list[Stage] = []
+    for start, stop, preset in _boundaries(config, total_steps, steps_per_epoch):
+        frozen = _frozen(config, preset, model)
+        if len(frozen) == len(names):
+            raise UserError(f"config.freeze.{_source(config, preset)} freezes every parameter; leave some to train, such as head/.*.")
+        before = stages[-1].since if stages else {}
+        since = {name: before.get(name, start) for name in names if name not in frozen}
+        stages.append(Stage(start, stop, preset, since, _frozen_norms(config, model, frozen, folded)))
+    return Freezing(tuple(stages), _remark(config, folded))
+
+
+def _boundaries(config: ConfigDict, total_steps: int, steps_per_epoch: float) -> list[tuple[int, int, str]]:
+    """(start, stop, preset) of each stage; the last one takes what is left of the training."""
+    rows, every, found, start = config.freeze.stages, config.train.accumulate, [], 0
+    if not rows:
+        return [(0, total_steps, config.freeze.preset)]
+    field = "config.freeze.stages"
+    for i, (duration, preset) in enumerate(rows):
+        length = durations.steps(duration, steps_per_epoch=steps_per_epoch, total_steps=total_steps, field=field)
+        # an update that several batches add up to belongs to one stage
+        stop = total_steps if i == len(rows) - 1 else start + max(1, round(length / every)) * every
+        if start >= total_steps:
+            raise UserError(f"{field}: the stage ({duration!r}, {preset!r}) begins after the training's {total_steps} steps; cut others.")
+        found.append((start, stop, preset))
+        start = stop
+    return found
+
+
+def _source(config: ConfigDict, preset: str) -> str:
+    return f"table={config.freeze.table!r}" if preset == "table" else f"preset={preset!r}"
+
+
+def _frozen(config: ConfigDict, preset: str, model: Classifier) -> frozenset[str]:
+    """Names of the parameters that a preset freezes."""
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    backbone = [name for name in flatten(params) if name.startswith("backbone/")]
+    first = FIRST_LAYERS.fullmatch(preset)
+    if preset == "table":
+        rows = match_table(config.freeze.table, params, "config.freeze.table", example="('.*', False)")
+        return frozenset(name for name, frozen in flatten(rows).items() if frozen)
+    if preset == "head":
+        return frozenset(backbone)
+    if preset == "last_stage":
+        last = structure.last_stage(model.backbone)
+        return frozenset(name for name in backbone if not structure.within(name, last))
+    if first:
+        early = tuple(keras_layers.first(config.model.name, int(first[1])))
+        return frozenset(name for name in backbone if structure.within(name, early))
+    return frozenset()  # none
+
+
+def norms(model: nnx.Module) -> dict[str, layers.BatchNorm]:
+    """The BatchNorm layers of a model, by path."""
+    return {"/".join(map(str, path)): module for path, module in nnx.iter_modules(model) if isinstance(module, layers.BatchNorm)}
+
+
+def _frozen_norms(config: ConfigDict, model: Classifier, frozen: frozenset[str], folded: bool) -> frozenset[str]:
+    rule, found = config.freeze.batch_norm, set()
+    for path in norms(model):
+        own = {f"{path}/scale", f"{path}/bias"} & flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param))).keys()
+        of_weights = path.startswith("backbone/")  # statistics of a new head are still to be found
+        if (rule == "frozen" and of_weights) or (rule == "auto" and (own <= frozen or (folded and of_weights))):
+            found.add(path)
+    return frozenset(found)
+
+
+def _folded(batch_stats: Tree) -> bool:
+    """Whether all means are 0 and all variances the same: then the kernels contain the normalisation, as in files made for inference."""
+    stats = flatten(batch_stats)
+    means = [np.asarray(leaf) for name, leaf in stats.items() if name.endswith("/mean")]
+    variances = [np.asarray(leaf) for name, leaf in stats.items() if name.endswith("/var")]
+    return bool(means) and not any(mean.any() for mean in means) and len(np.unique(np.concatenate(variances))) == 1
+
+
+def _remark(config: ConfigDict, folded: bool) -> str:
+    if not folded:
+        return ""
+    told = f"The batch normalisation of {config.model.weights} is folded into the kernels (all its means are 0, all variances equal)"
+    if config.freeze.batch_norm == "train":
+        return f"{told}; trained with the batches' statistics, as config.freeze.batch_norm='train' asks, it is another network."
+    return f"{told}, so that its statistics are kept frozen: those of batches would make another network of it."
+
+
+def graphdef_of(model: Classifier, frozen_norms: frozenset[str]) -> nnx.GraphDef:
+    """The model's static definition with the statistics of these layers frozen."""
+    for path, norm in norms(model).items():
+        norm.frozen = path in frozen_norms
+    return nnx.graphdef(model)
+
+
+def describe(freezing: Freezing, params: Tree) -> str:
+    """`"2,562 of them trainable (head)"`, stage by stage where there are several."""
+    sizes: dict[str, Any] = {name: leaf.size for name, leaf in flatten(params).items()}
+
+    def share(stage: Stage) -> str:
+        count = sum(sizes[name] for name in stage.since)
+        return "all trainable" if count == sum(sizes.values()) else f"{count:,} of them trainable ({stage.preset})"
+
+    if len(freezing.stages) == 1:
+        return share(freezing.stages[0])
+    return ", then ".join(f"{share(stage)} to step {stage.stop}" for stage in freezing.stages)

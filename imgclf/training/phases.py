@@ -1,0 +1,86 @@
+"""The stages of training made ready to run: each with its optimizer and its compiled step, and the way from one to the next."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from imgclf.models import structure
+from imgclf.models.classifier import Classifier
+from imgclf.training import freeze, optim
+from imgclf.training.state import TrainState, create_state, make_apply_fn, path_name, select
+from imgclf.training.step import Metrics, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one optimizer over one set of parameters, for steps start < step <= stop."""
+
+    start: int
+    stop: int
+    trainable: frozenset[str]  # names of the parameters that train
+    tx: optax.GradientTransformation
+    step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
+    mesh: Mesh
+
+    def begin(self, state: TrainState) -> TrainState:
+        """Takes over the state of the phase before: what the optimizer keeps of a parameter that trains on stays, what is new is fresh."""
+
+        def carry_over(state: TrainState) -> TrainState:
+            before = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state)}
+            fresh = self.tx.init(select(state.params, self.trainable))
+            opt_state = jax.tree_util.tree_map_with_path(lambda path, leaf: before.get(path_name(path), leaf), fresh)
+            return dataclasses.replace(state, opt_state=opt_state)
+
+        return jax.jit(carry_over, out_shardings=NamedSharding(self.mesh, PartitionSpec()))(state)
+
+    def like(self, state: TrainState) -> TrainState:
+        """Shapes, dtypes and shardings of this phase's states, given a state of any phase."""
+        opt_state = jax.eval_shape(lambda params: self.tx.init(select(params, self.trainable)), state.params)
+        replicated = NamedSharding(self.mesh, PartitionSpec())
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), dataclasses.replace(state, opt_state=opt_state)
+        )
+
+
+def create(
+    config: ConfigDict,
+    model: Classifier,
+    freezing: freeze.Freezing,
+    schedule: optax.Schedule,
+    total_steps: int,
+    weights: np.ndarray | None,
+    mesh: Mesh,
+) -> tuple[TrainState, tuple[Phase, ...]]:
+    """Returns the state before the first step, on this host, and the phases of a training.
+
+    Args:
+      config: the whole config.
+      model: with the parameters that training starts from.
+      freezing: its stages.
+      schedule: learning rate by step.
+      total_steps: of the training.
+      weights: of the classes in the loss, float32 [C] or None.
+      mesh: of all devices.
+    """
+    _, param_state, stat_state = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, batch_stats = nnx.to_pure_dict(param_state), nnx.to_pure_dict(stat_state)
+    depths = structure.depths(model.backbone) if config.optimizer.layer_decay != 1 else None
+    phases = []
+    for stage in freezing.stages:
+        tx = optim.create_optimizer(config, schedule, params, total_steps=total_steps, since=stage.since, depths=depths)
+        apply = make_apply_fn(freeze.graphdef_of(model, stage.frozen_norms))
+        trainable = frozenset(stage.since)
+        step = make_train_step(config, apply, tx, weights, mesh, trainable)
+        phases.append(Phase(stage.start, stage.stop, trainable, tx, step, mesh))
+    return create_state(params, batch_stats, phases[0].tx, phases[0].trainable), tuple(phases)
+
+
+def at(phases: Sequence[Phase], step: int) -> int:
+    """The place of the phase whose state a checkpoint of this step holds: at a boundary, of the one that ends there."""
+    return next(i for i, phase in enumerate(phases) if step <= phase.stop)
