@@ -142,9 +142,8 @@ def fit_linear(
     if plan.fold is not None:
         held = _held_out_logits(x[::views], plan, solved)
         scales = [_best_scale(logits, labels, example_weight) if solver == "ridge" else 1.0 for logits in held]
-        table = [
-            _score(held[i], labels, example_weight, scales[i], plan.strengths[i], solved.gradient_norm[:, i]) for i in range(len(held))
-        ]
+        tried = zip(held, scales, plan.strengths, solved.gradient_norm.max(0), strict=True)
+        table = [_score(logits, labels, example_weight, *rest) for logits, *rest in tried]
         chosen = int(np.argmin([row["loss"] for row in table]))
         scale = scales[chosen]
     kernel, bias = scale * solved.kernel[0, chosen], scale * solved.bias[0, chosen]
@@ -181,11 +180,9 @@ def _best_scale(outputs: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> 
     return float(np.exp(found.x))
 
 
-def _score(
-    held: np.ndarray, labels: np.ndarray, weight: np.ndarray, scale: float, l2: float, gradient_norms: np.ndarray
-) -> dict[str, float]:
+def _score(held: np.ndarray, labels: np.ndarray, weight: np.ndarray, scale: float, l2: float, gradient_norm: float) -> dict[str, float]:
     loss = _loss(scale * held.astype(np.float64), labels, weight)
-    return {"l2": l2, "loss": loss, "top1": float(np.mean(held.argmax(1) == labels)), "gradient_norm": float(gradient_norms.max())}
+    return {"l2": l2, "loss": loss, "top1": float(np.mean(held.argmax(1) == labels)), "gradient_norm": float(gradient_norm)}
 
 
 def out_of_fold(
