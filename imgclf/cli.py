@@ -5,6 +5,7 @@ import sys
 import typer
 
 from imgclf.commands.models import models
+from imgclf.commands.predict import predict
 from imgclf.errors import UserError
 
 app = typer.Typer(
@@ -27,3 +28,4 @@ def _commands() -> None:
 
 
 app.command()(models)
+app.command()(predict)

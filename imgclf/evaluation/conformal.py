@@ -3,7 +3,8 @@
 The score of an example is 1 − the probability of its true class ("LAC"): Sadinle, Lei and Wasserman, "Least ambiguous set-valued
 classifiers with bounded error levels", JASA 114 (2019); Angelopoulos and Bates, "A gentle introduction to conformal prediction"
 (https://arxiv.org/abs/2107.07511), section 1. Over calibration sets and new images drawn alike, the sets hold the truth in at least a
-share 1 − alpha of cases, whatever the classifier. The likeliest class is always in the set: it can't be empty, and can only hold more often.
+share 1 − alpha of cases, whatever the classifier. The likeliest class is always in its set, which so can't be empty and misses no more
+often.
 """
 
 import dataclasses

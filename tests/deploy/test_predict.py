@@ -1,42 +1,15 @@
 """A finished run in use: the predictions are those of its evaluation."""
 
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import imgclf
-from imgclf import config as config_lib
-from imgclf import experiment
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, photo_folder):
-    config = config_lib.default_config()
-    config.data.path = str(photo_folder)
-    config.data.image_size, config.data.resize = (24, 32), "pad"
-    config.data.split.fractions = (0.5, 0.25, 0.25)
-    config.loader.batch_size = config.loader.eval_batch_size = 8
-    config.model.cnn.widths = (8,)
-    config.train.duration, config.augment.flip = "4 steps", 0.5
-    run = tmp_path_factory.mktemp("run") / "run"
-    return run, experiment.run(config, run)
-
-
-@pytest.fixture(scope="module")
-def photo_folder(tmp_path_factory):
-    from PIL import Image
-
-    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for name, channel in (("red", 0), ("green", 1), ("blue", 2)):
-        (folder / name).mkdir()
-        for i in range(8):
-            pixels = rng.integers(0, 128, (30 + i, 50, 3), dtype=np.uint8)
-            pixels[..., channel] += 100
-            Image.fromarray(pixels).save(folder / name / f"{i}.png")
-    return folder
 
 
 def test_predictions_equal_those_of_the_evaluation(finished, photo_folder):
@@ -48,8 +21,6 @@ def test_predictions_equal_those_of_the_evaluation(finished, photo_folder):
 
 
 def test_arrays_and_paths_agree(finished, photo_folder):
-    from PIL import Image
-
     classifier = imgclf.load(finished[0])
     path = photo_folder / "red" / "3.png"
     from_path = classifier.predict(path)
@@ -75,6 +46,75 @@ def test_what_is_no_image_is_named(finished, tmp_path):
 def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
     with pytest.raises(imgclf.UserError, match=r"not a finished run.*--workdir"):
         imgclf.load(tmp_path)
+
+
+def test_lists_of_any_length_and_batch_size_give_the_same(finished, photo_folder):
+    classifier = imgclf.load(finished[0])
+    paths = sorted(photo_folder.rglob("*.*"))
+    expected = classifier.predict_probabilities(paths, batch_size=16)
+    assert np.abs(expected[0] - expected[-1]).max() > 1e-3  # else order would not show
+    for count, batch_size in ((1, 1), (3, 2), (5, 64), (36, 5), (36, 12)):
+        np.testing.assert_allclose(classifier.predict_probabilities(paths[:count], batch_size=batch_size), expected[:count], rtol=1e-4)
+    assert classifier.predict_probabilities([]).shape == (0, 3)
+    assert list(classifier.predict([])["id"]) == []
+
+
+def test_a_sequence_may_read_its_images_when_asked(finished, photo_folder):
+    class Lazy(list):
+        def __getitem__(self, row):
+            return np.asarray(Image.open(super().__getitem__(row)).convert("RGB"))
+
+    classifier, paths = imgclf.load(finished[0]), sorted(photo_folder.rglob("*.png"))[:5]
+    np.testing.assert_array_equal(classifier.predict_probabilities(Lazy(paths)), classifier.predict_probabilities(paths))
+
+
+def test_the_temperature_of_the_run_is_applied(finished, photo_folder):
+    classifier = imgclf.load(finished[0])
+    assert classifier.temperature == finished[1]["temperature"] != 1
+    path = photo_folder / "red" / "3.png"
+    plain = dataclasses.replace(classifier, temperature=1.0).predict_probabilities([path])[0].astype(float)
+    scaled = plain ** (1 / classifier.temperature)
+    np.testing.assert_allclose(classifier.predict_probabilities([path])[0], scaled / scaled.sum(), rtol=1e-5)
+
+
+def test_answers_below_the_threshold_and_sets(finished, photo_folder):
+    classifier, paths = imgclf.load(finished[0]), sorted(photo_folder.rglob("*.*"))
+    table = classifier.predict(paths, threshold=0.5, conformal=True)
+    middle = float(table["probability"].median())
+    table = classifier.predict(paths, threshold=middle, conformal=True)
+    assert list(table.columns[:4]) == ["id", "predicted", "probability", "answer"]
+    assert (table["answer"] == table["predicted"].where(table["probability"] >= middle, "unknown")).all()
+    assert {"unknown"} < set(table["answer"])
+    threshold = classifier.conformal.threshold
+    for row in table.to_dict("records"):
+        listed = {row[f"top{k}"]: 1 - np.float64(row[f"top{k}_probability"]) for k in (1, 2, 3)}
+        assert row["set"] == [name for k, (name, score) in enumerate(listed.items()) if score <= threshold or k == 0]
+
+
+def test_a_run_without_sets_says_how_to_get_them(finished, photo_folder):
+    classifier = dataclasses.replace(imgclf.load(finished[0]), conformal=None)
+    with pytest.raises(imgclf.UserError, match="no conformal threshold"):
+        classifier.predict(photo_folder / "red" / "3.png", conformal=True)
+
+
+def test_a_config_of_another_model_is_refused(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    config = json.loads((run / "config.json").read_text())
+    config["model"]["cnn"]["widths"] = [4]
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(imgclf.UserError, match=r"does not fit the run's config.json and 3 classes: batch_stats/backbone/bn0/mean"):
+        imgclf.load(run)
+
+
+def test_another_number_of_classes_is_refused(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    results = json.loads((run / "results.json").read_text())
+    results["class_names"].append("yellow")
+    (run / "results.json").write_text(json.dumps(results))
+    with pytest.raises(imgclf.UserError, match="names 4 classes, its kept model 3"):
+        imgclf.load(run)
 
 
 def test_a_damaged_model_is_refused(finished, tmp_path):

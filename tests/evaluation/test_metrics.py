@@ -183,3 +183,11 @@ def test_properties_of_any_result(seed, n, classes, sharpness):
     again = metrics.evaluate(probabilities[order], labels[order], names)
     assert again["confusion"] == result["confusion"]
     assert (again["loss"], again["ece"]) == pytest.approx((result["loss"], result["ece"]))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(0, 10_000))
+def test_the_likeliest_are_those_of_a_stable_sort(n, classes, k, seed):
+    probabilities = np.random.default_rng(seed).integers(0, 4, (n, classes)).astype(np.float32)  # many equal ones
+    k = min(k, classes)
+    np.testing.assert_array_equal(metrics.likeliest(probabilities, k), np.argsort(-probabilities, axis=1, kind="stable")[:, :k])

@@ -1,0 +1,151 @@
+"""Which images to predict: files, folders, or a list of paths."""
+
+import dataclasses
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+
+from imgclf.data.folders import printable, walk
+from imgclf.data.images import ImageError
+from imgclf.data.sources import read_table
+from imgclf.errors import UserError, nearest
+
+LISTS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".txt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs(Sequence[str]):
+    """A sequence of the images' paths, in the order of the predictions.
+
+    Attributes:
+      ids: what the predictions call them: the path as it is in the list, relative to the folder, or as given; or the list's column `id`.
+      paths: where they are.
+      bad: row → why the image can't be read, as far as that is known without opening it; taking such an item raises this.
+      others: the list's other columns, a row per image; None where there are none.
+      ignored: files that are no images: kind → count.
+      sha256: of all ids, sizes, times of change and other columns: two equal ones stand for the same images.
+    """
+
+    ids: list[str]
+    paths: list[str]
+    bad: dict[int, ImageError]
+    others: pd.DataFrame | None
+    ignored: Counter
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> str:
+        if row in self.bad:
+            raise ImageError(self.bad[row].reason, self.bad[row].detail)  # a new one, as each grows a traceback
+        return self.paths[row]
+
+
+def find(sources: Sequence[str], *, column: str = "path", root: str = "") -> Inputs:
+    """Finds the images that `sources` name.
+
+    Args:
+      sources: folders (with all in them, hidden files and operating systems' leftovers aside) and image files, or one list: .csv, .tsv,
+        .parquet with the column `column`, or .txt with a path per line.
+      column: the list's column of paths.
+      root: the folder that the list's paths are relative to; "" = the list's own.
+
+    Raises:
+      UserError: if a source is not there, the list can't be read or has no such column, or there is no image.
+    """
+    for source in sources:
+        if not os.path.exists(source):
+            raise UserError(f"{source} does not exist: name a folder, image files, or a list of paths ({', '.join(LISTS)}).")
+    lists = [source for source in sources if source.lower().endswith(LISTS) and not os.path.isdir(source)]
+    if lists and len(sources) > 1:
+        raise UserError(f"{lists[0]} is a list of paths and stands beside other images: give one list, or folders and images.")
+    if lists:
+        return _from_list(lists[0], column, root)
+    rows: list[tuple[str, str, ImageError | None]] = []
+    ignored: Counter = Counter()
+    for source in sources:
+        if not os.path.isdir(source):
+            rows.append((printable(source), source, None))
+            continue
+        files = walk(source)
+        ignored += files.ignored
+        found = [(printable(path), os.path.join(source, path), None) for path in files.paths]
+        found += [(name, "", ImageError(reason, detail)) for name, reason, detail in files.quarantine]
+        found.sort(key=lambda row: row[0])
+        rows += [(printable(os.path.join(source, name)) if len(sources) > 1 else name, path, bad) for name, path, bad in found]
+    if not rows:
+        others = f" (ignored: {_counts(ignored)})" if ignored else ""
+        raise UserError(f"{' '.join(sources)} holds no image{others}: name a folder, image files, or a list of paths.")
+    ids, paths, bad = zip(*rows, strict=True)
+    return _inputs(list(ids), list(paths), {row: error for row, error in enumerate(bad) if error}, None, ignored)
+
+
+def _from_list(file: str, column: str, root: str) -> Inputs:
+    if root and not os.path.isdir(root):
+        raise UserError(f"--root={root} is no folder: name the one that the paths in {file} are relative to.")
+    root = root or os.path.dirname(file)
+    if file.lower().endswith(".txt"):
+        try:
+            with open(file, encoding="utf-8-sig", errors="surrogateescape") as lines:
+                given = [line.rstrip("\r\n") for line in lines if line.strip()]
+        except OSError as error:
+            raise UserError(f"{file} can't be read ({error.strerror}): allow reading it, or name another list.") from None
+        table = pd.DataFrame({column: given}, dtype=object)
+    else:
+        table, _ = read_table(file)
+    if column not in table:
+        columns = ", ".join(map(repr, table.columns))
+        raise UserError(f"{file} has no column {column!r}; {nearest(column, map(str, table.columns))} Give --column with one of {columns}.")
+    if not len(table):
+        raise UserError(f"{file} lists no image: write a path per row.")
+    given = table[column].astype(object).where(table[column].notna(), "").astype(str).tolist()
+    paths = [os.path.join(root, path) for path in given]
+    bad = {row: ImageError("missing", "no path") for row, path in enumerate(given) if not path.strip()}
+    ids = [printable(path) for path in given]
+    others = table.drop(columns=column)
+    if "id" in others and others["id"].notna().all():
+        ids = others["id"].astype(str).tolist()
+        others = table.drop(columns="id")
+    others = others[[name for name in others if _is_plain(others[name])]].reset_index(drop=True)
+    inputs = _inputs(ids, paths, bad, others if others.shape[1] else None, Counter())
+    if len(inputs.bad) == len(inputs) and all(error.reason == "missing" for error in inputs.bad.values()):
+        raise UserError(
+            f"None of the {len(inputs):,} images in {file} is there; the first was looked for as {os.path.abspath(paths[0])}: give --root "
+            "with the folder that the paths are relative to."
+        )
+    return inputs
+
+
+def _inputs(ids: list[str], paths: list[str], bad: dict[int, ImageError], others: pd.DataFrame | None, ignored: Counter) -> Inputs:
+    digest = hashlib.sha256()
+    for row, (name, path) in enumerate(zip(ids, paths, strict=True)):
+        size, mtime_ns = -1, -1
+        if row not in bad:
+            try:
+                status = os.stat(path)
+                size, mtime_ns = status.st_size, status.st_mtime_ns
+                if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+                    bad[row] = ImageError("unreadable", "not a regular file")
+            except (FileNotFoundError, NotADirectoryError):
+                bad[row] = ImageError("missing", "no such file")
+            except (OSError, ValueError) as error:  # such as a forbidden folder, a name too long, a NUL in it
+                bad[row] = ImageError("unreadable", getattr(error, "strerror", None) or str(error))
+        digest.update(f"{name}\0{size}\0{mtime_ns}\0{bad.get(row, '')}\n".encode("utf-8", "surrogateescape"))
+    if others is not None:
+        digest.update(others.to_csv(index=False).encode("utf-8", "surrogateescape"))
+    return Inputs(ids, paths, bad, others, ignored, digest.hexdigest())
+
+
+def _is_plain(values: pd.Series) -> bool:
+    """Whether a column holds one text, number or time per row, as a CSV can."""
+    texts = pd.api.types.is_object_dtype(values)
+    return not texts or bool(values.map(lambda value: isinstance(value, str) or value is None).all())
+
+
+def _counts(ignored: Counter) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(ignored.items()))
