@@ -60,6 +60,7 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None, datas
         outcome = train(workdir)
         results, predictions = results_lib.evaluate(config, dataset, outcome.fit, outcome.logits_of, audit_report)
         results |= outcome.results
+        results["notes"] += outcome.notes
         if jax.process_index() == 0:
             run_folder.write_text(workdir / "predictions.csv", predictions.to_csv(index=False))
             samples.save(workdir, all_data, predictions, audit_report)  # also pictures of the copies that were dropped

@@ -93,10 +93,11 @@ def last_stage(backbone: nnx.Module) -> tuple[str, ...]:
 
     That is stage4 of ResNet and ConvNeXt (there with its downsampling), block5 of VGG, the last transition, block and normalisation
     of DenseNet, blocks 13 to 16 and the last convolution of MobileNetV2, the exit flow of Xception, mixed8 to mixed10 of Inception.
+    A network that nowhere halves its maps between units is one stage.
     """
     found = units(backbone)
     before = [_SIZE**2, *(unit.pixels for unit in found)]
-    start = max(i for i, unit in enumerate(found) if unit.pixels < before[i])
+    start = max((i for i, unit in enumerate(found) if unit.pixels < before[i]), default=0)
     return tuple(path for unit in found[start:] for path in unit.paths)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,11 @@ class Checkpoints:
             self._explain_full_disk(error, step)
             raise
 
-    def restore(self, like: TrainState, console: Console) -> Restored | None:
+    def restore(self, like: Callable[[int], TrainState], console: Console) -> Restored | None:
         """Reads the newest sound checkpoint, or None where there is none.
 
-        A damaged one is named, moved to `damaged/`, and the one before is used. `like` gives the structure, shapes, dtypes and shardings.
+        A damaged one is named, moved to `damaged/`, and the one before is used. `like` gives the structure, shapes, dtypes and shardings
+        of the state of a step.
 
         Raises:
           UserError: if there are checkpoints but all are damaged.
@@ -76,7 +78,7 @@ class Checkpoints:
         damaged = []
         for step in reversed(self.steps()):
             try:
-                return self._read(step, like)
+                return self._read(step, like(step))
             except Exception as error:  # any failure to read is damage; it is told, and the folder kept for a look
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 damaged.append(self._set_aside(step))

@@ -1,7 +1,7 @@
 """The training loop. Its order of operations:
 
 1. restore the newest sound checkpoint, if any; forget the metrics written after it
-2. for each step: take a batch (made, and put on the device, while earlier steps run) → train_step
+2. for each step: enter the next phase if one begins; take a batch (made, and put on the device, while earlier steps run) → its step
 3. on log steps: read the metrics back and write them; a loss that is not finite ends the run
 4. on evaluation steps: evaluate the (averaged) parameters on val; keep the model if it is the best so far
 5. on checkpoint steps, or when asked to stop: write the checkpoint, then drop kept models that it no longer names
@@ -14,7 +14,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from imgclf.training.checkpoint import Checkpoints, load_model
 from imgclf.training.evaluate import EvalStep, evaluate_split, put_ahead
 from imgclf.training.metrics_log import MetricsLog, MetricsWindow, NotFinite
 from imgclf.training.optim import evaluated_params
+from imgclf.training.phases import Phase, at
 from imgclf.training.state import TrainState, Tree, tree_sha256
 from imgclf.training.step import cross_entropy
 
@@ -82,7 +83,10 @@ class Plan:
 
     @classmethod
     def from_config(cls, config: ConfigDict, steps_per_epoch: float) -> "Plan":
-        total = durations.steps(config.train.duration, steps_per_epoch=steps_per_epoch, field="config.train.duration")
+        if config.train.duration == "auto":
+            total = durations.hyper_rule_steps(round(steps_per_epoch * config.loader.batch_size), config.loader.batch_size)
+        else:
+            total = durations.steps(config.train.duration, steps_per_epoch=steps_per_epoch, field="config.train.duration")
         if total < 1:
             raise UserError(f"config.train.duration={config.train.duration!r} is no step at all; make it longer.")
 
@@ -125,14 +129,14 @@ def fit(
     config: ConfigDict,
     dataset: Dataset,
     state: TrainState,
-    train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+    phases: Sequence[Phase],
     eval_step: EvalStep,
     schedule: optax.Schedule,
     mesh: Mesh,
     run: Path,
     console: Console,
 ) -> Fit:
-    """Trains from the newest checkpoint in `run`, or else from `state`, to the end of the plan.
+    """Trains through all phases from the newest checkpoint in `run`, or else from `state`, the first phase's first, to the end of the plan.
 
     Raises:
       Interrupted: after SIGTERM or Ctrl-C, once the state is saved.
@@ -147,10 +151,11 @@ def fit(
 
     checkpoints = Checkpoints(run / "checkpoints")
     progress = TrainProgress()
-    restored = checkpoints.restore(state, console)
+    restored = checkpoints.restore(lambda step: phases[at(phases, step)].like(state), console)
     if restored is not None:
         state, progress = restored.state, TrainProgress(**restored.progress)
     first_step = step = int(state.step)
+    phase = at(phases, step)
     if first_step:
         console.print(f"Continuing from step {first_step} of {plan.total}.", highlight=False)
 
@@ -269,7 +274,10 @@ def fit(
                 shard = {"shard": jax.process_index(), "shards": jax.process_count()}
                 with pipeline.train_batches(dataset, config, start_step=step, num_steps=plan.total - step, **shard) as batches:
                     for batch in put_ahead(iter(batches), mesh, config.loader.prefetch):
-                        state, metrics = train_step(state, {"image": batch["image"], "label": batch["label"]})
+                        if step == phases[phase].stop:
+                            phase += 1
+                            state = phases[phase].begin(state)
+                        state, metrics = phases[phase].step(state, {"image": batch["image"], "label": batch["label"]})
                         step += 1
                         window.add(step, metrics)
                         if durations.is_due(step, plan.log) or step == plan.total:

@@ -18,10 +18,11 @@ from rich.progress import Progress
 from imgclf.data import augment, pipeline
 from imgclf.data.table import Dataset
 from imgclf.models.classifier import Classifier
-from imgclf.training import loop, optim, probe_run, sharding
+from imgclf.training import freeze, loop, optim, probe_run, sharding
+from imgclf.training import phases as phases_lib
 from imgclf.training import step as step_lib
 from imgclf.training.evaluate import evaluate_split
-from imgclf.training.state import count_parameters, create_state, make_apply_fn, split_model
+from imgclf.training.state import count_parameters, make_apply_fn, select, split_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +33,13 @@ class Outcome:
       fit: the kept model, and how training went.
       logits_of: a split's name → rows of the table, int64 [N], and their logits, float32 [N, C].
       results: what the method adds to results.json.
+      notes: remarks for its `notes`.
     """
 
     fit: loop.Fit
     logits_of: Callable[[str], tuple[np.ndarray, np.ndarray]]
     results: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def settle(config: ConfigDict) -> ConfigDict:
@@ -91,27 +94,29 @@ def prepare(config: ConfigDict, dataset: Dataset, model: Classifier, mesh: Mesh,
 def _prepare_fit(
     config: ConfigDict, dataset: Dataset, model: Classifier, mesh: Mesh, console: Console
 ) -> Callable[[Path, probe_run.Probed | None], Outcome]:
-    graphdef, params, batch_stats = split_model(model)
     per_epoch = pipeline.steps_per_epoch(dataset, config)
     plan = loop.Plan.from_config(config, per_epoch)
     schedule = optim.create_schedule(config, plan.total, per_epoch)
-    tx = optim.create_optimizer(config, schedule, params)
+    freezing = freeze.plan(config, model, plan.total, per_epoch)
+    graphdef, params, batch_stats = split_model(model)
     count = count_parameters(params)
     height, width = config.data.image_size
     console.print(
-        f"Model: {config.model.name} at {height}x{width}, {count:,} parameters, all trainable. Training: {plan.total} steps of "
-        f"{config.loader.batch_size} ({plan.per_epoch:.1f} an epoch) on {jax.device_count()} {jax.default_backend()} device(s).",
+        f"Model: {config.model.name} at {height}x{width}, {count:,} parameters, {freeze.describe(freezing, params)}. "
+        f"Training: {plan.total} steps of {config.loader.batch_size} ({plan.per_epoch:.1f} an epoch) "
+        f"on {jax.device_count()} {jax.default_backend()} device(s).",
         highlight=False,
     )
+    if freezing.remark:
+        console.print(freezing.remark, highlight=False)
     weights = step_lib.class_weights(config, dataset.class_names, probe_run.class_counts(dataset))
-    apply = make_apply_fn(graphdef)
-    train_step = step_lib.make_train_step(config, apply, tx, weights, mesh)
-    eval_step = step_lib.make_eval_step(config, apply, mesh)
+    phases = phases_lib.create(config, model, freezing, schedule, plan.total, weights, mesh)
+    eval_step = step_lib.make_eval_step(config, make_apply_fn(graphdef), mesh)
 
     def fit(workdir: Path, probed: probe_run.Probed | None) -> Outcome:
         start_params, start_stats = (params, batch_stats) if probed is None else (probed.fit.params, probed.fit.batch_stats)
-        state = sharding.replicate(create_state(start_params, start_stats, tx), mesh)
-        fitted = loop.fit(config, dataset, state, train_step, eval_step, schedule, mesh, workdir, console)
+        state = sharding.replicate(phases[0].first_state(start_params, start_stats), mesh)
+        fitted = loop.fit(config, dataset, state, phases, eval_step, schedule, mesh, workdir, console)
         kept = sharding.replicate((fitted.params, fitted.batch_stats), mesh)
 
         def logits_of(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -120,6 +125,8 @@ def _prepare_fit(
                 task = bar.add_task(f"evaluating {split}", total=total)
                 return evaluate_split(eval_step, *kept, dataset, config, split, mesh, lambda examples: bar.advance(task, examples))
 
-        return Outcome(fitted, logits_of, {"params_total": count, "params_trainable": count})
+        trainable = count_parameters(select(params, freezing.trainable))
+        notes = (freezing.remark,) if freezing.remark else ()
+        return Outcome(fitted, logits_of, {"params_total": count, "params_trainable": trainable}, notes)
 
     return fit

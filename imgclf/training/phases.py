@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from imgclf.models import structure
 from imgclf.models.classifier import Classifier
 from imgclf.training import freeze, optim
-from imgclf.training.state import TrainState, create_state, make_apply_fn, path_name, select
+from imgclf.training.state import TrainState, Tree, create_state, make_apply_fn, path_name, select
 from imgclf.training.step import Metrics, make_train_step
 
 
@@ -27,6 +27,10 @@ class Phase:
     tx: optax.GradientTransformation
     step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
     mesh: Mesh
+
+    def first_state(self, params: Tree, batch_stats: Tree) -> TrainState:
+        """The state before the first step of a training that begins with this phase."""
+        return create_state(params, batch_stats, self.tx, self.trainable)
 
     def begin(self, state: TrainState) -> TrainState:
         """Takes over the state of the phase before: what the optimizer keeps of a parameter that trains on stays, what is new is fresh."""
@@ -56,20 +60,19 @@ def create(
     total_steps: int,
     weights: np.ndarray | None,
     mesh: Mesh,
-) -> tuple[TrainState, tuple[Phase, ...]]:
-    """Returns the state before the first step, on this host, and the phases of a training.
+) -> tuple[Phase, ...]:
+    """Returns the phases of a training.
 
     Args:
       config: the whole config.
-      model: with the parameters that training starts from.
+      model: what is trained; of its parameters only the names and shapes count.
       freezing: its stages.
       schedule: learning rate by step.
       total_steps: of the training.
       weights: of the classes in the loss, float32 [C] or None.
       mesh: of all devices.
     """
-    _, param_state, stat_state = nnx.split(model, nnx.Param, nnx.BatchStat)
-    params, batch_stats = nnx.to_pure_dict(param_state), nnx.to_pure_dict(stat_state)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     depths = structure.depths(model.backbone) if config.optimizer.layer_decay != 1 else None
     phases = []
     for stage in freezing.stages:
@@ -78,7 +81,7 @@ def create(
         trainable = frozenset(stage.since)
         step = make_train_step(config, apply, tx, weights, mesh, trainable)
         phases.append(Phase(stage.start, stage.stop, trainable, tx, step, mesh))
-    return create_state(params, batch_stats, phases[0].tx, phases[0].trainable), tuple(phases)
+    return tuple(phases)
 
 
 def at(phases: Sequence[Phase], step: int) -> int:

@@ -208,7 +208,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_and_says_so(small_disk, foresee
         checkpoints.save(TrainState(jnp.asarray(2, jnp.int32), {"kernel": kernel + 1}, {}, ()), {"seconds": 2.0})
     checkpoints.close()
     (small_disk / "filler").unlink()
-    restored = Checkpoints(small_disk / "checkpoints").restore(first, Console(quiet=True))
+    restored = Checkpoints(small_disk / "checkpoints").restore(lambda step: first, Console(quiet=True))
     assert int(restored.state.step) == 1
     np.testing.assert_array_equal(restored.state.params["kernel"], kernel)
 
@@ -218,4 +218,4 @@ def test_when_all_checkpoints_are_damaged_the_way_out_is_named(tmp_path):
     checkpoints.save(state_of(10, 1), {})
     shutil.rmtree(tmp_path / "checkpoints/last/step_1/state/d")
     with pytest.raises(UserError, match="another --workdir"):
-        checkpoints.restore(state_of(10, 0), Console(quiet=True))
+        checkpoints.restore(lambda step: state_of(10, step), Console(quiet=True))
