@@ -14,6 +14,7 @@ This module is itself a config file for saved runs: `--config=RUN/config.json` i
 
 import ast
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,23 @@ def check_field(name: str) -> None:
 
 def _first_leaf(fields: dict[str, Any], group: str) -> str:
     return next(field for field in fields if field.startswith(group + "."))[len(group) + 1 :]
+
+
+def override(config: ConfigDict, fields: Mapping[str, Any]) -> None:
+    """Sets fields, in place, by their names: {"data.image_size": (64, 64), "data.columns": {"label": "species"}}.
+
+    Raises:
+      UserError: for a name that is no field, and a value of the wrong type.
+    """
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            override(config, {f"{name}.{key}": inner for key, inner in value.items()})
+            continue
+        check_field(name)
+        try:
+            config.update_from_flattened_dict({name: _tuples(value)})
+        except TypeError as error:
+            raise UserError(f"config.{name}={value!r} has the wrong type: {error}.") from None
 
 
 def parse_arguments(text: str, field: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +17,13 @@ import numpy as np
 import pandas as pd
 from flax import nnx
 from ml_collections import ConfigDict
+from rich.console import Console
 
 from imgclf import compilation_cache, models
 from imgclf import config as config_lib
 from imgclf.data import augment, images
+from imgclf.data.table import ImageReader
+from imgclf.deploy import saving, scoring
 from imgclf.errors import UserError
 from imgclf.evaluation import calibration, metrics
 from imgclf.evaluation.conformal import Conformal, sets
@@ -52,10 +56,11 @@ class Predictor:
     batch_stats: Tree
     temperature: float = 1.0  # the logits are divided by it
     conformal: Conformal | None = None  # None: the run calibrated none
+    folder: Path | None = None  # of the run, or the saved model, that it was loaded from
 
     def predict(
         self,
-        sources: Source | Sequence[Source],
+        sources: "Source | Sequence[Source] | scoring.Data",
         *,
         top_k: int = 5,
         batch_size: int = 64,
@@ -65,17 +70,20 @@ class Predictor:
         """Classifies images. For many thousands of files, `imgclf predict` can be interrupted.
 
         Args:
-          sources: paths, or uint8 arrays [h, w, 3] (also [h, w]); one, or a sequence.
+          sources: paths, or uint8 arrays [h, w, 3] (also [h, w]); one, or a sequence; or labeled images (`imgclf.load_images`).
           top_k: how many classes to name per image.
           batch_size: of the forward pass.
           threshold, conformal: see `table`.
 
         Returns:
-          A table with a row per source, in their order, see `table`; `id` is the path, or the array's position.
+          A table with a row per source, in their order, see `table`; `id` is the path, the array's position, or the labeled image's
+          id, which its class, `true`, then follows.
 
         Raises:
           UserError: for a path that is no readable image; it is named.
         """
+        if (dataset := scoring.dataset_of(sources)) is not None:
+            return scoring.predict(self, dataset, batch_size=batch_size, top_k=top_k, threshold=threshold, conformal=conformal)
         sources = [sources] if isinstance(sources, str | os.PathLike | np.ndarray) else sources
         ids = [str(position) if isinstance(source, np.ndarray) else os.fspath(source) for position, source in enumerate(sources)]
         probabilities = self.predict_probabilities(sources, batch_size=batch_size)
@@ -161,6 +169,54 @@ class Predictor:
             table["set"] = self._sets(probabilities)
         table = table.iloc[: len(read)].set_index(read).reindex(range(len(ids)))
         return table.assign(id=list(ids), reason=answers.reasons)
+
+    def evaluate(self, data: "scoring.Data", *, verbose: bool = True) -> "scoring.Evaluation":
+        """Scores labeled images, such as `test` of `train, test = data.split(0.8)`.
+
+        Args:
+          data: from `imgclf.load_images`. Classes are matched by name.
+          verbose: prints the accuracy with its interval, and warnings.
+
+        Returns:
+          A dict: `top1`, `top1_ci95`, `per_class`, `confusion`, …, see `evaluation.metrics.evaluate`; and `warnings`, such as that images
+          were trained on.
+
+        Raises:
+          UserError: for a class that the classifier has not seen in training.
+        """
+        return scoring.evaluate(self, data, console=Console(quiet=not verbose))
+
+    def mistakes(self, data: "scoring.Data", path: str | os.PathLike = "mistakes.html", *, verbose: bool = True) -> pd.DataFrame:
+        """Finds the images that are taken for another class, and writes a page with their pictures.
+
+        Args:
+          data: from `imgclf.load_images`.
+          path: of the page, a self-contained HTML file; an older page there is replaced.
+          verbose: tells how many there are, and where the page is.
+
+        Returns:
+          A row per mistake, the most confident first: `id`, `true`, `predicted`, `probability`, `true_probability`.
+
+        Raises:
+          UserError: as `evaluate` does; if something else stands at `path`.
+        """
+        return scoring.mistakes(self, data, path, console=Console(quiet=not verbose))
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Writes the classifier into a folder of its own, which `imgclf.load` opens, here or elsewhere.
+
+        The run's model, config, results and report are copied, not its data: of the training images only their sha256 are, so that
+        `evaluate` can still tell them. A model saved there before is replaced, in one move.
+
+        Raises:
+          UserError: for a folder with anything but a saved model in it.
+        """
+        return saving.save(self, folder)
+
+    @functools.cached_property
+    def scored(self) -> weakref.WeakKeyDictionary[ImageReader, np.ndarray]:
+        """Probabilities of labeled images, as long as these live."""
+        return weakref.WeakKeyDictionary()
 
     def need_conformal(self) -> Conformal:
         """The run's conformal rule.
@@ -256,6 +312,7 @@ def load(run: str | os.PathLike) -> Predictor:
         model["batch_stats"],
         results.get("temperature", 1.0),  # runs from before it was fitted have none
         Conformal(rule["alpha"], rule["threshold"], rule["n"]) if rule else None,
+        folder,
     )
     _ = predictor._eval_step  # checks the shapes now, rather than at the first image
     return predictor

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from chromium import Browser
 from sklearn.datasets import load_digits
 
 from imgclf.config import default_config, to_json
@@ -185,3 +187,13 @@ def hostile_run(tmp_path_factory) -> Path:
     )
     report.write_report(run)
     return run
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not binary:
+        pytest.skip("no chromium on PATH: pages were not tried in a browser (Debian: apt install chromium)")
+    browser = Browser(binary, tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()

@@ -1,0 +1,68 @@
+"""`classifier.save("model")`: what `imgclf.load` needs of a run, in a folder of its own."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from imgclf.errors import UserError
+
+if TYPE_CHECKING:
+    from imgclf.deploy.predict import Predictor
+
+MARK = "imgclf_model.json"  # by which a folder that may be replaced is known
+VERSION = 1
+
+
+def save(predictor: "Predictor", folder: str | os.PathLike) -> Path:
+    """Copies the classifier into `folder`; see `Predictor.save`."""
+    run = predictor.folder
+    if run is None or not (run / "results.json").exists():
+        raise UserError(f"The run that this classifier was loaded from is gone ({run}): restore it, or train again.")
+    target = Path(folder).expanduser().absolute()
+    if target == run.absolute():
+        raise UserError(f"{folder} is where this classifier comes from: it is saved there already; choose another folder.")
+    _check_target(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise UserError(f"{target} can't be written ({error.strerror}): choose another folder.") from error
+    try:
+        _write(run, aside)
+        aside.chmod(0o755)
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)) / "old"
+            target.rename(old)  # a folder with files can't be replaced in one move
+            aside.rename(target)
+            shutil.rmtree(old.parent)
+        else:
+            aside.rename(target)
+    except OSError as error:
+        raise UserError(f"{target} can't be written ({error.strerror or error}): make room, or choose another folder.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Path(folder)
+
+
+def _check_target(target: Path) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir() or (any(target.iterdir()) and not (target / MARK).exists()):
+        what = "a folder with other things" if target.is_dir() else "a file"
+        raise UserError(f"{target} is {what}, no saved model: nothing is overwritten; choose another folder, or remove it.")
+
+
+def _write(run: Path, folder: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    for name in ("config.json", "results.json", "environment.json", "report.html"):
+        if (run / name).exists():
+            shutil.copyfile(run / name, folder / name)
+    shutil.copytree(run / results["checkpoint"], folder / results["checkpoint"])
+    if (run / "dataset.parquet").exists():  # which images it has seen, without their names
+        pd.read_parquet(run / "dataset.parquet", columns=["sha256", "split"]).to_parquet(folder / "dataset.parquet", index=False)
+    (folder / MARK).write_text(json.dumps({"version": VERSION, "run": run.name}) + "\n")

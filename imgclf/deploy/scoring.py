@@ -1,0 +1,156 @@
+"""A classifier on labeled images: its metrics with their interval, and its mistakes with their pictures."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import Progress
+
+from imgclf.data.table import Dataset, ImageReader
+from imgclf.errors import UserError
+from imgclf.evaluation import metrics, numbers
+from imgclf.reporting import mistakes as gallery
+
+if TYPE_CHECKING:
+    from imgclf.deploy.predict import Predictor
+
+
+class HasDataset(Protocol):
+    """Such as `imgclf.ImageData`."""
+
+    @property
+    def dataset(self) -> Dataset: ...
+
+
+Data = Dataset | HasDataset
+
+
+class Evaluation(dict[str, Any]):
+    """The metrics of `evaluation.metrics.evaluate`, as a dict, and `warnings`: what makes them less than they seem. Shows as a sentence."""
+
+    def __repr__(self) -> str:
+        lines = [metrics.headline(self), f"macro F1 {numbers.percent(self['macro_f1'])}, loss {numbers.number(self['loss'])}"]
+        return "\n".join([*lines, *(f"Warning: {warning}" for warning in self["warnings"])])
+
+
+def dataset_of(data: Any) -> Dataset | None:
+    """The data set that is, or is inside, `data`; None where there is none."""
+    found = getattr(data, "dataset", data)
+    return found if isinstance(found, Dataset) else None
+
+
+def evaluate(predictor: "Predictor", data: Data, *, console: Console) -> Evaluation:
+    """Scores labeled images; see `Predictor.evaluate`."""
+    dataset = _need_dataset(data, "evaluate")
+    labels = _labels(predictor, dataset)
+    result = Evaluation(metrics.evaluate(probabilities(predictor, dataset, console), labels, predictor.class_names))
+    result["warnings"] = _warnings(predictor, dataset)
+    console.print(repr(result), highlight=False, markup=False, soft_wrap=True)
+    return result
+
+
+def mistakes(predictor: "Predictor", data: Data, path: str | os.PathLike, *, console: Console) -> pd.DataFrame:
+    """The images that are taken for another class; see `Predictor.mistakes`."""
+    dataset = _need_dataset(data, "mistakes")
+    page = gallery.pages.check_target(path)
+    labels = _labels(predictor, dataset)
+    said = probabilities(predictor, dataset, console)
+    predicted, rows = said.argmax(1), np.arange(len(labels))
+    names = np.array(predictor.class_names, object)
+    table = pd.DataFrame(
+        {
+            "id": dataset.table["id"],
+            "true": names[labels],
+            "predicted": names[predicted],
+            "probability": said[rows, predicted],
+            "true_probability": said[rows, labels],
+        }
+    )
+    table = table[predicted != labels].sort_values(["probability", "id"], ascending=[False, True])
+    gallery.write_page(dataset, table, metrics.evaluate(said, labels, predictor.class_names), page, console)
+    told = f"{numbers.count(len(table), 'mistake')} among {numbers.count(len(labels), 'image')}; open {page} in a browser."
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
+    return table.reset_index(drop=True)
+
+
+def predict(predictor: "Predictor", dataset: Dataset, *, batch_size: int, **options: Any) -> pd.DataFrame:
+    """`Predictor.predict` of a data set: `id` is the table's, and `true` stands after it."""
+    from imgclf.deploy.predict import Answers
+
+    answers = Answers(probabilities(predictor, dataset, Console(), batch_size), [""] * len(dataset.table))
+    table = predictor.table(dataset.table["id"].tolist(), answers, **options).drop(columns="reason")
+    table.insert(1, "true", dataset.table["class_name"].to_numpy())
+    return table
+
+
+class _Pictures(Sequence):
+    """The images of a reader, decoded when they are asked for: in the threads of `Predictor.stream`."""
+
+    def __init__(self, reader: ImageReader):
+        self._reader = reader
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self._reader[row]
+
+
+def probabilities(predictor: "Predictor", dataset: Dataset, console: Console, batch_size: int = 64) -> np.ndarray:
+    """float32 [N, C] in the order of the table; kept as long as the data, so that predict, evaluate and mistakes compute once."""
+    known = predictor.scored.get(dataset.reader)
+    if known is not None:
+        return known
+    outputs = []
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("classifying", total=len(dataset.reader))
+        for answers in predictor.stream(_Pictures(dataset.reader), batch_size=batch_size):
+            for row, reason in enumerate(answers.reasons, start=sum(map(len, outputs))):
+                if reason:
+                    raise UserError(f"{dataset.table['id'].iloc[row]} can't be classified: {reason}. Load the images again.")
+            outputs.append(answers.probabilities)
+            bar.advance(task, len(answers.reasons))
+    found = np.concatenate(outputs)
+    found.setflags(write=False)
+    predictor.scored[dataset.reader] = found
+    return found
+
+
+def _need_dataset(data: Any, name: str) -> Dataset:
+    dataset = dataset_of(data)
+    if dataset is None:
+        raise UserError(f"{name} needs labeled images, as imgclf.load_images gives them, not {type(data).__name__}.")
+    return dataset
+
+
+def _labels(predictor: "Predictor", dataset: Dataset) -> np.ndarray:
+    """int64 [N] in the classifier's order of classes, which may differ from the data's."""
+    known = {name: label for label, name in enumerate(predictor.class_names)}
+    names = dataset.table["class_name"]
+    unseen = sorted(set(names) - known.keys())
+    if unseen:
+        shown = ", ".join(map(repr, unseen[:5])) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
+        classes = ", ".join(map(repr, predictor.class_names[:5])) + (", …" if len(predictor.class_names) > 5 else "")
+        raise UserError(
+            f"The classifier has not seen {'class' if len(unseen) == 1 else 'classes'} {shown} in training (it knows {classes}): "
+            "train with them, or leave them out by data.filter([…])."
+        )
+    return names.map(known).to_numpy(np.int64)
+
+
+def _warnings(predictor: "Predictor", dataset: Dataset) -> list[str]:
+    """What the run's own table says of these images: those it was trained on tell nothing about new ones."""
+    path = predictor.folder / "dataset.parquet" if predictor.folder else None
+    if path is None or not path.exists():
+        return []
+    seen = pd.read_parquet(path, columns=["sha256", "split"])
+    found = dataset.table["sha256"].map(dict(zip(seen["sha256"], seen["split"], strict=True)))
+    told = []
+    of = numbers.count(len(dataset.table), "image")
+    for split, use in (("train", "were trained on"), ("val", "helped to choose the model")):
+        if n := int((found == split).sum()):
+            told.append(f"{n:,} of {of} {use}: the accuracy on new images is lower.")
+    return told

@@ -1,0 +1,50 @@
+"""The page of `classifier.mistakes()`: a picture of every image that was taken for another class, the most confident ones first."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from imgclf.data.table import Dataset
+from imgclf.evaluation import metrics, numbers
+from imgclf.reporting import pages
+
+CARDS = 500  # the table that goes with the page holds all mistakes
+PAIRS = 12
+
+
+def write_page(dataset: Dataset, mistakes: pd.DataFrame, results: dict[str, Any], path: Path, console: Console) -> Path:
+    """Writes the page; it runs no script and loads nothing.
+
+    Args:
+      dataset: the images.
+      mistakes: columns true, predicted, probability, true_probability; the index is the row in `dataset.table`; in the order shown.
+      results: of `metrics.evaluate`, over all images.
+      path: of the page.
+      console: shows the progress.
+    """
+    shown = mistakes.head(CARDS)
+    table = dataset.table.loc[shown.index]
+    edge = max(160, pages.edge_for(len(shown)))
+    pictures = pages.thumbnails(dataset, shown.index.to_numpy(np.int64), edge, console)
+    small = (table[["width", "height"]].max(axis=1) <= pages.LOSSLESS_EDGE).tolist()
+    cards = [
+        {"src": f"data:image/webp;base64,{picture}", "small": blown, **row}
+        for picture, blown, row in zip(pictures, small, shown.to_dict("records"), strict=True)
+    ]
+    pairs = mistakes.groupby(["true", "predicted"]).size().sort_values(ascending=False, kind="stable")
+    support = {name: row["support"] for name, row in results["per_class"].items()}
+    headline = metrics.headline(results)
+    context = {
+        "title": Path(dataset.table["source"].iloc[0]).name,
+        "top1": numbers.percent(results["top1"]),
+        "rest": headline.removeprefix(numbers.percent(results["top1"])),
+        "cards": cards,
+        "wrong": len(mistakes),
+        "n": len(dataset.table),
+        "pairs": [{"true": t, "predicted": p, "n": int(n), "support": support[t]} for (t, p), n in pairs.head(PAIRS).items()],
+        "style": pages.source("report.css"),
+    }
+    return pages.write(path, "mistakes.html.j2", context)
