@@ -1,0 +1,1 @@
+"""Open Images, from class names to a cropped, licensed data set."""
