@@ -18,6 +18,7 @@ from imgclf.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; it is made, or continued. Default: runs/NAME, after config.name.")
 _STUDY = flags.DEFINE_string("study", "", "A study, FILE.py[:ARGUMENT], instead of one experiment; see imgclf/study.py.")
+_ENGINE = flags.DEFINE_string("engine", "local", "--study: local, or a cluster that sees the same files: ray | dask.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "--study: runs at a time, each in a process of its own where more than 1.", lower_bound=1)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Start jax.distributed: one such command on each host, with the same --workdir.")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "--distributed outside SLURM and TPU pods: HOST:PORT of process 0.")
@@ -77,7 +78,7 @@ def _run_study() -> None:
     asked = study.load(_STUDY.value)
     workdir = Path(_WORKDIR.value or Path("runs") / Path(_STUDY.value.partition(":")[0]).stem)
     try:
-        summary = study.run(asked, workdir, jobs=_JOBS.value)
+        summary = study.run(asked, workdir, engine=_ENGINE.value, jobs=_JOBS.value)
     except loop.Interrupted as stop:
         _tell(f"Stopped; what is done is kept in {workdir}. Give the same command to continue.")
         sys.exit(128 + stop.signum)

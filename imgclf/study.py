@@ -5,18 +5,22 @@ A study file has a docstring that asks the question, and
     def get_study(argument: str = "") -> Study:
         return Study(base=config, arms={"none": {}, "flip": {"augment.flip": 0.5}}, baseline="none", seeds=5, folds=5)
 
-`python run.py --study=FILE.py[:ARGUMENT] [--workdir=DIR] [--jobs=N]` runs it. A study that was stopped continues with what is missing: a
-run's folder is named by the hash of its config, so that renamed, added and removed arms cost only what is new.
+`python run.py --study=FILE.py[:ARGUMENT] [--workdir=DIR] [--engine=ray|dask] [--jobs=N]` runs it. A study that was stopped continues with
+what is missing: a run's folder is named by the hash of its config, so that renamed, added and removed arms cost only what is new.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import json
+import os
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import joblib
@@ -30,6 +34,8 @@ from imgclf import config as config_lib
 from imgclf import validation
 from imgclf.errors import UserError, nearest
 from imgclf.evaluation import compare, numbers
+
+ENGINES = ("local", "ray", "dask")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,11 +141,13 @@ def _configured(base: ConfigDict, arm: str, fields: Mapping[str, Any]) -> Config
     return config
 
 
-def run(study: Study, workdir: Path, *, jobs: int = 1, console: Console | None = None) -> dict[str, Any]:
+def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, console: Console | None = None) -> dict[str, Any]:
     """Runs what is missing, and writes study.json, study.csv and study.html into `workdir`.
 
     Args:
-      jobs: processes at a time; 1 = this one.
+      engine: where the runs are made: "local" (this machine), or a cluster that sees the same files: "ray" (the one that RAY_ADDRESS names,
+        else one started here) or "dask" (the scheduler that DASK_SCHEDULER_ADDRESS names, else likewise).
+      jobs: runs at a time; 1 with the local engine = in this process.
 
     Returns:
       the contents of study.json: `arms` (accuracies with intervals, cost), `comparisons` with the baseline, `failures`.
@@ -159,14 +167,15 @@ def run(study: Study, workdir: Path, *, jobs: int = 1, console: Console | None =
         highlight=False,
     )
     failures = []
-    work = (joblib.delayed(_run_one)(one, workdir / one.folder) for one in missing)
+    work = (joblib.delayed(_run_one)(one, (workdir / one.folder).absolute(), Path.cwd()) for one in missing)
     bar = Progress(
         TextColumn("study"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
-    with bar:
+    with bar, _cluster(engine if missing else "local"):
         task = bar.add_task("study", total=len(missing))
-        for one, error, headline in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(work):
+        return_as = "list" if engine == "ray" else "generator_unordered"  # Ray's back end tells of all runs at the end
+        for one, error, headline in joblib.Parallel(n_jobs=jobs, return_as=return_as)(work):
             bar.advance(task)
             console.print(f"{one.arm}, seed {one.seed}, fold {one.fold}: {error or headline}", highlight=False, markup=False)
             if error:
@@ -184,12 +193,45 @@ def run(study: Study, workdir: Path, *, jobs: int = 1, console: Console | None =
     return summary
 
 
-def _run_one(one: Run, folder: Path) -> tuple[Run, str, str]:
-    """Runs one experiment; returns (run, error or "", headline). An error of one run doesn't end the others."""
+@contextlib.contextmanager
+def _cluster(engine: str) -> Iterator[None]:
+    """Makes joblib use a cluster."""
+    if engine == "local":
+        yield
+    elif engine == "ray":
+        ray = _module("ray")
+        _module("ray.util.joblib").register_ray()
+        started = not ray.is_initialized()
+        if started:
+            ray.init(include_dashboard=False, log_to_driver=False)
+        with joblib.parallel_config(backend="ray"):
+            yield
+        if started:
+            ray.shutdown()
+    elif engine == "dask":
+        address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+        options = {} if address else {"dashboard_address": None, "threads_per_worker": 1}
+        with _module("dask.distributed").Client(address, **options), joblib.parallel_config(backend="dask"):
+            yield
+    else:
+        raise UserError(f"--engine={engine!r} is unknown; {nearest(engine, ENGINES)}")
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = name.partition(".")[0]
+        raise UserError(f"--engine={package} needs {package}: pip install 'imgclf[{package}]'.") from None
+
+
+def _run_one(one: Run, folder: Path, directory: Path) -> tuple[Run, str, str]:
+    """Runs one experiment from `directory`; returns (run, error or "", headline). An error of one run doesn't end the others."""
     from imgclf import compilation_cache, experiment
     from imgclf.evaluation import metrics
     from imgclf.training import loop
 
+    os.chdir(directory)  # a worker of a cluster starts elsewhere, and the data's path may be relative
     compilation_cache.enable()
     try:
         results = experiment.run(one.config, folder, Console(quiet=True))

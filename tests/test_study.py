@@ -43,7 +43,7 @@ def test_a_second_run_does_nothing_and_a_new_arm_costs_only_itself(finished, mon
     workdir, summary = finished
     ran = []
     real = study._run_one
-    monkeypatch.setattr(study, "_run_one", lambda one, folder: ran.append((one.arm, one.seed)) or real(one, folder))
+    monkeypatch.setattr(study, "_run_one", lambda one, *where: ran.append((one.arm, one.seed)) or real(one, *where))
     assert study.run(small(), workdir, console=QUIET) == summary
     assert ran == []
     renamed = {"base": {}, "fast": {"optimizer.learning_rate": 0.03}, "new": {"optimizer.learning_rate": 0.02}}
@@ -90,6 +90,41 @@ def test_a_folder_of_another_study_is_refused(finished):
     other.base.data.path, other.base.data.source = "photos", "folder"
     with pytest.raises(UserError, match="study of other data"):
         study.run(other, workdir, console=QUIET)
+
+
+def test_two_processes_give_the_same(finished, tmp_path):
+    assert strip(study.run(small(), tmp_path, jobs=2, console=QUIET)) == strip(finished[1])
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_of_two_nodes_gives_the_same(finished, tmp_path):
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    assert strip(study.run(small(), tmp_path, engine="ray", jobs=2, console=QUIET)) == strip(finished[1])
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_of_two_workers_gives_the_same(finished, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("dask.distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
+        assert strip(study.run(small(), tmp_path, engine="dask", jobs=2, console=QUIET)) == strip(finished[1])
+
+
+def strip(summary):
+    """A summary without the times."""
+    return {**summary, "arms": {arm: {**row, "train_seconds": None} for arm, row in summary["arms"].items()}}
+
+
+def test_an_unknown_engine_is_refused(tmp_path):
+    with pytest.raises(UserError, match="'slurm' is unknown"):
+        study.run(small(), tmp_path, engine="slurm", console=QUIET)
 
 
 def test_study_files(tmp_path):
