@@ -274,7 +274,9 @@ def _reliability(results: dict) -> dict | None:
         return None
     n = sum(row["n"] for row in bins)
     confidence = sum(row["n"] * row["confidence"] for row in bins if row["n"]) / n
-    return {"svg": plots.reliability(bins), "bins": bins, "ece": results["ece"], "confidence": confidence, "top1": results["top1"]}
+    section = {"svg": plots.reliability(bins), "bins": bins, "ece": results["ece"], "confidence": confidence, "top1": results["top1"]}
+    known = {"temperature": results.get("temperature"), "fitted": results.get("calibration"), "sets": results.get("conformal")}
+    return section | known  # None in runs from before these were
 
 
 def _mistakes(run: Path, index: dict, predictions: pd.DataFrame | None) -> dict | None:

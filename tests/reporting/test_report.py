@@ -198,6 +198,26 @@ def test_val_only_none_quarantined_and_no_mistakes(make_run, tmp_path):
     assert "None: all 96 images were predicted right." in page.text
 
 
+def test_calibration_is_told_with_its_sets(copy):
+    results = json.loads((copy / "results.json").read_text())
+    fitted = {"split": "val", "n": 96, "ece_uncalibrated": 0.123, "loss_uncalibrated": 0.5, "note": "Fitted on val, which also chose."}
+    sets = {"alpha": 0.1, "threshold": 0.8, "n": 96, "coverage": 0.92, "coverage_ci95": [0.85, 0.96], "mean_size": 1.25, "note": None}
+
+    def told(**changes) -> str:
+        (copy / "results.json").write_text(json.dumps(results | {"temperature": 1.5, "calibration": fitted, "conformal": sets} | changes))
+        report.write_report(copy)
+        return read(copy).text.replace("\N{NO-BREAK SPACE}", " ")
+
+    page = told()
+    assert "Temperature 1.50, fitted on 96 val images; without it the calibration error would be 12.3 %. Fitted on val, which" in page
+    assert "probability is at least 20.0 %, by 96 val images, are meant to hold the true one in 90.0 % of cases" in page
+    assert "here they do in 92.0 % (95 % interval 85.0–96.0 %) with 1.25 classes on average." in page
+    page = told(calibration=fitted | {"split": None, "n": 0, "note": "Not fitted."}, conformal=sets | {"coverage": None, "note": "Few."})
+    assert "Temperature 1. Not fitted." in page
+    assert "in 90.0 % of cases. Few." in page
+    assert "Conformal" not in told(conformal=None)
+
+
 def test_a_class_without_examples_is_undefined_not_zero(copy):
     results = json.loads((copy / "results.json").read_text())
     names = [*results["class_names"], "unseen"]
