@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from imgclf.commands import lr_find
 from imgclf.commands.models import models
 from imgclf.commands.predict import predict
 from imgclf.errors import UserError
@@ -27,5 +28,6 @@ def _commands() -> None:
     """Makes `imgclf` a group of commands, also while there is one."""
 
 
+app.command(context_settings=lr_find.SETTINGS)(lr_find.lr_find)
 app.command()(models)
 app.command()(predict)

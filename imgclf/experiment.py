@@ -38,20 +38,14 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None, datas
       loop.Interrupted: if training was asked to stop; its state is saved.
     """
     console = console or Console(quiet=jax.process_index() != 0)
-    validation.validate(config)
-    sharding.check_batch_size(config.loader.batch_size, "loader.batch_size")
-    sharding.check_batch_size(config.loader.eval_batch_size, "loader.eval_batch_size")
-    optim.check_optimizer(config)
-    config = methods.settle(config)
-    pretrained.check_name(config.model.name)
-    pretrained.resolve(config)  # finds the weights, or says that they don't exist, before the data are read
+    config = check(config)
     with run_folder.claim(workdir):
         all_data = assign_splits(load_dataset(config) if dataset is None else dataset, config)
         dataset, audit_report = audit(all_data, config)
         config = pretrained.resolve(config, len(dataset.class_names))
         run_folder.check_same_experiment(config, workdir)
         run_folder.check_same_data(dataset, workdir)
-        _describe_data(dataset, audit_report, console)
+        describe_data(dataset, audit_report, console)
 
         model = models.create(config, len(dataset.class_names), tell=console.print)
         train = methods.prepare(config, dataset, model, sharding.create_mesh(), console)
@@ -71,7 +65,24 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None, datas
         return results
 
 
-def _describe_data(dataset: Dataset, audit_report: dict[str, Any], console: Console) -> None:
+def check(config: ConfigDict) -> ConfigDict:
+    """Makes every check that needs no data; returns a copy of the config in which stands what `train.method` asks of other fields.
+
+    Raises:
+      UserError: for what is found.
+    """
+    validation.validate(config)
+    sharding.check_batch_size(config.loader.batch_size, "loader.batch_size")
+    sharding.check_batch_size(config.loader.eval_batch_size, "loader.eval_batch_size")
+    optim.check_optimizer(config)
+    config = methods.settle(config)
+    pretrained.check_name(config.model.name)
+    pretrained.resolve(config)  # finds the weights, or says that they don't exist, before the data are read
+    return config
+
+
+def describe_data(dataset: Dataset, audit_report: dict[str, Any], console: Console) -> None:
+    """Tells of images, classes and splits, and of what was left out or corrected."""
     sizes = dataset.table["split"].value_counts()
     splits = ", ".join(f"{sizes[name]} {name}" for name in ("train", "val", "test") if name in sizes)
     console.print(f"Data: {len(dataset.table)} images of {len(dataset.class_names)} classes ({splits}).", highlight=False)
