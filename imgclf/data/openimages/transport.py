@@ -1,6 +1,7 @@
 """HTTP as all of Open Images' parts use it: only http and https, no way from the internet into a private network, clear errors."""
 
 import email.utils
+import http.client
 import ipaddress
 import random
 import socket
@@ -144,6 +145,8 @@ def reason(error: BaseException) -> str:
     for one in chain:
         if isinstance(one, OSError) and one.strerror and not isinstance(one, requests.RequestException):
             return one.strerror
+    if any(isinstance(one, (http.client.IncompleteRead, urllib3.exceptions.IncompleteRead)) for one in chain):
+        return "the connection ended too early"
     if any(isinstance(one, (requests.Timeout, TimeoutError, urllib3.exceptions.TimeoutError)) for one in chain):
         return "no answer in time"
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

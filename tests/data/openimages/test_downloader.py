@@ -1,0 +1,415 @@
+"""The downloader against a server that misbehaves."""
+
+import hashlib
+import io
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+from PIL import Image
+
+from imgclf.data.openimages import ledger, photo, rates, transport
+from imgclf.data.openimages.downloader import Plan, download
+from imgclf.data.openimages.metadata import Metadata
+from imgclf.data.openimages.photo import Manners
+from imgclf.data.openimages.selection import select
+from imgclf.errors import UserError
+
+IDS = ("001464cfae2a30b8", "026d6e165412d914", "02e49ce7212f9176")
+ID = IDS[0]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(transport, "backoff", lambda attempt, **_: 0.01)
+
+
+@pytest.fixture(scope="module")
+def selected(running, tmp_path_factory):
+    """The selection of all 66 photos."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGCLF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return select(["French fries"], Metadata("V7", running.url("release/")), splits=["validation"])
+
+
+@pytest.fixture
+def fries(selected, tmp_path) -> Path:
+    selected.save(tmp_path / "fries")
+    return tmp_path / "fries"
+
+
+@pytest.fixture
+def few(selected, tmp_path) -> Path:
+    """Three photos."""
+    images = selected.images[selected.images["image_id"].isin(IDS)].reset_index(drop=True)
+    boxes = selected.boxes[selected.boxes["image_id"].isin(IDS)].reset_index(drop=True)
+    type(selected)(boxes, images, (), selected.request).save(tmp_path / "few")
+    return tmp_path / "few"
+
+
+def plan(server, source="mirror", **manners) -> Plan:
+    return Plan(sources=(source,), mirror_url=server.url("mirror/"), workers=4, rate=0, manners=Manners(**manners))
+
+
+def record(folder, image_id=ID) -> dict:
+    rows = pd.read_parquet(folder / "downloads.parquet").set_index("image_id")
+    return rows.loc[image_id].to_dict()
+
+
+def path_of(folder, image_id=ID, kind="photos") -> Path:
+    return folder / kind / image_id[:2] / f"{image_id}.jpg"
+
+
+def test_all_photos_once(fries, server):
+    status = download(fries, plan(server))
+    assert (status["status"] == "ok").all()
+    assert len(status) == 66
+    for image_id, body in server.photos.items():
+        assert path_of(fries, image_id).read_bytes() == body
+    assert set(server.photo_requests().values()) == {1}
+    rows = pd.read_parquet(fries / "downloads.parquet")
+    assert list(rows["sha256"]) == [hashlib.sha256(server.photos[image_id]).hexdigest() for image_id in rows["image_id"]]
+    assert (rows["bytes"] == rows["image_id"].map(lambda image_id: len(server.photos[image_id]))).all()
+    assert rows["final_url"].str.startswith(server.url("mirror/validation/")).all()
+    download(fries, plan(server))
+    assert set(server.photo_requests().values()) == {1}  # nothing is asked again
+    assert not list(fries.rglob("*.part"))
+    assert not list(fries.glob("*.journal"))
+
+
+CASES = {
+    "302 to the placeholder": ("redirect", "dead", "redirected to a placeholder", 1),
+    "404": ("404", "dead", "404 Not Found", 1),
+    "410": ("410", "dead", "410 Gone", 1),
+    "a known placeholder": ("gif", "dead", "placeholder imageNotFound.gif", 1),
+    "500 then 200": (["500"], "ok", "", 2),
+    "500 for ever": ("500", "transient", "500", 4),
+    "403": ("403", "transient", "403", 1),
+    "503 then 200": (["503", "503"], "ok", "", 3),
+    "a slow body": ("trickle=0.002", "ok", "", 1),
+    "no answer in time": ("slow=0.5", "transient", "no answer in time", 4),
+    "a truncated body": (["truncated"], "ok", "", 2),
+    "truncated for ever": ("truncated", "transient", "the connection ended too early", 4),
+    "half a photo": ("short", "not_image", "truncated", 1),
+    "a wrong content type": ("type", "ok", "", 1),
+    "HTML instead of an image": ("html", "not_image", "not_an_image: begins with b'<!doctype", 1),
+    "a huge body": ("huge=3000000", "too_big", "3,164,865 bytes", 1),
+    "a huge body of unknown length": ("endless=3000000", "too_big", "more than 2,000,000 bytes", 1),
+    "noai": ("robots=noai", "refused", "X-Robots-Tag: noai", 1),
+    "noimageindex among others": ("robots=nofollow, NoImageIndex", "refused", "X-Robots-Tag: noimageindex", 1),
+    "two headers": ("robots=all | noindex", "refused", "X-Robots-Tag: noindex", 1),
+    "another robot": ("robots=googlebot: noindex, noai", "ok", "", 1),
+    "our robot": ("robots=imgclf: noai", "refused", "X-Robots-Tag: noai", 1),
+    "harmless directives": ("robots=max-image-preview: large, nofollow", "ok", "", 1),
+    "connection reset": (["reset"], "ok", "", 2),
+    "reset for ever": ("reset", "transient", "Connection reset", 4),
+    "another scheme": ("redirect=file:///etc/passwd", "refused", "neither http nor https", 1),
+    "a loop": ("redirect=/mirror/validation/001464cfae2a30b8.jpg", "transient", "more than 5 redirects", 4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_misbehaviour_has_its_status(case, few, server):
+    what, status, detail, tries = CASES[case]
+    server.behaviour[ID] = what if isinstance(what, str) else list(what)
+    result = download(few, plan(server, timeout=0.3, max_bytes=2_000_000)).set_index("image_id")["status"]
+    assert result[ID] == status
+    assert result[IDS[1]] == result[IDS[2]] == "ok"
+    found = record(few)
+    assert (found["status"], found["tries"]) == (status, tries)
+    assert detail in found["detail"]
+    assert path_of(few).exists() == (status == "ok")
+    assert not list(few.rglob("*.part"))
+    server.behaviour.clear()
+    before = server.photo_requests()[ID]
+    again = download(few, plan(server)).set_index("image_id")["status"]
+    # What is final is not asked again; what may change is.
+    assert server.photo_requests()[ID] == before + (status == "transient")
+    assert again[ID] == ("ok" if status == "transient" else status)
+
+
+def test_retry_after_is_respected(few, server, monkeypatch):
+    server.behaviour[ID] = ["429=1"]
+    assert (download(few, plan(server))["status"] == "ok").all()
+    times = [request.time for request in server.requests(ID)]
+    assert 1.0 <= times[1] - times[0] < 3
+    server.behaviour[ID] = "429=4000"
+    path_of(few).unlink()
+    start = time.monotonic()
+    download(few, plan(server))
+    assert time.monotonic() - start < 3  # that long is for another run
+    assert record(few)["status"] == "transient"
+    assert record(few)["http_status"] == 429
+
+
+def test_retry_after_as_a_date():
+    response = requests.Response()
+    response.headers["Retry-After"] = "Wed, 21 Oct 2015 07:28:00 GMT"
+    assert transport.retry_after(response) == 0
+    response.headers["Retry-After"] = "soon"
+    assert transport.retry_after(response) is None
+
+
+def test_a_busy_host_is_left_alone_by_all_workers(fries, server):
+    server.behaviour.update({image_id: ["429=1"] for image_id in sorted(server.photos)[:4]})
+    download(fries, plan(server))
+    times = sorted(request.time for request in server.requests(".jpg"))
+    assert max(np.diff(times)) > 0.9
+
+
+def test_a_changed_original_is_kept_apart(few, server):
+    server.behaviour[ID] = "changed"
+    result = download(few, plan(server, "original")).set_index("image_id")["status"]
+    assert dict(result.value_counts()) == {"ok": 2, "changed": 1}
+    assert not path_of(few).exists()
+    assert path_of(few, kind="changed").exists()
+    assert "bytes instead of 164,865" in record(few)["detail"]
+    attribution = pd.read_csv(few / "ATTRIBUTION.csv")
+    assert set(attribution["image_id"]) == set(IDS[1:])
+
+
+def test_the_mirrors_copies_are_not_held_against_the_originals_hash(few, server):
+    server.behaviour[ID] = "changed"
+    assert (download(few, plan(server))["status"] == "ok").all()
+
+
+def test_sources_in_order_of_choice(few, server):
+    server.behaviour[ID] = ["404"]  # of the mirror; then the original is fine
+    both = Plan(sources=("mirror", "original"), mirror_url=server.url("mirror/"), rate=0)
+    assert (download(few, both)["status"] == "ok").all()
+    rows = pd.read_parquet(few / "downloads.parquet").query("image_id == @ID")
+    assert list(rows["source"]) == ["mirror", "original"]
+    assert list(rows["status"]) == ["dead", "ok"]
+    assert [request.path for request in server.requests(ID)] == [f"mirror/validation/{ID}.jpg", f"original/{ID}.jpg"]
+
+
+def test_a_dead_source_is_not_asked_again_when_another_is_added(few, server):
+    server.behaviour[ID] = ["404"]
+    download(few, plan(server))
+    both = Plan(sources=("mirror", "original"), mirror_url=server.url("mirror/"), rate=0)
+    assert (download(few, both)["status"] == "ok").all()
+    assert [request.path.split("/")[0] for request in server.requests(ID)] == ["mirror", "original"]
+
+
+def test_robots_may_be_overruled(few, server):
+    server.behaviour[ID] = "robots=noai"
+    assert (download(few, plan(server, heed_robots=False))["status"] == "ok").all()
+
+
+def test_grayscale_photos_are_photos(few, server):
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(server.photos[ID])).convert("L").save(buffer, "JPEG")
+    original, server.photos[ID] = server.photos[ID], buffer.getvalue()
+    try:
+        assert (download(few, plan(server))["status"] == "ok").all()
+    finally:
+        server.photos[ID] = original
+
+
+def test_a_deleted_photo_is_fetched_again(few, server):
+    download(few, plan(server))
+    path_of(few).unlink()
+    assert (download(few, plan(server))["status"] == "ok").all()
+    assert path_of(few).exists()
+    assert server.photo_requests() == {ID: 2, IDS[1]: 1, IDS[2]: 1}
+
+
+def test_a_photo_without_a_record_is_taken_in(few, server):
+    """As after a power failure, which may take the journal's last lines."""
+    download(few, plan(server))
+    (few / "downloads.parquet").unlink()
+    assert (download(few, plan(server))["status"] == "ok").all()
+    assert set(server.photo_requests().values()) == {1}
+    (few / "downloads.parquet").unlink()
+    path_of(few).write_bytes(path_of(few).read_bytes()[:5000])
+    assert download(few, plan(server)).set_index("image_id")["status"][ID] == "not_image"
+
+
+def test_private_addresses_are_refused_from_outside(server):
+    session = transport.create_session(allow_private=False)
+    with pytest.raises(transport.ForbiddenAddressError, match=r"127.0.0.1 is the private address"):
+        transport.get(session, server.url("mirror/validation/x.jpg"), timeout=1)
+    assert not server.log
+    for address in (
+        "127.0.0.1",
+        "10.1.2.3",
+        "192.168.0.1",
+        "169.254.169.254",
+        "::1",
+        "fe80::1%eth0",
+        "::ffff:10.0.0.1",
+        "0.0.0.0",
+        "100.64.0.1",
+    ):
+        assert transport.is_private(address), address
+    assert not transport.is_private("8.8.8.8")
+    assert not transport.is_private("2606:4700::1111")
+
+
+def test_a_public_host_may_not_redirect_into_a_private_network(few, server, monkeypatch):
+    """127.0.0.1 plays the public host here, 127.0.0.2 the private one."""
+    monkeypatch.setattr(transport, "is_private", lambda address: address == "127.0.0.2")
+    with socket.create_server(("127.0.0.2", 0)) as inner:
+        server.behaviour[ID] = f"redirect=http://127.0.0.2:{inner.getsockname()[1]}/secret"
+        result = download(few, plan(server)).set_index("image_id")["status"]
+        inner.settimeout(0.2)
+        connection, _ = inner.accept()  # it was opened, and closed before a byte was sent
+        assert connection.recv(100) == b""
+    assert result[ID] == "refused"
+    assert "private address 127.0.0.2" in record(few)["detail"]
+
+
+def test_an_unreachable_mirror_ends_the_run(fries):
+    with pytest.raises(UserError, match=r"can't be reached \(Connection refused\): check the network and the mirror's URL"):
+        download(fries, Plan(mirror_url="http://127.0.0.1:9/", rate=0))
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_there(few, server):
+    part = few / "photos" / ID[:2] / f"{ID}.jpg.part"
+    part.parent.mkdir(parents=True)
+    for other in IDS[1:]:
+        path_of(few, other).parent.mkdir(parents=True, exist_ok=True)
+    real = photo._attempt
+
+    def full(job, *args):
+        if job.image_id == ID:
+            part.unlink(missing_ok=True)
+            part.symlink_to("/dev/full")
+        return real(job, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(photo, "_attempt", full)
+        with pytest.raises(UserError, match=r"can't be written .No space left on device.: make room and give the same command again"):
+            download(few, Plan(mirror_url=server.url("mirror/"), workers=1, rate=0))
+    there = [image_id for image_id in IDS if path_of(few, image_id).exists()]
+    assert (download(few, plan(server))["status"] == "ok").all()
+    counts = server.photo_requests()
+    assert all(counts[image_id] == 1 for image_id in there)
+
+
+def test_wrong_options_are_told(few, server):
+    for options, message in (
+        ({"sources": ("mirrors",)}, "--source='mirrors' is unknown; did you mean 'mirror'"),
+        ({"engine": "rays"}, "--engine='rays' is unknown; did you mean 'ray'"),
+        ({"workers": 0}, "--workers=0 must be greater than 0"),
+        ({"mirror_url": "s3://bucket"}, "no http or https address"),
+    ):
+        with pytest.raises(UserError, match=message):
+            download(few, Plan(**options))
+
+
+def test_ids_that_lead_elsewhere_are_refused(selected, tmp_path):
+    images = selected.images.assign(image_id="../../evil")
+    type(selected)(selected.boxes, images, (), selected.request).save(tmp_path / "evil")
+    with pytest.raises(UserError, match=r"'../../evil' is no ImageID"):
+        download(tmp_path / "evil")
+
+
+def test_two_downloads_of_a_folder_don_t_meet(few, server):
+    server.latency = 0.3
+    first = threading.Thread(target=download, args=(few, plan(server)))
+    first.start()
+    time.sleep(0.1)
+    with pytest.raises(UserError, match="Another download is running"):
+        download(few, plan(server))
+    first.join()
+
+
+def test_processes_share_the_work(fries, server):
+    shared = Plan(mirror_url=server.url("mirror/"), workers=4, rate=0, jobs=2, engine="processes")
+    assert (download(fries, shared)["status"] == "ok").all()
+    assert set(server.photo_requests().values()) == {1}
+    assert not list(fries.glob("*.journal"))
+
+
+def test_rates_are_kept():
+    limits, stop = rates.HostRates(50, burst=5), threading.Event()
+    start = time.monotonic()
+    for _ in range(15):
+        limits.acquire("https://c1.staticflickr.com/1.jpg", stop)
+    assert 0.19 <= time.monotonic() - start < 0.4  # five at once, ten at 50 a second
+    limits.acquire("https://other.example.org/", stop)
+    assert time.monotonic() - start < 0.4
+    assert rates.site("https://farm6.staticflickr.com/a") == rates.site("https://c1.staticflickr.com/b") == "staticflickr.com"
+    assert rates.site("http://127.0.0.1:80/") == "127.0.0.1"
+
+
+def test_the_ledger_outlives_torn_lines(tmp_path):
+    journal = ledger.Journal(tmp_path, "0")
+    entry = photo._record(photo.Job(ID, "train", ()), "mirror", "http://h/1", "ok", 1, bytes=5)
+    journal.append(entry)
+    journal.append({**entry, "url": "http://h/2", "status": "dead"})
+    journal.close()
+    with (tmp_path / "downloads-0.journal").open("ab") as file:
+        file.write(b'{"image_id": "0123')
+    journal = ledger.Journal(tmp_path, "0")
+    journal.append({**entry, "url": "http://h/1", "status": "transient"})
+    journal.close()
+    known = ledger.Ledger(tmp_path)
+    assert dict(zip(known.records["url"], known.records["status"], strict=True)) == {"http://h/1": "transient", "http://h/2": "dead"}
+    copy = (tmp_path / "downloads-0.journal").read_bytes()
+    known.compact()
+    (tmp_path / "downloads-0.journal").write_bytes(copy)  # killed before the journal was deleted: merging again changes nothing
+    pd.testing.assert_frame_equal(ledger.Ledger(tmp_path).records, known.records)
+
+
+def kill_at_random_moments(fries, server, kills: int, seed: int) -> None:
+    """Starts the downloader, kills it, and so on; checks after each kill and at the end."""
+    server.bandwidth = 400_000.0
+    code = (
+        "import sys; from pathlib import Path; from imgclf.data.openimages.downloader import *; "
+        f"download(Path({str(fries)!r}), Plan(mirror_url={server.url('mirror/')!r}, workers=4, rate=0))"
+    )
+    moments = random.Random(seed)
+    paid: set[str] = set()  # photos that had arrived as a whole
+    done = 0
+    while True:
+        before = server.photo_requests()
+        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+        if done < kills:
+            while server.photo_requests() == before and process.poll() is None:
+                time.sleep(0.005)
+            time.sleep(moments.uniform(0, 0.35))
+            process.send_signal(signal.SIGKILL)
+            done += process.wait() == -signal.SIGKILL
+        else:
+            server.bandwidth = 0.0
+            assert process.wait() == 0, process.stderr.read()
+        asked = server.photo_requests() - before
+        assert not paid & set(asked), "what had arrived was fetched again"
+        assert all(count == 1 for count in asked.values())
+        for path in fries.glob("photos/??/*.jpg"):
+            assert path.read_bytes() == server.photos[path.stem], "a partial file is named as whole"
+            paid.add(path.stem)
+        for path in fries.glob("photos/??/*.jpg.part"):
+            image_id = path.name.split(".")[0]
+            if path.stat().st_size == len(server.photos[image_id]):
+                paid.add(image_id)
+        recorded = ledger.Ledger(fries).records.query("status == 'ok'")["image_id"]
+        assert set(recorded) <= paid
+        if process.returncode == 0:
+            break
+    assert done == kills
+    rows = pd.read_parquet(fries / "downloads.parquet")
+    assert sorted(rows["image_id"]) == sorted(server.photos)
+    assert (rows["status"] == "ok").all()
+    assert not list(fries.rglob("*.part"))
+
+
+def test_three_kills(fries, server):
+    kill_at_random_moments(fries, server, 3, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_twenty_kills(fries, server, seed):
+    kill_at_random_moments(fries, server, 20, seed)
