@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from imgclf.commands import lr_find
+from imgclf.commands import label_errors, lr_find
 from imgclf.commands.models import models
 from imgclf.commands.predict import predict
 from imgclf.errors import UserError
@@ -28,6 +28,7 @@ def _commands() -> None:
     """Makes `imgclf` a group of commands, also while there is one."""
 
 
+app.command(context_settings=label_errors.SETTINGS)(label_errors.label_errors)
 app.command(context_settings=lr_find.SETTINGS)(lr_find.lr_find)
 app.command()(models)
 app.command()(predict)

@@ -1,5 +1,7 @@
 """Corrected labels that stand beside the data, so that the source itself is never written to."""
 
+import os
+
 import numpy as np
 import pandas as pd
 
@@ -7,6 +9,31 @@ from imgclf.data.folders import existing
 from imgclf.errors import UserError, nearest
 
 COLUMNS = ("id", "label")  # that a patch must have; `given`, where it is there, must be the label that is put right
+
+
+def read(path: str | os.PathLike) -> pd.DataFrame:
+    """Reads a patch: all columns as text, those of `COLUMNS` among them.
+
+    Raises:
+      UserError: if there is no such file, or it is no such table.
+    """
+    file = existing(os.fspath(path), "data.label_patch")
+    try:
+        patch = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")  # a class may be called NA
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} can't be read as a patch of labels ({error}): check that it is a UTF-8 CSV.") from error
+    missing = [name for name in COLUMNS if name not in patch]
+    if missing:
+        raise UserError(f"{file} has no column {missing[0]!r}: a patch of labels needs the columns id and label.")
+    return patch.assign(label=patch["label"].str.strip())
+
+
+def decided(path: str) -> pd.DataFrame:
+    """The rows of a patch that have a label: what a person has corrected, or confirmed. None, where `path` is ""."""
+    if not path:
+        return pd.DataFrame(columns=list(COLUMNS), dtype=str)
+    patch = read(path)
+    return patch[patch["label"] != ""]
 
 
 def apply(table: pd.DataFrame, class_names: tuple[str, ...], path: str) -> pd.DataFrame:
@@ -25,21 +52,13 @@ def apply(table: pd.DataFrame, class_names: tuple[str, ...], path: str) -> pd.Da
       UserError: naming the row, for a file that is no such table, an unknown id or class, two labels for one id, a `given` label that the
         source doesn't have, and a class that would be left without an image.
     """
-    file = existing(path, "data.label_patch")
-    try:
-        patch = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")  # a class may be called NA
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} can't be read as a patch of labels ({error}): check that it is a UTF-8 CSV.") from error
-    missing = [name for name in COLUMNS if name not in patch]
-    if missing:
-        raise UserError(f"{file} has no column {missing[0]!r}: a patch of labels needs the columns id and label.")
-
+    file, patch = existing(path, "data.label_patch"), read(path)
     index = {name: label for label, name in enumerate(class_names)}
     row_of = {example: row for row, example in enumerate(table["id"])}
     before = table["class_name"].to_numpy(object)
     after, written = before.copy(), {}
     for line, row in enumerate(patch.to_dict("records"), start=2):
-        example, label, place = row["id"], row["label"].strip(), f"{file}, row {line}"
+        example, label, place = row["id"], row["label"], f"{file}, row {line}"
         if not label:
             continue
         if example not in row_of:

@@ -1,0 +1,114 @@
+"""Labels that a probe doesn't believe: found by confident learning on probabilities of images that it was not trained on."""
+
+import dataclasses
+import importlib.util
+
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from imgclf.data.audit import groups_with_copies
+from imgclf.data.splits import groups_of
+from imgclf.data.table import Dataset
+from imgclf.errors import UserError
+from imgclf.models.classifier import Classifier
+from imgclf.training.features import extract
+from imgclf.training.probe import DEFAULT_STRENGTHS, CrossValidation, fit_linear, out_of_fold
+
+LIMIT = 0.1  # share of the images that is shown at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Suspects:
+    """Images whose label is probably wrong, the most suspicious first.
+
+    Attributes:
+      rows: int64 [M], of the table.
+      suggested: int64 [M], the likeliest class.
+      confidence: float32 [M], its probability.
+      given_probability: float32 [M], that of the given label.
+      estimated: how many labels are wrong by confident learning's estimate; more than M where the limit cut the list.
+    """
+
+    rows: np.ndarray
+    suggested: np.ndarray
+    confidence: np.ndarray
+    given_probability: np.ndarray
+    estimated: int
+
+
+def require_cleanlab() -> None:
+    """Raises a UserError where cleanlab is not installed: it is AGPL-licensed, hence an extra, imported only where it is used."""
+    if importlib.util.find_spec("cleanlab") is None:
+        raise UserError('Finding label errors needs cleanlab: python -m pip install "imgclf[labels]".')
+
+
+def probabilities(config: ConfigDict, model: Classifier, dataset: Dataset, console: Console) -> np.ndarray:
+    """Returns what a logistic probe on cached features says of each image, fitted without the fold that holds the image and its copies.
+
+    The folds (`config.probe.folds`) are stratified; copies and groups stay in one. The penalty is chosen as a run's is (`config.probe.l2`).
+
+    Args:
+      config: the whole config, resolved.
+      model: with pretrained weights.
+      dataset: all its images are judged, whatever their split.
+      console: for the progress of features that the cache lacks.
+
+    Returns:
+      float32 [N, C].
+
+    Raises:
+      UserError: for a class with fewer images (groups) than folds.
+    """
+    table, probe, names = dataset.table, config.probe, dataset.class_names
+    labels = table["label"].to_numpy(np.int64)
+    joined = table.assign(group=groups_with_copies(table, config.data.near_duplicate_bits))
+    groups = groups_of(joined)
+    strengths = tuple(map(float, probe.l2)) or DEFAULT_STRENGTHS
+    plan = CrossValidation.plan(labels, groups, names, strengths, probe.folds, config.seed)
+    features = extract(config, model, dataset, console=console)
+    l2 = strengths[0] if len(strengths) == 1 else fit_linear(features, labels, plan, standardize=probe.standardize).about["l2"]
+    return out_of_fold(features, labels, groups, l2, probe.folds, config.seed, class_names=names)
+
+
+def find(probabilities: np.ndarray, labels: np.ndarray, limit: float = LIMIT, decided: np.ndarray | None = None) -> Suspects:
+    """Finds suspected labels by confident learning (Northcutt et al., 2021, https://arxiv.org/abs/1911.00068; cleanlab).
+
+    As many as it estimates to be wrong are taken, at most `limit` of all: those whose given label has the lowest probability. On
+    clothing10 with 5 % planted errors this order finds more of them than cleanlab's other filters (experiments/label_errors.py).
+
+    Args:
+      probabilities: float32 [N, C], each from a model that has not seen the example.
+      labels: int [N], as given.
+      limit: share of the examples.
+      decided: bool [N], labels that a person has confirmed or corrected, and that are not questioned; None = none.
+
+    Raises:
+      UserError: where cleanlab is not installed.
+    """
+    require_cleanlab()
+    from cleanlab.filter import find_label_issues
+
+    chosen = {"filter_by": "low_self_confidence", "return_indices_ranked_by": "self_confidence"}
+    found = find_label_issues(labels, probabilities.astype(np.float64), n_jobs=1, **chosen)
+    rows = np.asarray(found, np.int64)
+    rows = rows if decided is None else rows[~decided[rows]]
+    estimated, rows = len(rows), rows[: max(1, int(limit * len(labels)))]
+    suggested = probabilities[rows].argmax(1)
+    return Suspects(rows, suggested, probabilities[rows, suggested], probabilities[rows, labels[rows]], estimated)
+
+
+def patch(dataset: Dataset, suspects: Suspects) -> pd.DataFrame:
+    """The rows of a `labels.patch.csv`: id, given, suggested, confidence, and an empty label for the user to fill in."""
+    names = np.array(dataset.class_names, object)
+    table = dataset.table.iloc[suspects.rows]
+    return pd.DataFrame(
+        {
+            "id": table["id"].to_numpy(),
+            "given": table["class_name"].to_numpy(),
+            "suggested": names[suspects.suggested],
+            "confidence": np.round(suspects.confidence.astype(float), 4),
+            "label": "",
+        }
+    )
