@@ -15,6 +15,8 @@ from imgclf.training.ridge import fit_ridge
 
 DEFAULT_STRENGTHS = tuple(float(f"{10.0**exponent:.2g}") for exponent in np.arange(-4, 1.1, 0.5))  # of features with unit variance
 
+_ROWS = 8192  # of features that are read at once
+
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
@@ -25,17 +27,17 @@ class Scaling:
 
     @classmethod
     def of(cls, features: np.ndarray) -> "Scaling":
-        mean = features.mean(0, dtype=np.float64)
-        deviation = features.std(0, dtype=np.float64)
+        """That of features float32 [N, D], read in blocks."""
+        blocks = [features[start : start + _ROWS] for start in range(0, len(features), _ROWS)]
+        mean = sum(block.sum(0, dtype=np.float64) for block in blocks) / len(features)
+        deviation = np.sqrt(sum(np.square(block - mean).sum(0) for block in blocks) / len(features))
         return cls(mean.astype(np.float32), np.where(deviation > 1e-7 * np.abs(mean), deviation, 1.0).astype(np.float32))
 
-    def apply(self, features: np.ndarray) -> np.ndarray:
-        return (features - self.mean) / self.deviation
-
-    def fold(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The kernel [D, C] and bias [C] that give on plain features what these give on standardised ones."""
-        kernel = kernel / self.deviation[:, None].astype(np.float64)
-        return kernel.astype(np.float32), (bias - self.mean.astype(np.float64) @ kernel).astype(np.float32)
+    def fold(self, solved: Solutions) -> Solutions:
+        """The solutions that give on plain features what these give on standardised ones."""
+        kernel = solved.kernel / self.deviation[:, None]
+        bias = solved.bias - np.einsum("d,kldc->klc", self.mean.astype(np.float64), kernel)
+        return Solutions(kernel, bias.astype(np.float32), solved.gradient_norm)
 
 
 def assign_folds(
@@ -129,26 +131,25 @@ def fit_linear(
     """
     views = features.shape[1] if features.ndim == 3 else 1
     flat = features.reshape(-1, features.shape[-1])
-    scaling = Scaling.of(flat) if standardize else None
-    x = scaling.apply(flat) if scaling else np.asarray(flat)
+    scaling = Scaling.of(flat) if standardize else Scaling(np.zeros(flat.shape[1], np.float32), np.ones(flat.shape[1], np.float32))
     example_weight = np.ones(len(labels)) if class_weight is None else class_weight[labels].astype(np.float64)
     subsets = [example_weight]
     if plan.fold is not None:
         subsets += [np.where(plan.fold == k, 0, example_weight) for k in range(plan.folds)]
     weights = np.repeat(np.stack(subsets), views, axis=1)
     fit = {"logistic": fit_logistic, "ridge": fit_ridge}[solver]
-    solved = fit(x, np.repeat(labels, views), weights, np.array(plan.strengths), len(plan.class_names))
+    strengths, classes = np.array(plan.strengths), len(plan.class_names)
+    repeated = np.repeat(labels, views)
+    solved = scaling.fold(fit(flat, repeated, weights, strengths, classes, mean=scaling.mean, deviation=scaling.deviation))
     chosen, table, scale = 0, None, 1.0
     if plan.fold is not None:
-        held = _held_out_logits(x[::views], plan, solved)
+        held = _held_out_logits(flat[::views], plan, solved)
         scales = [_best_scale(logits, labels, example_weight) if solver == "ridge" else 1.0 for logits in held]
         tried = zip(held, scales, plan.strengths, solved.gradient_norm.max(0), strict=True)
         table = [_score(logits, labels, example_weight, *rest) for logits, *rest in tried]
         chosen = int(np.argmin([row["loss"] for row in table]))
         scale = scales[chosen]
     kernel, bias = scale * solved.kernel[0, chosen], scale * solved.bias[0, chosen]
-    if scaling:
-        kernel, bias = scaling.fold(kernel, bias)
     about = {
         "l2": plan.strengths[chosen],
         "folds": plan.folds if plan.fold is not None else None,
@@ -158,12 +159,12 @@ def fit_linear(
     return Linear(kernel, bias, about)
 
 
-def _held_out_logits(x: np.ndarray, plan: CrossValidation, solved: Solutions) -> np.ndarray:
+def _held_out_logits(features: np.ndarray, plan: CrossValidation, solved: Solutions) -> np.ndarray:
     """Logits float32 [L, N, C] of each example by the fit without its fold; fit 0 is that of all."""
-    held = np.zeros((len(plan.strengths), len(x), len(plan.class_names)), np.float32)
+    held = np.zeros((len(plan.strengths), len(features), len(plan.class_names)), np.float32)
     for k in range(plan.folds):
         at = plan.fold == k
-        held[:, at] = x[at] @ solved.kernel[k + 1] + solved.bias[k + 1][:, None]
+        held[:, at] = features[at] @ solved.kernel[k + 1] + solved.bias[k + 1][:, None]
     return held
 
 
@@ -212,11 +213,12 @@ def out_of_fold(
     """
     names = [str(label) for label in range(int(labels.max()) + 1)] if class_names is None else class_names
     fold = assign_folds(labels, groups, folds, seed, names, "ask for fewer folds")
-    x = Scaling.of(features).apply(features)
+    scaling = Scaling.of(features)
     weights = (fold != np.arange(folds)[:, None]).astype(np.float32)
-    solved = fit_logistic(x, labels, weights, np.array([l2]), len(names))
+    solved = fit_logistic(features, labels, weights, np.array([l2]), len(names), mean=scaling.mean, deviation=scaling.deviation)
+    solved = scaling.fold(solved)
     logits = np.zeros((len(labels), len(names)), np.float32)
     for k in range(folds):
         held = fold == k
-        logits[held] = x[held] @ solved.kernel[k, 0] + solved.bias[k, 0]
+        logits[held] = features[held] @ solved.kernel[k, 0] + solved.bias[k, 0]
     return scipy.special.softmax(logits, axis=1)

@@ -5,6 +5,8 @@ The objective, with targets 1 for the class and 0 for the others (scikit-learn's
     ½ Σᵢ wᵢ · ‖xᵢ·W + b − yᵢ‖² / Σᵢ wᵢ  +  l2/2 · ‖W‖²        the bias b is free
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import scipy.linalg
 
@@ -13,39 +15,53 @@ from imgclf.training.logistic import Solutions
 _ROWS = 8192  # whose products are summed at once
 
 
-def fit_ridge(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, strengths: np.ndarray, classes: int) -> Solutions:
+def fit_ridge(
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    strengths: np.ndarray,
+    classes: int,
+    *,
+    mean: np.ndarray | float = 0.0,
+    deviation: np.ndarray | float = 1.0,
+) -> Solutions:
     """Minimises the objective for every subset and strength; arguments and result as those of `fit_logistic`.
 
-    The result's outputs are regressions, not logits: `fit_linear` scales them.
+    The result's outputs are regressions, not logits: `probe.fit_linear` scales them.
     """
     width = features.shape[1]
     kernel = np.zeros((len(weights), len(strengths), width, classes), np.float32)
     bias = np.zeros((len(weights), len(strengths), classes), np.float32)
     norms = np.zeros((len(weights), len(strengths)))
-    for k, weight in enumerate(weights):
-        share = weight / weight.sum()
-        at = np.flatnonzero(share)
-        share, targets = share[at], np.eye(classes)[labels[at]]
-        x_mean, y_mean = share @ features[at], share @ targets
+    for k, weight in enumerate(np.asarray(weights, np.float64)):
+        at = np.flatnonzero(weight)
+        share = weight[at] / weight.sum()
+
+        def blocks(at=at, share=share) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+            """Features, targets and weights, a block of rows at a time."""
+            for start in range(0, len(at), _ROWS):
+                rows = at[start : start + _ROWS]
+                yield (features[rows] - mean) / deviation, np.eye(classes)[labels[rows]], share[start : start + _ROWS]
+
+        x_mean = np.sum([w @ x for x, _, w in blocks()], axis=0)
+        y_mean = np.sum([w @ y for _, y, w in blocks()], axis=0)
         if len(at) <= width:  # in the span of the rows
-            x = (features[at] - x_mean) * np.sqrt(share)[:, None]
-            y = (targets - y_mean) * np.sqrt(share)[:, None]
-            values, vectors = scipy.linalg.eigh(x @ x.T)
-            inner = vectors.T @ y
-            solve = [x.T @ (vectors @ (inner / (np.maximum(values, 0) + l2)[:, None])) for l2 in strengths]
-            gram, moment = None, x.T @ y
+            x = np.concatenate([(x - x_mean) * np.sqrt(w)[:, None] for x, _, w in blocks()])
+            y = np.concatenate([(y - y_mean) * np.sqrt(w)[:, None] for _, y, w in blocks()])
+            values, axes = scipy.linalg.eigh(x @ x.T)
+            inner, moment, left = axes.T @ y, x.T @ y, x.T @ axes
         else:
             gram, moment = np.zeros((width, width)), np.zeros((width, classes))
-            for start in range(0, len(at), _ROWS):
-                rows = slice(start, start + _ROWS)
-                x = features[at[rows]] - x_mean
-                gram += x.T @ (x * share[rows, None])
-                moment += x.T @ ((targets[rows] - y_mean) * share[rows, None])
-            values, vectors = scipy.linalg.eigh(gram)
-            inner = vectors.T @ moment
-            solve = [vectors @ (inner / (np.maximum(values, 0) + l2)[:, None]) for l2 in strengths]
-        for i, (l2, w) in enumerate(zip(strengths, solve, strict=True)):
+            for x, y, w in blocks():
+                x = np.asarray(x - x_mean, features.dtype)
+                gram += x.T @ (x * w[:, None].astype(features.dtype))
+                moment += x.T @ ((y - y_mean) * w[:, None])
+            x = None
+            values, left = scipy.linalg.eigh(gram)
+            inner = left.T @ moment
+        for i, l2 in enumerate(strengths):
+            w = left @ (inner / (np.maximum(values, 0) + l2)[:, None])
             kernel[k, i], bias[k, i] = w, y_mean - x_mean @ w
-            product = x.T @ (x @ w) if gram is None else gram @ w
+            product = gram @ w if x is None else x.T @ (x @ w)
             norms[k, i] = np.linalg.norm(product - moment + l2 * w)
     return Solutions(kernel, bias, norms)
