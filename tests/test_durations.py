@@ -47,3 +47,8 @@ def test_what_recurs_is_due_at_the_steps_nearest_to_its_multiples(every, total):
     due = [step for step in range(total + 1) if durations.is_due(step, every)]
     whole = max(1.0, every)
     assert due == [step for step in (round(k * whole) for k in range(1, int(total / whole) + 2)) if step <= total]
+
+
+def test_bit_hyper_rule():
+    assert [durations.hyper_rule_steps(examples, 512) for examples in (19_999, 20_000, 499_999, 500_000)] == [500, 10_000, 10_000, 20_000]
+    assert durations.hyper_rule_steps(600, 32) == 8_000  # as many images seen

@@ -3,7 +3,7 @@
 import dataclasses
 import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +120,11 @@ class Checkpoints:
             self._explain_full_disk(error, None)
             raise
 
-    def keep_only(self, name: str) -> None:
-        """Deletes kept models other than `name`; called once the progress that names it is on disk."""
+    def keep_only(self, names: Collection[str]) -> None:
+        """Deletes kept models other than these; called once the progress that names them is on disk."""
         if jax.process_index() == 0:
             for folder in self.folder.iterdir():
-                if folder.name.startswith(("best-", "final-")) and folder.name != name:
+                if folder.name.startswith(("best-", "final-")) and folder.name not in names:
                     shutil.rmtree(folder)
 
     def _need_space(self, tree: Any) -> None:

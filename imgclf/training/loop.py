@@ -6,7 +6,7 @@
 4. on evaluation steps: evaluate the (averaged) parameters on val; keep the model if it is the best so far
 5. on checkpoint steps, or when asked to stop: write the checkpoint, then drop kept models that it no longer names
 6. end early if nothing has improved for `patience` evaluations
-7. at the end: write the last checkpoint and read the kept model
+7. at the end: write the last checkpoint, make a soup of the best models if one is asked for, and read the kept model
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from imgclf import durations
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
+from imgclf.training import sharding, soup
 from imgclf.training.checkpoint import Checkpoints, load_model
 from imgclf.training.evaluate import EvalStep, evaluate_split, put_ahead
 from imgclf.training.metrics_log import MetricsLog, MetricsWindow, NotFinite
@@ -37,6 +38,8 @@ from imgclf.training.optim import evaluated_params
 from imgclf.training.phases import Phase, at
 from imgclf.training.state import TrainState, Tree, tree_sha256
 from imgclf.training.step import cross_entropy
+
+SOUP = "soup"  # folder of the averaged model
 
 
 class Interrupted(Exception):
@@ -54,6 +57,7 @@ class TrainProgress:
     best_value: float | None = None
     best_epoch: float | None = None
     kept: str = ""  # folder name of the kept model
+    ranked: list[tuple[float, str]] = dataclasses.field(default_factory=list)  # value and folder of the models for a soup, best first
     evaluated_step: int = 0
     evaluations_since_best: int = 0
     stopped_early: bool = False
@@ -146,14 +150,16 @@ def fit(
     has_val = bool((dataset.table["split"] == "val").any())
     best_metric = config.train.best_metric if has_val else ""
     patience = config.train.early_stopping.patience
-    if patience and not has_val:
-        raise UserError(f"config.train.early_stopping.patience={patience} needs a val split; there is none. Give it a share in data.split.")
+    for field, value in (("early_stopping.patience", patience), ("soup", config.train.soup)):
+        if value and not has_val:
+            raise UserError(f"config.train.{field}={value} needs a val split; there is none. Give it a share in data.split.")
 
     checkpoints = Checkpoints(run / "checkpoints")
     progress = TrainProgress()
     restored = checkpoints.restore(lambda step: phases[at(phases, step)].like(state), console)
     if restored is not None:
         state, progress = restored.state, TrainProgress(**restored.progress)
+        progress.ranked = [(value, name) for value, name in progress.ranked]
     first_step = step = int(state.step)
     phase = at(phases, step)
     if first_step:
@@ -194,32 +200,35 @@ def fit(
         log.write(step, means | {"learning_rate": float(schedule(step - 1)), "images_per_second": round(rate, 2)})
         bar.update(task, note=f"loss {means['train_loss']:.4f}  {rate:,.0f} images/s")
 
-    def keep(name: str, metrics: dict[str, float]) -> None:
-        """Writes the parameters that are evaluated, as the kept model."""
-        params = evaluated_params(state.params, state.opt_state)
-        about: dict[str, Any] = {"step": step, "epoch": step / plan.per_epoch, **metrics}
-        about |= {"class_names": list(dataset.class_names), "params_sha256": tree_sha256(params)}
-        checkpoints.save_model(name, params, state.batch_stats, about)
-        progress.kept = name
+    def write_model(name: str, params: Tree, batch_stats: Tree, about: dict[str, Any]) -> None:
+        about = {"step": step, "epoch": step / plan.per_epoch, **about, "class_names": list(dataset.class_names)}
+        checkpoints.save_model(name, params, batch_stats, about | {"params_sha256": tree_sha256(params)})
 
-    def evaluate() -> None:
-        window.read()
-
+    def values_on_val(params: Tree, batch_stats: Tree) -> dict[str, float]:
         def check_stop(_: int) -> None:
             if stop.signum:
                 raise _StoppedWhileEvaluating
 
-        params = evaluated_params(state.params, state.opt_state)
-        rows, logits = evaluate_split(eval_step, params, state.batch_stats, dataset, config, "val", mesh, check_stop)
+        rows, logits = evaluate_split(eval_step, params, batch_stats, dataset, config, "val", mesh, check_stop)
         labels = dataset.table["label"].to_numpy()[rows]
         losses = np.asarray(cross_entropy(logits, labels), np.float64)
-        values = {"val_loss": float(losses.mean()), "val_top1": float((logits.argmax(-1) == labels).mean())}
+        return {"val_loss": float(losses.mean()), "val_top1": float((logits.argmax(-1) == labels).mean())}
+
+    def evaluate() -> None:
+        window.read()
+        params = evaluated_params(state.params, state.opt_state)
+        values = values_on_val(params, state.batch_stats)
         log.write(step, values)
         epoch = step / plan.per_epoch
         improved = bool(best_metric) and _improves(values, progress.best_value, config)
+        if best_metric:
+            value = values[best_metric]
+            name = f"best-epoch-{epoch:06.2f}-{best_metric}-{value:.4f}"
+            progress.ranked = _ranked([*progress.ranked, (value, name)], config)
+            if improved or (value, name) in progress.ranked:
+                write_model(name, params, state.batch_stats, {best_metric: value})
         if improved:
-            keep(f"best-epoch-{epoch:06.2f}-{best_metric}-{values[best_metric]:.4f}", {best_metric: values[best_metric]})
-            progress.best_value, progress.best_epoch, progress.evaluations_since_best = values[best_metric], epoch, 0
+            progress.kept, progress.best_value, progress.best_epoch, progress.evaluations_since_best = name, value, epoch, 0
         else:
             progress.evaluations_since_best += 1
         progress.evaluated_step = step
@@ -242,7 +251,7 @@ def fit(
             seconds = progress.seconds + time.perf_counter() - start
             checkpoints.save(state, dataclasses.asdict(dataclasses.replace(progress, seconds=seconds)))
             if progress.kept:
-                checkpoints.keep_only(progress.kept)
+                checkpoints.keep_only({progress.kept, *(name for _, name in progress.ranked)})
             last_save = time.monotonic()
 
     def asked_to_stop() -> int:
@@ -261,10 +270,27 @@ def fit(
             save()
             raise Interrupted(signum, step)
         if done() and not progress.kept:
-            keep(f"final-epoch-{step / plan.per_epoch:06.2f}", {})
+            progress.kept = f"final-epoch-{step / plan.per_epoch:06.2f}"
+            write_model(progress.kept, evaluated_params(state.params, state.opt_state), state.batch_stats, {})
         late = jax.process_count() == 1 and time.monotonic() - last_save > config.train.checkpoint_seconds  # clocks of hosts differ
         if done() or late or durations.is_due(step, plan.checkpoint):
             save()
+
+    def make_soup() -> None:
+        """Item 7; of a finished run it is there already."""
+        if not (run / "checkpoints" / SOUP).is_dir():
+            try:
+                made = soup.greedy(
+                    [name for _, name in progress.ranked],
+                    lambda name: tuple(load_model(run / "checkpoints" / name)[0][part] for part in ("params", "batch_stats")),
+                    lambda *model: values_on_val(*sharding.replicate(model, mesh))[best_metric],
+                    lower_is_better=best_metric == "val_loss",
+                )
+            except _StoppedWhileEvaluating:
+                raise Interrupted(stop.signum, step) from None
+            about = {best_metric: made.value, "ingredients": list(made.ingredients), "candidates": len(progress.ranked)}
+            write_model(SOUP, *sharding.replicate((made.params, made.batch_stats), mesh), about)
+        progress.kept = SOUP
 
     with contextlib.closing(checkpoints), contextlib.closing(log), bar, _StopRequest() as stop:
         try:
@@ -288,6 +314,8 @@ def fit(
                             break
                 console.print(f"Trained {step - first_step} steps in {time.perf_counter() - start:.1f} s.", highlight=False)
                 progress.seconds += time.perf_counter() - start
+            if progress.ranked:
+                make_soup()
         except NotFinite as error:
             raise UserError(_not_finite_message(error.steps, checkpoints.steps(), config)) from None
     model, about = load_model(run / "checkpoints" / progress.kept)
@@ -301,6 +329,13 @@ def _not_finite_message(bad: list[int], saved: list[int], config: ConfigDict) ->
         f"The training loss is not finite at step{'s' if len(bad) > 1 else ''} {shown}; {sound}. Start again, in another --workdir, with a "
         f"lower config.optimizer.learning_rate (now {config.optimizer.learning_rate}) or with config.train.clip_norm=1."
     )
+
+
+def _ranked(models: list[tuple[float, str]], config: ConfigDict) -> list[tuple[float, str]]:
+    """The `train.soup` best (value, name), best first, of equals the older; of one name the newer, as it was written over the older."""
+    last = {name: float(value) for value, name in models if math.isfinite(value)}
+    sign = 1 if config.train.best_metric == "val_loss" else -1
+    return sorted(((value, name) for name, value in last.items()), key=lambda model: sign * model[0])[: config.train.soup]
 
 
 def _improves(values: dict[str, float], best: float | None, config: ConfigDict) -> bool:

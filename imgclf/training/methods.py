@@ -126,7 +126,17 @@ def _prepare_fit(
                 return evaluate_split(eval_step, *kept, dataset, config, split, mesh, lambda examples: bar.advance(task, examples))
 
         trainable = count_parameters(select(params, freezing.trainable))
-        notes = (freezing.remark,) if freezing.remark else ()
+        notes = tuple(filter(None, (freezing.remark, _soup_remark(config, fitted))))
         return Outcome(fitted, logits_of, {"params_total": count, "params_trainable": trainable}, notes)
 
     return fit
+
+
+def _soup_remark(config: ConfigDict, fitted: loop.Fit) -> str:
+    about, metric = fitted.about, config.train.best_metric
+    if "ingredients" not in about:
+        return ""
+    return (
+        f"The model is a greedy soup, the average of {len(about['ingredients'])} of the {about['candidates']} best on val, BatchNorm's "
+        f"statistics too: {metric} {about[metric]:.4f}, where the best alone has {fitted.progress.best_value:.4f}."
+    )

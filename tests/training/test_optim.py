@@ -40,6 +40,9 @@ def schedule_of(config, name, **options):
         ("step", {"boundaries": ("50%", "9 epochs"), "warmup": "10 steps"}, 91, 0.001),
         ("exponential", {"rate": 0.5, "every": "1 epochs"}, 20, 0.025),
         ("time", {"rate": 0.01}, 100, 0.05),
+        ("one_cycle", {}, 0, 0.1 / 25),
+        ("one_cycle", {}, 25, 0.1),
+        ("one_cycle", {}, 100, 0.1 / 1e5),
     ],
 )
 def test_schedules(config, name, options, step, expected):
@@ -153,3 +156,73 @@ def test_the_average_follows_the_parameters(config):
 def test_without_an_average_the_parameters_themselves_are_evaluated(config):
     params, state = step_once(config)
     assert optim.evaluated_params(params, state) is params
+
+
+def fastai_combined_cosine(step: int, total: int, start: float, middle: float, end: float) -> float:
+    """As fastai's `combined_cos(0.25, start, middle, end)` has it."""
+    position = step / total
+    low, high, here = (start, middle, position / 0.25) if position < 0.25 else (middle, end, (position - 0.25) / 0.75)
+    return low + (1 + np.cos(np.pi * (1 - here))) * (high - low) / 2
+
+
+@pytest.mark.parametrize("step", [0, 7, 24, 25, 40, 99])
+def test_one_cycle_is_fastais(config, step):
+    np.testing.assert_allclose(
+        schedule_of(config, "one_cycle")(step), fastai_combined_cosine(step, 100, 0.1 / 25, 0.1, 0.1 / 1e5), rtol=1e-4
+    )
+    name, momentum = optim.cycled_momentum(config, 100)
+    assert name == "b1"
+    np.testing.assert_allclose(momentum(step), fastai_combined_cosine(step, 100, 0.95, 0.85, 0.95), rtol=1e-5)
+
+
+def test_one_cycle_moves_the_momentum_unless_it_is_given(config):
+    config.optimizer.schedule.name, config.optimizer.name = "one_cycle", "sgd"
+    tx = optim.create_optimizer(config, lambda step: 0.1, PARAMS, total_steps=8)
+    params, state, moved = PARAMS, tx.init(PARAMS), []
+    for _ in range(4):
+        updates, state = tx.update(jax.tree.map(jnp.ones_like, PARAMS), state, params)
+        moved.append(float(updates["head"]["kernel"][0, 0]))
+    trace, expected = 0.0, []
+    for step in range(4):
+        trace = 1 + trace * fastai_combined_cosine(step, 8, 0.95, 0.85, 0.95)
+        expected.append(-0.1 * trace)
+    np.testing.assert_allclose(moved, expected, rtol=1e-5)
+    config.optimizer.args = "momentum=0.5"
+    assert optim.cycled_momentum(config, 8) is None
+    config.optimizer.name, config.optimizer.args = "adagrad", ""
+    assert optim.cycled_momentum(config, 8) is None
+
+
+DEPTHS = {"backbone/conv": 2, "backbone/late": 1}
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lamb"])
+def test_rates_of_parameters_multiply_what_the_optimizer_makes_and_its_decay(config, name):
+    params = PARAMS | {"backbone": PARAMS["backbone"] | {"late": {"bias": jnp.full(3, 4.0)}}}
+    config.optimizer.name, config.optimizer.weight_decay = name, 0.3
+    config.optimizer.weight_decay_table = ((".*", 1.0),)
+    config.optimizer.args = "momentum=0.9" if name == "sgd" else ""
+
+    def updates_of(**options):
+        tx, state = optim.create_optimizer(config, lambda step: 0.1, params, **options), None
+        state = tx.init(params)
+        for scale in (1.0, -0.5):
+            updates, state = tx.update(jax.tree.map(lambda leaf, scale=scale: jnp.full_like(leaf, scale), params), state, params)
+        return updates
+
+    plain = updates_of()
+    config.optimizer.layer_decay = 0.5
+    config.optimizer.lr_table = ((".*/bias", 3.0), (".*", 1.0))
+    scaled = updates_of(depths=DEPTHS)
+    ratios = {"backbone": {"conv": {"kernel": 0.25, "bias": 0.75}, "late": {"bias": 1.5}}, "head": {"kernel": 1.0}}
+    assert_trees_close(scaled, jax.tree.map(lambda update, ratio: update * ratio, plain, ratios))
+
+
+def test_tables_may_name_parameters_that_are_frozen(config):
+    config.optimizer.weight_decay = 0.1
+    config.optimizer.weight_decay_table = (("backbone/.*", 1.0), (".*", 0.0))
+    config.optimizer.lr_table = (("backbone/.*", 0.1), ("head/.*", 10.0))
+    head = {"head": PARAMS["head"]}
+    tx = optim.create_optimizer(config, lambda step: 0.1, PARAMS, since={"head/kernel": 0})
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, head), tx.init(head), head)
+    np.testing.assert_allclose(updates["head"]["kernel"], -1.0, rtol=1e-5)  # Adam's first step, ten times the rate

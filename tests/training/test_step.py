@@ -6,9 +6,10 @@ import pytest
 from digits_experiment import digits_config
 from sklearn.utils.class_weight import compute_class_weight
 
+from imgclf import models
 from imgclf.errors import UserError
-from imgclf.training import step
-from imgclf.training.state import tree_sha256
+from imgclf.training import sharding, step
+from imgclf.training.state import make_apply_fn, split_model, tree_sha256
 
 NAMES = ("cat", "dog", "owl")
 COUNTS = np.array([50, 30, 20])
@@ -59,3 +60,22 @@ def test_the_hash_sees_names_shapes_types_and_bytes_but_not_order():
         {"a": tree["a"], "b": np.nextafter(tree["b"], np.float32(2))},
     ):
         assert tree_sha256(other) != same
+
+
+def test_a_flipped_evaluation_is_the_mean_over_image_and_mirror_image():
+    config = digits_config(**{"data.mean": (0.5, 0.5, 0.5), "data.std": (0.5, 0.5, 0.5)})
+    mesh = sharding.create_mesh()
+    graphdef, params, batch_stats = split_model(models.create(config, 10))
+    apply = make_apply_fn(graphdef)
+    rng = np.random.default_rng(0)
+    batch = {"image": rng.integers(0, 256, (4, 8, 8, 3), np.uint8), "label": np.zeros(4, np.int32)}
+    batch |= {"index": np.arange(4), "mask": np.ones(4, bool)}
+
+    def logits(**changes):
+        return step.make_eval_step(config, apply, mesh)(params, batch_stats, batch | changes)["logits"]
+
+    plain, mirrored = logits(), logits(image=batch["image"][:, :, ::-1])
+    assert np.abs(plain - mirrored).max() > 1e-3
+    config.eval.flip = True
+    np.testing.assert_allclose(logits(), (plain + mirrored) / 2, atol=1e-6)
+    np.testing.assert_allclose(logits(), logits(image=batch["image"][:, :, ::-1]), atol=1e-6)
