@@ -6,6 +6,7 @@ import typer
 
 from imgclf.commands import label_errors, lr_find
 from imgclf.commands.models import models
+from imgclf.commands.openimages import openimages
 from imgclf.commands.predict import predict
 from imgclf.errors import UserError
 
@@ -31,4 +32,5 @@ def _commands() -> None:
 app.command(context_settings=label_errors.SETTINGS)(label_errors.label_errors)
 app.command(context_settings=lr_find.SETTINGS)(lr_find.lr_find)
 app.command()(models)
+app.add_typer(openimages, name="openimages")
 app.command()(predict)

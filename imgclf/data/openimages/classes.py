@@ -9,7 +9,7 @@ import csv
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from imgclf.data.openimages import releases
@@ -24,13 +24,15 @@ _IRREGULAR = {"people": "person", "men": "man", "women": "woman", "mice": "mouse
 class UnknownClassError(UserError):
     """No class of that name; `name` is what was asked for."""
 
-    def __init__(self, name: str, known: Mapping[str, str]):
-        """Args: known: lower-case name → name."""
+    def __init__(self, name: str, known: Mapping[str, str], containing: Sequence[str] = ()):
+        """Args: known: lower-case name → name; containing: names that the given one is a part of."""
         self.name = name
         close = nearest(_plain(name), known)
         hint = "list them with `imgclf openimages classes`."
         if close.startswith("did you mean"):
             hint = re.sub(r"'([^']*)'", lambda match: repr(known.get(match[1], match[1])), close)
+        if containing:
+            hint = f"did you mean {' or '.join(map(repr, containing))}?"
         super().__init__(f"Open Images has no class {name!r} with boxes; {hint}")
 
 
@@ -69,7 +71,8 @@ class Classes:
         for form in _forms(name):
             if len(loose.get(form, ())) == 1:
                 return next(iter(loose[form]))
-        raise UnknownClassError(name, {plain: self.names[label] for plain, label in exact.items()})
+        containing = sorted(known for known in self.names.values() if _plain(name) in _plain(known))[:3]
+        raise UnknownClassError(name, {plain: self.names[label] for plain, label in exact.items()}, containing)
 
     def search(self, pattern: str) -> list[str]:
         """Labels whose name contains the pattern (any case, singular or plural), by name."""

@@ -137,7 +137,7 @@ def crop(folder: Path, cut: Cut | None = None, console: Console | None = None) -
 
 def _check(cut: Cut) -> None:
     if cut.split not in SPLITS:
-        raise UserError(f"--split={cut.split!r} is unknown; {nearest(cut.split, SPLITS)}")
+        raise UserError(f"The crops' split {cut.split!r} is unknown; {nearest(cut.split, SPLITS)}")
     if cut.format not in ("jpg", "png"):
         raise UserError(f"--format={cut.format!r} is unknown; valid: 'jpg', 'png'")
     if not 0 <= cut.padding <= 10 or cut.min_side < 1 or cut.background < 0:

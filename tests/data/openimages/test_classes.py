@@ -42,6 +42,8 @@ def test_every_real_name_is_found_as_it_is_and_in_the_plural(classes):
 def test_unknown_names_have_neighbours(classes):
     with pytest.raises(UserError, match=r"no class 'Hamburgr' with boxes; did you mean 'Hamburger'"):
         classes.find("Hamburgr")
+    with pytest.raises(UserError, match=r"no class 'fries' with boxes; did you mean 'French fries'\?"):
+        classes.find("fries")
     with pytest.raises(UserError, match=r"imgclf openimages classes"):
         classes.find("zzzzqqq")
 

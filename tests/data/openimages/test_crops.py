@@ -250,7 +250,7 @@ def test_official_splits_are_kept_unless_a_new_one_is_asked(tmp_path):
     alone = make_folder(tmp_path / "b", {ids[0]: noise(40, 40)}, [(ids[0], "A", 0, 0, 1, 1)], splits={ids[0]: "validation"})
     assert "split" not in crop(alone)  # one split is none
     assert list(crop(alone, Cut(split="official"))["split"]) == ["val"]
-    with pytest.raises(UserError, match="--split='old' is unknown"):
+    with pytest.raises(UserError, match="split 'old' is unknown"):
         crop(folder, Cut(split="old"))
 
 
