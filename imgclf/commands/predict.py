@@ -1,5 +1,6 @@
 """`imgclf predict`."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,13 @@ def predict(
     ] = None,
     conformal: Annotated[
         bool, typer.Option("--conformal", help='Adds the column "set": the classes that the run\'s conformal threshold admits.')
+    ] = False,
+    reduced_decode: Annotated[
+        bool,
+        typer.Option(
+            "--reduced-decode",
+            help="Decode large JPEGs at a reduced scale: a tenth of the time for 12 megapixels, about a grey level apart from evaluation.",
+        ),
     ] = False,
     column: Annotated[str, typer.Option(help="The list's column of paths.")] = "path",
     root: Annotated[str, typer.Option(help="The folder that the list's paths are relative to; default: the list's own.")] = "",
@@ -54,7 +62,7 @@ def predict(
 
     from imgclf.deploy.predict import load
 
-    predictor = load(run)
+    predictor = dataclasses.replace(load(run), reduced_decode=reduced_decode)
     if conformal and (rule := predictor.need_conformal()).admits_all:
         typer.echo(f"The run's {rule.n} val images are too few for alpha {rule.alpha:g}: every set holds all classes.", err=True)
     images = inputs.find(sources, column=column, root=root)

@@ -144,7 +144,7 @@ def _identity(predictor: Predictor, inputs: Inputs, options: Options) -> dict[st
     return {
         "model": hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest(),
         "images": {"count": len(inputs), "sha256": inputs.sha256},
-        "options": dataclasses.asdict(options),
+        "options": dataclasses.asdict(options) | {"reduced_decode": predictor.reduced_decode},
     }
 
 

@@ -68,6 +68,21 @@ def test_a_sequence_may_read_its_images_when_asked(finished, photo_folder):
     np.testing.assert_array_equal(classifier.predict_probabilities(Lazy(paths)), classifier.predict_probabilities(paths))
 
 
+@pytest.mark.parametrize(("resize", "crop_fraction"), [("squash", 1.0), ("crop", 0.875), ("pad", 1.0)])
+def test_a_reduced_decode_shows_nearly_the_same(finished, tmp_path, resize, crop_fraction):
+    classifier = imgclf.load(finished[0])
+    config = classifier.config.copy_and_resolve_references()
+    config.data.resize, config.data.crop_fraction = resize, crop_fraction
+    noise = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((1200, 800), Image.Resampling.BICUBIC).save(tmp_path / "large.jpg", quality=95)
+    whole, reduced = (
+        dataclasses.replace(classifier, config=config, reduced_decode=choice).predict_probabilities([tmp_path / "large.jpg"])
+        for choice in (False, True)
+    )
+    np.testing.assert_allclose(reduced, whole, atol=0.01)
+    assert (reduced != whole).any()
+
+
 def test_the_temperature_of_the_run_is_applied(finished, photo_folder):
     classifier = imgclf.load(finished[0])
     assert classifier.temperature == finished[1]["temperature"] != 1
