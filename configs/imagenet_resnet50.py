@@ -31,7 +31,7 @@ def get_config(path: str = "") -> ConfigDict:
     config.loader.eval_batch_size = 1024
     config.loader.threads = 16
     config.model.name = "resnet50"
-    config.model.dtype = "bfloat16"
+    config.model.precision = "bf16"
 
     config.train.duration = "90 epochs"
     config.train.label_smoothing = 0.1

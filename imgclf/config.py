@@ -87,7 +87,9 @@ def default_config() -> ConfigDict:
 
     model = config.model = ConfigDict()
     model.name = "cnn"  # see imgclf.models.NAMES
-    model.dtype = "float32"  # of activations: float32 | bfloat16; parameters and statistics stay float32
+    # auto (bf16 on GPU and TPU, f32 on the CPU: there, results are those of the published weights to 1e-5) | f32 (exact everywhere: not in
+    # TF32 on a GPU) | bf16 (activations and the operands of products; sums, parameters, statistics and logits stay float32)
+    model.precision = "auto"
     model.output = "softmax"  # softmax | sigmoid (two classes, one output unit)
     model.weights = (
         "none"  # none (random) | a name that `imgclf models` lists, such as timm/resnet50.a1_in1k | path:FILE (safetensors, HDF5)

@@ -16,7 +16,7 @@ CHOICES = {
     "data.audit": ("fix", "error", "off"),
     "data.split.method": ("auto", "given", "stratified", "hash", "kfold"),
     "augment.fill": ("nearest", "constant", "reflect"),
-    "model.dtype": ("float32", "bfloat16"),
+    "model.precision": ("auto", "f32", "bf16"),
     "model.output": ("softmax", "sigmoid"),
     "model.head.kind": ("auto", "linear", "mlp", "avgmax", "family"),
     "model.head.norm": ("batch", "none"),

@@ -19,7 +19,7 @@ from peers import alternate
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def measure(batch_size: int, dtype: str, steps: int) -> float:
+def measure(batch_size: int, precision: str, steps: int) -> float:
     """Returns images/s over `steps` training steps, after four to warm up; uint8 images are on the device already."""
     sys.path.insert(0, str(ROOT))
     import jax
@@ -33,7 +33,7 @@ def measure(batch_size: int, dtype: str, steps: int) -> float:
 
     config = runpy.run_path(str(ROOT / "configs" / "openimages_cnn.py"))["get_config"]("unread")
     config.loader.batch_size = batch_size
-    config.model.dtype = dtype
+    config.model.precision = precision
     graphdef, params, batch_stats = split_model(models.create(config, 2))
     tx = optim.create_optimizer(config, optax.constant_schedule(config.optimizer.learning_rate), params)
     mesh = sharding.create_mesh()
@@ -55,16 +55,16 @@ def measure(batch_size: int, dtype: str, steps: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--precision", default="f32", choices=("f32", "bf16"))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--peer", default="", help="command to compare with")
     arguments = parser.parse_args()
     if not arguments.peer:
-        speed = measure(arguments.batch_size, arguments.dtype, arguments.steps)
-        print(f"imgclf cnn {arguments.dtype} batch {arguments.batch_size}: {speed:.1f} img/s")
+        speed = measure(arguments.batch_size, arguments.precision, arguments.steps)
+        print(f"imgclf cnn {arguments.precision} batch {arguments.batch_size}: {speed:.1f} img/s")
         return
-    options = [f"--batch_size={arguments.batch_size}", f"--dtype={arguments.dtype}", f"--steps={arguments.steps}"]
+    options = [f"--batch_size={arguments.batch_size}", f"--precision={arguments.precision}", f"--steps={arguments.steps}"]
     alternate([sys.executable, __file__, *options], arguments.peer, arguments.pairs, rf"batch {arguments.batch_size}: ([0-9.]+) img/s")
 
 

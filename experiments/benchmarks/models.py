@@ -23,10 +23,10 @@ from imgclf.training.state import create_state, make_apply_fn, split_model
 CLASSES = 10
 
 
-def measure(name: str, *, train: bool, dtype: str, batch_size: int, size: int, steps: int) -> float:
+def measure(name: str, *, train: bool, precision: str, batch_size: int, size: int, steps: int) -> float:
     """Returns images/s over `steps` steps, after two to warm up; uint8 images are on the device already."""
     config = default_config()
-    config.model.name, config.model.dtype, config.data.image_size = name, dtype, (size, size)
+    config.model.name, config.model.precision, config.data.image_size = name, precision, (size, size)
     config.optimizer.name = "sgd"
     config = pretrained.resolve(config, CLASSES)
     model = models.create(config, CLASSES)
@@ -67,20 +67,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=models.NAMES, metavar="NAME")
     parser.add_argument("--train", action="store_true", help="a training step instead of features")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--precision", default="f32", choices=("f32", "bf16"))
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--peer", default="", help="command to compare with")
     arguments = parser.parse_args()
-    options = {key: getattr(arguments, key) for key in ("dtype", "batch_size", "size", "steps")}
+    options = {key: getattr(arguments, key) for key in ("precision", "batch_size", "size", "steps")}
     if arguments.peer:
         ours = [sys.executable, __file__, arguments.name, *(f"--{key}={value}" for key, value in options.items())]
         alternate(ours + ["--train"] * arguments.train, arguments.peer, arguments.pairs, r"([0-9.]+) img/s")
         return
     what = "train" if arguments.train else "features"
-    print(f"imgclf {arguments.name} {what} {arguments.dtype}: {measure(arguments.name, train=arguments.train, **options):.1f} img/s")
+    print(f"imgclf {arguments.name} {what} {arguments.precision}: {measure(arguments.name, train=arguments.train, **options):.1f} img/s")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def create(config: ConfigDict, num_classes: int, *, load_weights: bool = True, t
     def build() -> Classifier:
         rngs = nnx.Rngs(config.seed)
         backbone = _build_backbone(config, rngs)
-        return Classifier(backbone, _build_head(config, backbone, num_classes, rngs), dtype=jnp.dtype(config.model.dtype))
+        return Classifier(backbone, _build_head(config, backbone, num_classes, rngs), dtype=activation_dtype(config.model.precision))
 
     if config.model.weights == "none" or not load_weights:
         return build()
@@ -60,6 +60,12 @@ def create(config: ConfigDict, num_classes: int, *, load_weights: bool = True, t
     return nnx.merge(graphdef, nnx.State(jax.tree.map(jnp.asarray, params)), nnx.State(jax.tree.map(jnp.asarray, batch_stats)))
 
 
+def activation_dtype(precision: str) -> Any:
+    """The dtype of activations under `config.model.precision`, which is "f32", "bf16" or "auto"."""
+    bf16 = precision == "bf16" or (precision == "auto" and jax.default_backend() != "cpu")
+    return jnp.bfloat16 if bf16 else jnp.float32
+
+
 _CNN_HEAD = ("flatten", "maps_dropout", "dense", "dropout")
 
 
@@ -69,7 +75,7 @@ def _build_backbone(config: ConfigDict, rngs: nnx.Rngs) -> nnx.Module:
     if name == "cnn":
         options |= {key: value for key, value in config.model.cnn.items() if key not in _CNN_HEAD}
     try:
-        return BACKBONES[name](**options, dtype=jnp.dtype(config.model.dtype), rngs=rngs)
+        return BACKBONES[name](**options, dtype=activation_dtype(config.model.precision), rngs=rngs)
     except TypeError as error:
         if not config.model.variant:
             raise
@@ -84,7 +90,7 @@ def _build_head(config: ConfigDict, backbone: nnx.Module, num_classes: int, rngs
         raise UserError(f"config.data.image_size=({height}, {width}) is too small for config.model.name={name!r}; use larger images.")
     kind, fields = config.model.head.kind, config.model.head
     outputs = 1 if config.model.output == "sigmoid" else num_classes
-    dtype = jnp.dtype(config.model.dtype)
+    dtype = activation_dtype(config.model.precision)
     own = getattr(families.family(config.model.name), "head", None)
     if kind == "family" and own is not None:
         if outputs == 1:

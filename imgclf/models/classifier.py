@@ -1,5 +1,6 @@
 """A classifier: a backbone, which maps images to feature maps, and a head, which maps those to logits."""
 
+import contextlib
 import math
 from typing import Any
 
@@ -101,6 +102,26 @@ class Head(nnx.Module):
         return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1) if self.sigmoid else logits
 
 
+_PIXELS = 4 * 224 * 224  # of the images that go through a backbone together on the CPU
+
+
+def _in_small_batches(backbone: nnx.Module, image: jax.Array) -> jax.Array:
+    """backbone(image), a few images at a time: their maps stay in the cache, in memory that is at hand instead of new from the system.
+
+    For evaluation only: XLA:CPU is many times slower at a convolution's gradient inside a loop (jax-ml/jax#12868).
+    """
+    batch, height, width, _ = image.shape
+    most = max(1, _PIXELS // (height * width))
+    size = next(n for n in range(min(most, batch), 0, -1) if batch % n == 0)
+    if size == batch:
+        return backbone(image)
+    graphdef, state = nnx.split(backbone)
+    state = jax.tree.map(lambda leaf: leaf.astype(image.dtype) if leaf.ndim > 1 else leaf, state)  # kernels are rounded once
+    parts = image.reshape(batch // size, size, *image.shape[1:])
+    maps = jax.lax.map(lambda part: nnx.merge(graphdef, state)(part), parts)
+    return maps.reshape(batch, *maps.shape[2:])
+
+
 class Classifier(nnx.Module):
     """A backbone and a head. Holds `nnx.Param` and `nnx.BatchStat` only: dropout's key comes with the call."""
 
@@ -111,8 +132,20 @@ class Classifier(nnx.Module):
 
     def __call__(self, image: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
         """Returns logits, float32 [B,C], for normalised images, float32 [B,H,W,3]."""
-        return self.head(self.backbone(image.astype(self.dtype), train=train), train=train, key=key)
+        with self._exact_products():
+            return self.head(self._maps(image, train), train=train, key=key)
 
     def features(self, image: jax.Array) -> jax.Array:
         """Returns the pooled maps, float32 [B,D], in evaluation mode."""
-        return average(self.backbone(image.astype(self.dtype)))
+        with self._exact_products():
+            return average(self._maps(image, False))
+
+    def _maps(self, image: jax.Array, train: bool) -> jax.Array:
+        image = image.astype(self.dtype)
+        if train or jax.default_backend() != "cpu" or jax.device_count() > 1:
+            return self.backbone(image, train=train)
+        return _in_small_batches(self.backbone, image)
+
+    def _exact_products(self) -> contextlib.AbstractContextManager:
+        """Float32 products in float32: by default a GPU computes them in TF32, a TPU in bfloat16."""
+        return jax.default_matmul_precision("highest") if self.dtype == jnp.float32 else contextlib.nullcontext()

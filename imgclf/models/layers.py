@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from imgclf.models import cpu_forms
+from imgclf.models import bf16_forms, cpu_forms
 from imgclf.models.initializers import HE_NORMAL, Initializer
 
 Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros before and behind, of height and width
@@ -30,7 +30,8 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 
         return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     def on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return cpu_forms.conv2d(x, kernel, stride, padding)
+        forms = bf16_forms if x.dtype == jnp.bfloat16 else cpu_forms
+        return forms.conv2d(x, kernel, stride, padding)
 
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 

@@ -57,13 +57,13 @@ def extract(
     rows = np.arange(len(dataset.table)) if rows is None else np.asarray(rows, np.int64)
     contents = [bytes.fromhex(digest) for digest in dataset.table["sha256"].iloc[rows]]
     backbone_sha256 = _backbone_sha256(model)
-    plain = _extract(config, model, dataset, rows, None, contents, _identity(config, backbone_sha256, augmented=False), console)
+    plain = _extract(config, model, dataset, rows, None, contents, _identity(config, model, backbone_sha256, augmented=False), console)
     if not views:
         return plain
     epochs = np.tile(np.arange(views), len(rows))
     ids = dataset.table["id"].iloc[rows]
     keys = [_view_key(content, image_id, view) for content, image_id in zip(contents, ids, strict=True) for view in range(views)]
-    identity = _identity(config, backbone_sha256, augmented=True)
+    identity = _identity(config, model, backbone_sha256, augmented=True)
     augmented = _extract(config, model, dataset, np.repeat(rows, views), epochs, keys, identity, console)
     return np.concatenate([plain[:, None], augmented.reshape(len(rows), views, -1)], axis=1)
 
@@ -77,14 +77,14 @@ def _backbone_sha256(model: Classifier) -> str:
     return tree_sha256({"params": params["backbone"], "batch_stats": batch_stats.get("backbone", {})})
 
 
-def _identity(config: ConfigDict, backbone_sha256: str, *, augmented: bool) -> dict[str, Any]:
+def _identity(config: ConfigDict, classifier: Classifier, backbone_sha256: str, *, augmented: bool) -> dict[str, Any]:
     """All that a feature depends on beside the image, as JSON keeps it."""
     fields = config.to_dict()
     data, model = fields["data"], fields["model"]
     identity = {
         "model": model["name"],
         "variant": model["variant"],
-        "precision": model["dtype"],
+        "dtype": np.dtype(classifier.dtype).name,  # what precision="auto" came to
         "weights_sha256": backbone_sha256,
         "image_size": data["image_size"],
         "resize": data["resize"],

@@ -138,10 +138,10 @@ def test_maps_have_the_size_that_the_model_states(name, size):
     assert maps.shape == (2, *backbone.map_size(*size), backbone.features)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_dtype_is_for_activations_only_and_features_are_averages(dtype):
+@pytest.mark.parametrize(("precision", "dtype"), [("f32", "float32"), ("bf16", "bfloat16"), ("auto", "float32")])
+def test_precision_is_of_activations_only_and_features_are_averages(precision, dtype):
     config = config_of("cnn")
-    config.model.dtype = dtype
+    config.model.precision = precision
     model = models.create(config, 3)
     _, params, stats = split_model(model)
     assert {leaf.dtype for leaf in jax.tree.leaves((params, stats))} == {jnp.dtype("float32")}
