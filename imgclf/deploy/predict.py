@@ -315,7 +315,7 @@ def load(run: str | os.PathLike) -> Predictor:
         model["batch_stats"],
         results.get("temperature", 1.0),  # runs from before it was fitted have none
         Conformal(rule["alpha"], rule["threshold"], rule["n"]) if rule else None,
-        folder,
+        folder=folder,
     )
     _ = predictor._eval_step  # checks the shapes now, rather than at the first image
     return predictor
