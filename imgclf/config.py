@@ -14,6 +14,7 @@ This module is itself a config file for saved runs: `--config=RUN/config.json` i
 
 import ast
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,33 @@ def parse_arguments(text: str, field: str) -> dict[str, Any]:
         return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg}
     except (SyntaxError, ValueError):
         raise UserError(f'config.{field}={text!r} is not a list of arguments: write "momentum=0.9, nesterov=True".') from None
+
+
+def structure(argument: str, **defaults: str | bool) -> dict[str, Any]:
+    """Parses what stands after a config file's colon: `PATH,model=resnet50,distortions=True`.
+
+    Args:
+      argument: the path first; it may hold commas and "=" but not ",name=".
+      defaults: the names that may follow, with the values that they have where they don't.
+
+    Returns:
+      `path` and the named values; those whose default is a bool are one.
+
+    Raises:
+      UserError: for an unknown name, and for a bool that is neither True nor False.
+    """
+    path, *rest = re.split(r",(?=\w+=)", argument)
+    found: dict[str, Any] = {"path": path, **defaults}
+    for item in rest:
+        name, _, value = item.partition("=")
+        if name not in defaults:
+            raise UserError(f"The config takes no {name!r} after its colon ({item!r}); {nearest(name, defaults)}")
+        if isinstance(defaults[name], bool):
+            if value not in ("True", "False"):
+                raise UserError(f"{item!r}: write {name}=True or {name}=False.")
+            value = value == "True"
+        found[name] = value
+    return found
 
 
 def to_json(config: ConfigDict) -> str:

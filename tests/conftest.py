@@ -3,7 +3,9 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,17 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip("the shared real data are not beside this checkout")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory) -> Callable[[str], str]:
+    """Returns `config.model.weights` of a file of random weights for one of the small models; see tests/models/tiny_weights.py."""
+    if (folder := str(Path(__file__).parent / "models")) not in sys.path:
+        sys.path.append(folder)
+    import tiny_weights
+
+    files = tmp_path_factory.mktemp("weights")
+    return lambda model: tiny_weights.save(model, files / f"{model}.safetensors")
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,19 @@ def find(name: str, model: str) -> Weights:
     return entry
 
 
+def on_hub(model: str) -> Weights:
+    """Returns the first of a model's published weights that the Hugging Face hub has.
+
+    Raises:
+      UserError: for an unknown model, and one without such weights.
+    """
+    check_name(model)
+    for entry in families.weights().values():
+        if entry.model == model and entry.repo:
+            return entry
+    raise UserError(f"The hub has no weights of {model!r}: give your own, weights=path:FILE, or one of those that `imgclf models` lists.")
+
+
 def _of_file(path: Path, model: str) -> Weights:
     """Guesses from the tensors' names which layout a file has, and takes what its publisher's weights of this model need."""
     shapes = weight_files.shapes(path)
