@@ -4,12 +4,13 @@
     data = imgclf.load_images("image")
     train, test = data.split(0.8, seed=2)
     classifier = imgclf.create(train)
-    classifier.evaluate(test)
+    print(classifier.evaluate(test))
 
 All of it is what `run.py` does with a config; this module only writes the config. JAX is imported by `create` and not before.
 """
 
 import dataclasses
+import difflib
 import html
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,7 +57,8 @@ def load_images(path: str | os.PathLike, *, verbose: bool = True, **fields: Any)
     place = Path(path).expanduser()
     if not place.exists():
         others = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
-        hint = f"; {nearest(place.name, others)}" if others and "did you mean" in nearest(place.name, others) else ": check the path."
+        close = difflib.get_close_matches(place.name, others, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ": check the path."
         raise UserError(f"There is no folder or table {str(path)!r} (in {place.parent.resolve()}){hint}")
     config = config_lib.default_config()
     config.data.source = "csv" if place.is_file() and place.name.lower().endswith(_TABLES) else "folder"
@@ -137,7 +139,9 @@ class ImageData:
         if isinstance(key, str):
             rows = np.flatnonzero(self._dataset.table["id"] == key)
             if not len(rows):
-                raise UserError(f"There is no image {key!r} here; {nearest(key, self._dataset.table['id'])}")
+                close = difflib.get_close_matches(key, self._dataset.table["id"], n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "data.table.id lists all."
+                raise UserError(f"There is no image {key!r} here; {hint}")
             return self._dataset.reader[int(rows[0])]
         row = range(len(self))[key]  # an IndexError as of a list
         return self._dataset.reader[row]
@@ -200,7 +204,8 @@ class ImageData:
         told = f"Split {len(self):,} images, stratified, seed {seed}: {len(first):,} and {len(second):,}"
         if group.astype(bool).any():
             together = table["group"] != ""
-            told += f"; {together.sum():,} in {table.loc[together, 'group'].nunique():,} groups of copies or of the data stay on one side"
+            kept = numbers.count(table.loc[together, "group"].nunique(), "group")
+            told += f"; {kept} of copies or of the data ({numbers.count(int(together.sum()), 'image')}) stay whole"
         if (self._dataset.table["split"] != "").any():
             told += "; the splits that the data came with are disregarded"
         _tell(verbose, told + ".")

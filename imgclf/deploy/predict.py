@@ -60,6 +60,10 @@ class Predictor:
     reduced_decode: bool = False  # large JPEGs at 1/2, 1/4 or 1/8 of their size, no less than the input needs: quicker, not quite the same
     folder: Path | None = None  # of the run, or the saved model, that it was loaded from
 
+    def __repr__(self) -> str:
+        names = ", ".join(self.class_names[:10]) + (", …" if len(self.class_names) > 10 else "")
+        return f"{self.config.model.name} for {len(self.class_names)} classes ({names}), from {self.folder}"
+
     def predict(
         self,
         sources: "Source | Sequence[Source] | scoring.Data",
@@ -177,11 +181,11 @@ class Predictor:
 
         Args:
           data: from `imgclf.load_images`. Classes are matched by name.
-          verbose: prints the accuracy with its interval, and warnings.
+          verbose: shows the progress.
 
         Returns:
           A dict: `top1`, `top1_ci95`, `per_class`, `confusion`, …, see `evaluation.metrics.evaluate`; and `warnings`, such as that images
-          were trained on.
+          were trained on. Printed, it is the accuracy with its interval, and the warnings.
 
         Raises:
           UserError: for a class that the classifier has not seen in training.

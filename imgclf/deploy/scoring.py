@@ -48,7 +48,6 @@ def evaluate(predictor: "Predictor", data: Data, *, console: Console) -> Evaluat
     labels = _labels(predictor, dataset)
     result = Evaluation(metrics.evaluate(probabilities(predictor, dataset, console), labels, predictor.class_names))
     result["warnings"] = _warnings(predictor, dataset)
-    console.print(repr(result), highlight=False, markup=False, soft_wrap=True)
     return result
 
 
