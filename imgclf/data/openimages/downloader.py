@@ -189,7 +189,7 @@ def _fetch_all(folder: Path, todo: pd.DataFrame, answered: frozenset[str], plan:
         watcher = threading.Thread(target=_watch, args=(folder, counts, refresh, over), daemon=True)
         watcher.start()
         try:
-            with parallel_config(backend=_backend(plan.engine), n_jobs=plan.jobs):
+            with _backend(plan.engine, plan.jobs):
                 problems = Parallel()(delayed(_fetch_part_apart)(folder, part, answered, shares, base_url, name) for part, name in parts)
         finally:
             over.set()
@@ -198,18 +198,28 @@ def _fetch_all(folder: Path, todo: pd.DataFrame, answered: frozenset[str], plan:
             raise UserError(problem)
 
 
-def _backend(engine: str) -> str:
+@contextlib.contextmanager
+def _backend(engine: str, jobs: int) -> Iterator[None]:
+    """joblib's back end; a Ray that this starts is the cluster of RAY_ADDRESS, else one of this machine, and is left again."""
     if engine != "ray":
-        return {"threads": "threading", "processes": "loky"}[engine]
+        with parallel_config(backend={"threads": "threading", "processes": "loky"}[engine], n_jobs=jobs):
+            yield
+        return
     try:
         import ray
         from ray.util.joblib import register_ray
     except ImportError:
         raise UserError('--engine=ray needs Ray: python -m pip install "imgclf[ray]".') from None
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, configure_logging=False)  # the cluster of RAY_ADDRESS, else one on this machine
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False)
     register_ray()
-    return "ray"
+    try:
+        with parallel_config(backend="ray", n_jobs=jobs):
+            yield
+    finally:
+        if started:
+            ray.shutdown()
 
 
 def _fetch_part_apart(folder: Path, images: pd.DataFrame, answered: frozenset[str], plan: Plan, base_url: str, name: str) -> str:
@@ -293,14 +303,18 @@ def _fetch_part(
             if stop.is_set():
                 break
             waiting.put(job)
-    except BaseException:
-        stop.set()
-        raise
-    finally:
         for _ in threads:
             waiting.put(None)
         for thread in threads:
             thread.join()
+    except BaseException:  # such as Ctrl-C: what is under way is dropped, and the threads end
+        stop.set()
+        for _ in threads:
+            waiting.put(None)
+        for thread in threads:
+            thread.join()
+        raise
+    finally:
         journal.close()
     if problems:
         raise problems[0]

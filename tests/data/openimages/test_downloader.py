@@ -331,6 +331,26 @@ def test_processes_share_the_work(fries, server):
     assert not list(fries.glob("*.journal"))
 
 
+@pytest.mark.slow
+def test_a_ray_cluster_of_two_nodes_shares_the_work(fries, server, monkeypatch):
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False)
+        assert len([node for node in ray.nodes() if node["Alive"]]) == 2
+        both = Plan(mirror_url=server.url("mirror/"), workers=4, rate=0, jobs=2, engine="ray")
+        assert (download(fries, both)["status"] == "ok").all()
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert set(server.photo_requests().values()) == {1}
+    assert len(server.photo_requests()) == 66
+
+
 def test_rates_are_kept():
     limits, stop = rates.HostRates(50, burst=5), threading.Event()
     start = time.monotonic()
