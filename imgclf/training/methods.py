@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 from imgclf.data import augment, pipeline
 from imgclf.data.table import Dataset
+from imgclf.errors import UserError
 from imgclf.models.classifier import Classifier
 from imgclf.training import freeze, loop, optim, probe_run, sharding
 from imgclf.training import phases as phases_lib
@@ -77,6 +78,10 @@ def prepare(config: ConfigDict, dataset: Dataset, model: Classifier, mesh: Mesh,
       UserError: for what the user can mend; the function returned raises as `loop.fit` does.
     """
     method = choose(config)
+    if method == "probe" and config.eval.flip:
+        raise UserError(
+            "config.eval.flip=True needs the images, and a probe is evaluated on cached features; use config.train.method='lp_ft' or 'fit'."
+        )
     probe = probe_run.prepare(config, dataset, model, console) if method != "fit" else None
     fit = _prepare_fit(config, dataset, model, mesh, console) if method != "probe" else None
 
