@@ -125,10 +125,21 @@ def row_batches(dataset: Dataset, config: ConfigDict, rows: np.ndarray, epochs: 
     return _batches(dataset, config, order, 0, math.ceil(len(rows) / size), augmented=epochs is not None)
 
 
+@dataclasses.dataclass(frozen=True)
+class VectorDataset(Dataset):
+    """A data set whose images are known by vectors: its batches' `image` is float32 [B, 1, 1, D]. Not for worker processes.
+
+    Attributes:
+      vectors: float32 [N, V, D], by row of the table. Evaluation shows view 0, training view `epoch mod V`.
+    """
+
+    vectors: np.ndarray
+
+
 class Batches(contextlib.AbstractContextManager):
     """An iterator of batches; `close` (or leaving the `with`) ends its threads and processes, and waits until they are gone."""
 
-    def __init__(self, fetch: "_Fetch", start: int, stop: int, loader: ConfigDict):
+    def __init__(self, fetch: "_Fetch | _FetchVectors", start: int, stop: int, loader: ConfigDict):
         steps = grain.MapDataset.range(start, stop)
         threads: set[threading.Thread] = set()
         cv2.setNumThreads(0)  # parallel over batches instead: OpenCV's own pool would have every thread compete for all cores
@@ -287,8 +298,27 @@ class _Fetch:
         return image
 
 
+@dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps
+class _FetchVectors:
+    """Makes the batch of a step of a `VectorDataset`."""
+
+    order: _TrainOrder | _EvalOrder | _ListedOrder
+    labels: np.ndarray
+    vectors: np.ndarray
+
+    def __call__(self, step: int) -> Batch:
+        rows, epochs = self.order(step)
+        mask = rows >= 0
+        image = np.where(mask[:, None], self.vectors[rows, epochs % self.vectors.shape[1]], 0)
+        label = np.where(mask, self.labels[rows], 0).astype(np.int32)
+        return {"image": image[:, None, None], "label": label, "index": rows, "mask": mask}
+
+
 def _batches(dataset: Dataset, config: ConfigDict, order: Any, start: int, stop: int, *, augmented: bool) -> Batches:
     table, data = dataset.table, config.data
+    if isinstance(dataset, VectorDataset):
+        vectors = _FetchVectors(order, table["label"].to_numpy(np.int32), dataset.vectors)
+        return Batches(vectors, start, stop, config.loader)
     heights, widths = table["height"].to_numpy(np.int32), table["width"].to_numpy(np.int32)
     fits = 3 * int(heights.astype(np.int64) @ widths.astype(np.int64)) <= data.in_memory_mb * 2**20
     augment = types.SimpleNamespace(**config.augment.to_dict())
@@ -331,7 +361,7 @@ def _share(size: int, shards: int, field: str) -> int:
     return size // shards
 
 
-def _fetch_in_thread(threads: set[threading.Thread], fetch: _Fetch, step: int) -> Batch:
+def _fetch_in_thread(threads: set[threading.Thread], fetch: _Fetch | _FetchVectors, step: int) -> Batch:
     if (thread := threading.current_thread()) is not threading.main_thread():
         threads.add(thread)
     return fetch(step)

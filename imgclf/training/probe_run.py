@@ -17,7 +17,7 @@ from imgclf.data.splits import groups_of
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 from imgclf.models.classifier import Classifier
-from imgclf.training import loop
+from imgclf.training import loop, minibatch
 from imgclf.training.checkpoint import Checkpoints, load_model
 from imgclf.training.features import extract
 from imgclf.training.probe import DEFAULT_STRENGTHS, CrossValidation, Linear, fit_linear
@@ -69,46 +69,88 @@ def prepare(config: ConfigDict, dataset: Dataset, model: Classifier, console: Co
       UserError: for more folds than members of a class; the function returned raises as `features.extract` does.
     """
     table, probe = dataset.table, config.probe
+    alone = config.train.method == "probe"  # else `loop.fit` follows, and evaluates another backbone
     train_rows = np.flatnonzero((table["split"] == "train").to_numpy())
-    labels = table["label"].to_numpy()[train_rows]
-    strengths = tuple(map(float, probe.l2)) or DEFAULT_STRENGTHS
     weight = class_weights(config, dataset.class_names, class_counts(dataset))
-    groups, names = groups_of(table.iloc[train_rows]), dataset.class_names
-    plan = CrossValidation.plan(labels, groups, names, strengths, probe.folds, config.seed, probe.solver)
-    _, params, batch_stats = split_model(model)
     if not augment.is_neutral(config.augment) and not probe.views:
         console.print("config.augment does nothing to a probe without config.probe.views: features are of plain images.", highlight=False)
+    solve = _prepare_minibatch if probe.solver == "minibatch" else _prepare_linear
+    solve = solve(config, dataset, model, train_rows, weight, console)
+    params, batch_stats = jax.device_get(split_model(model)[1:])
 
     def logits_of(params: Tree, batch_stats: Tree, split: str) -> tuple[np.ndarray, np.ndarray]:
         rows = np.flatnonzero((table["split"] == split).to_numpy())
-        features = extract(config, model, dataset, rows=rows, console=Console(quiet=True))
+        features = extract(config, model, dataset, rows=rows)
         return rows, head_logits(model.head, params["head"], batch_stats.get("head", {}), features)
 
     def run(workdir: Path) -> Probed:
         folder = workdir / "checkpoints" / KEPT
         if folder.is_dir():
             kept, about = load_model(folder)
-            new_params, new_stats = kept["params"], kept["batch_stats"]
         else:
             start = time.perf_counter()
-            rows = np.arange(len(table)) if config.train.method == "probe" else train_rows  # lp_ft evaluates another backbone
-            extract(config, model, dataset, rows=rows, console=console)
-            features = extract(config, model, dataset, rows=train_rows, views=probe.views, console=console if probe.views else None)
-            solved = fit_linear(features, labels, plan, solver=probe.solver, standardize=probe.standardize, class_weight=weight)
-            new_params = jax.device_get(params) | {"head": {"logits": linear_head(solved, config.model.output)}}
-            new_stats = jax.device_get(batch_stats)
-            about = {"class_names": list(dataset.class_names), "params_sha256": tree_sha256(new_params)}
-            about |= {"probe": {"solver": probe.solver, **solved.about}, "seconds": time.perf_counter() - start}
+            if alone:
+                extract(config, model, dataset, console=console)  # all splits in one go
+            found = solve(workdir if alone else workdir / KEPT)
+            kept = {"params": params | found.params, "batch_stats": batch_stats | found.batch_stats}
+            progress = found.progress | {"kept": KEPT, "seconds": time.perf_counter() - start}
+            about = {"class_names": list(dataset.class_names), "params_sha256": tree_sha256(kept["params"]), "steps": found.steps}
+            about |= {"progress": progress, "probe": {"solver": probe.solver, **found.about}}
             checkpoints = Checkpoints(workdir / "checkpoints")
-            checkpoints.save_model(KEPT, new_params, new_stats, about)
+            checkpoints.save_model(KEPT, kept["params"], kept["batch_stats"], about)
             checkpoints.close()
         _tell(about["probe"], console)
-        progress = loop.TrainProgress(kept=KEPT, seconds=about["seconds"])
-        results = {"params_total": count_parameters(new_params), "params_trainable": count_parameters(new_params["head"])}
-        fit = loop.Fit(new_params, new_stats, about, progress, 0)
-        return Probed(fit, lambda split: logits_of(new_params, new_stats, split), results | {"probe": about["probe"]})
+        fit = loop.Fit(kept["params"], kept["batch_stats"], about, loop.TrainProgress(**about["progress"]), about["steps"])
+        trainable = count_parameters(kept["params"]["head"])
+        results = {"params_total": count_parameters(kept["params"]), "params_trainable": trainable, "probe": about["probe"]}
+        return Probed(fit, lambda split: logits_of(kept["params"], kept["batch_stats"], split), results)
 
     return run
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """A solved head: its parameters and statistics, `{"head": …}`, what results.json says of it, and how training went."""
+
+    params: Tree
+    batch_stats: Tree
+    about: dict[str, Any]
+    progress: dict[str, Any]
+    steps: int
+
+
+def _prepare_linear(
+    config: ConfigDict, dataset: Dataset, model: Classifier, rows: np.ndarray, weight: np.ndarray | None, console: Console
+) -> Callable[[Path], _Found]:
+    probe, train = config.probe, dataset.table.iloc[rows]
+    console = None if config.train.method == "probe" and not probe.views else console  # it has told of the features
+    labels, strengths = train["label"].to_numpy(), tuple(map(float, probe.l2)) or DEFAULT_STRENGTHS
+    plan = CrossValidation.plan(labels, groups_of(train), dataset.class_names, strengths, probe.folds, config.seed, probe.solver)
+
+    def solve(folder: Path) -> _Found:
+        features = extract(config, model, dataset, rows=rows, views=probe.views, console=console)
+        solved = fit_linear(features, labels, plan, solver=probe.solver, standardize=probe.standardize, class_weight=weight)
+        return _Found({"head": {"logits": linear_head(solved, config.model.output)}}, {}, solved.about, {}, 0)
+
+    return solve
+
+
+def _prepare_minibatch(
+    config: ConfigDict, dataset: Dataset, model: Classifier, rows: np.ndarray, weight: np.ndarray | None, console: Console
+) -> Callable[[Path], _Found]:
+    train = minibatch.prepare(config, dataset, model, weight, console)
+
+    def solve(folder: Path) -> _Found:
+        features = extract(config, model, dataset, console=None if config.train.method == "probe" else console)[:, None]
+        if config.probe.views:
+            views = extract(config, model, dataset, rows=rows, views=config.probe.views, console=console)
+            features = np.repeat(features, views.shape[1], axis=1)  # what is evaluated is never shown but plain
+            features[rows] = views
+        fitted = train(features, folder)
+        about = {"l2": None, "folds": None, "cross_validation": None, "steps": fitted.steps}
+        return _Found(fitted.params, fitted.batch_stats, about, dataclasses.asdict(fitted.progress), fitted.steps)
+
+    return solve
 
 
 def linear_head(solved: Linear, output: str) -> Tree:
@@ -130,10 +172,10 @@ def head_logits(head: nnx.Module, params: Tree, batch_stats: Tree, features: np.
 
 
 def _tell(about: dict[str, Any], console: Console) -> None:
-    scores = about["cross_validation"]
-    if scores is None:
-        chosen = "as given"
-    else:
+    scores, told = about["cross_validation"], f"Probe: {about['solver']}"
+    if scores is not None:
         curve = ", ".join(f"{row['l2']:g}: {row['top1']:.1%}" for row in scores)
-        chosen = f"of the lowest loss over {about['folds']} folds of the training images (top-1 there: {curve})"
-    console.print(f"Probe: {about['solver']}, l2 {about['l2']:g}, {chosen}.", highlight=False)
+        told += f", l2 {about['l2']:g}, of the lowest loss over {about['folds']} folds of the training images (top-1 there: {curve})"
+    elif about["l2"] is not None:
+        told += f", l2 {about['l2']:g}, as given"
+    console.print(f"{told}.", highlight=False)
