@@ -4,7 +4,7 @@
     data = imgclf.load_images("image")
     train, test = data.split(0.8, seed=2)
     classifier = imgclf.create(train)
-    classifier.evaluate(test)
+    print(classifier.evaluate(test))
 
 Importing imgclf is quick: JAX is imported when it is needed, no accelerator is touched before.
 """

@@ -28,15 +28,27 @@ METHODS = ("auto", "probe", "lp_ft", "fit")
 FINE_TUNE_PER_CLASS, FINE_TUNE_ON_CPU = 50, 5000
 VAL, VAL_UNITS = 0.1, 10  # share of the training images that validates; a class of fewer has none to spare
 FOLDS = 5
-FINE_TUNING = {
+FINE_TUNING = {  # as configs/finetune.py
+    "augment.crop_scale": (0.5, 1.0),
     "augment.flip": 0.5,
-    "augment.crop_scale": (0.4, 1.0),
-    "train.duration": "15 epochs",
     "train.log_every": "1 epochs",
-    "optimizer.learning_rate": 1e-4,
-    "optimizer.weight_decay": 0.01,
+    "optimizer.name": "sgd",
+    "optimizer.args": "momentum=0.9, nesterov=True",
+    "optimizer.learning_rate": 3e-3,
     "optimizer.schedule.name": "cosine",
     "optimizer.schedule.warmup": "10%",
+}
+FROM_SCRATCH = {  # as configs/folder.py, for any model
+    "augment.crop_scale": (0.4, 1.0),
+    "augment.flip": 0.5,
+    "augment.rotate": 15.0,
+    "train.duration": "30 epochs",
+    "train.log_every": "1 epochs",
+    "train.label_smoothing": 0.1,
+    "optimizer.learning_rate": 2e-3,
+    "optimizer.weight_decay": 0.05,
+    "optimizer.schedule.name": "cosine",
+    "optimizer.schedule.warmup": "5%",
 }
 
 
@@ -118,7 +130,7 @@ def settle(
         config.data.image_size = pretrained.find(config.model.weights, config.model.name).input_size or config.data.image_size
     config.train.method, why = _method(dataset, config, method)
     if config.train.method != "probe":
-        config_lib.override(config, FINE_TUNING)
+        config_lib.override(config, FINE_TUNING if config.model.weights != "none" else FROM_SCRATCH)
     config_lib.override(config, overrides or {})
     validation.validate(config)
     named = config.model.name + (f" with {config.model.weights}" if config.model.weights != "none" else " from scratch")

@@ -1,6 +1,7 @@
 """The four lines: load, split, create, evaluate, on small pictures; and on real ones where they are at hand."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import imgclf
+from imgclf import config as config_lib
 from imgclf import creation
 from imgclf.data.audit import near_pairs
 from imgclf.errors import UserError
@@ -202,6 +204,16 @@ def test_the_method_depends_on_the_data_and_the_weights(data, monkeypatch):
     config, _ = creation.settle(data.dataset)
     assert (config.train.method, config.augment.flip) == ("lp_ft", 0.5)
     assert creation.settle(data.dataset, overrides={"augment.flip": 0.0, "augment": {"rotate": 9}})[0].augment.rotate == 9
+
+
+def test_recipes_are_those_of_the_configs(root):
+    for recipe, name in ((creation.FINE_TUNING, "finetune"), (creation.FROM_SCRATCH, "folder")):
+        config = runpy.run_path(str(root / "configs" / f"{name}.py"))["get_config"]("PHOTOS")
+        fields, defaults = config_lib.flatten(config), config_lib.flatten(config_lib.default_config())
+        theirs = {field: value for field, value in fields.items() if value != defaults[field]}
+        assert {field: fields[field] for field in recipe} == recipe
+        left_out = {"name", "data.path", "data.image_size", "model.name", "model.weights", "train.method"}
+        assert {field for field in theirs if not field.startswith("model.cnn")} - set(recipe) <= left_out
 
 
 def test_small_classes_do_without_val_and_with_fewer_folds(data):

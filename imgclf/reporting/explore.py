@@ -1,7 +1,8 @@
 """The page of `data.explore()`: every image of a data set, filtered, sorted and searched in the browser; one file, no network.
 
-The page holds a thumbnail of each image as text. Only the tiles in view exist as elements, so that thousands of images stay fluid:
-with 5,000 photographs of 400 px it is 12 MB, opens in under a second, and scrolls without a late frame (headless Chromium, 2 cores).
+The page holds a thumbnail of each image as text. Only the tiles near the window exist as elements, so that thousands of images stay fluid:
+with 5,000 photographs of 400 px it is 17 MB, shows them 0.3 s after it is opened, filters in 20 ms, and scrolls by 3,600 px/s without a
+late frame, by 12,000 px/s with one in a hundred (headless Chromium without a GPU, 2 cores).
 """
 
 import base64
