@@ -5,6 +5,7 @@ import sys
 import typer
 
 from imgclf.commands import label_errors, lr_find
+from imgclf.commands.cache import cache
 from imgclf.commands.models import models
 from imgclf.commands.openimages import openimages
 from imgclf.commands.predict import predict
@@ -29,6 +30,7 @@ def _commands() -> None:
     """Makes `imgclf` a group of commands, also while there is one."""
 
 
+app.add_typer(cache, name="cache")
 app.command(context_settings=label_errors.SETTINGS)(label_errors.label_errors)
 app.command(context_settings=lr_find.SETTINGS)(lr_find.lr_find)
 app.command()(models)
