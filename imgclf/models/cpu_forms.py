@@ -1,4 +1,4 @@
-"""Sums, max-pooling and a first convolution in forms that are fast on XLA:CPU; `layers` picks them there.
+"""Sums, convolutions and max-pooling in forms that are fast on XLA:CPU, forward and gradients; `layers` picks them there.
 
 XLA:CPU's own gradient of max-pooling, select-and-scatter, is slow. Here the forward pass keeps the place of each window's largest
 value as one byte, so that the gradient is one comparison per input.
@@ -13,14 +13,17 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+Edges = tuple[tuple[int, int], tuple[int, int]]  # zeros before and behind, of height and width
+
+_NUMBERS = ("NHWC", "HWIO", "NHWC")
 _OFF = 4  # place that no input has: ReLU stopped the gradient
 
 
-def _apart(fn: Callable[..., Any]) -> Callable[..., Any]:
+def apart(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles `fn`, made of lax operations, as a computation of its own.
 
-    XLA:CPU would fuse the pooling into each of its users (the next convolution's input, its transposed copy for the kernel's
-    gradient, the backward pass), repeat it there, and read its input in their order; `optimization_barrier` is gone by then.
+    XLA:CPU would fuse it into each of its users (the next convolution's input, its transposed copy for the kernel's gradient, the
+    backward pass), repeat it there, and read its input in their order; `optimization_barrier` is gone by then.
     A call marked as not inlineable stays (https://github.com/openxla/xla/blob/main/xla/service/call_inliner.cc).
     """
     compiled = jax.jit(fn)
@@ -32,16 +35,27 @@ def _apart(fn: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def column_sums(x: jax.Array) -> jax.Array:
-    """Sums over all axes but the last, as a dot with a row of ones; float32 [...,W,C] to [C].
+def image_sums(*maps: jax.Array) -> tuple[jax.Array, ...]:
+    """Sums over images, float32 [B,...] to [...], of one or several maps of one shape, in one loop."""
+    zeros = (lax.full((), 0, jnp.float32),) * len(maps)
+    return tuple(lax.reduce(maps, zeros, lambda a, b: tuple(map(lax.add, a, b)), (0,)))
 
-    The columns of a row are added up last: shorter sums are more exact, and few channels still fill the dot.
+
+def column_sums(*maps: jax.Array) -> list[jax.Array]:
+    """Sums over all axes but the last, float32 [...,W,C] to [C], of one or several maps of one shape.
+
+    Images are added up first, in one loop with whatever makes the maps, so that these never go through memory. The rest is a dot with
+    a row of ones. The columns of a row are added up last: shorter sums are more exact, and few channels still fill the dot.
     """
-    row = x.shape[-2:]
-    return (jnp.ones((1, x.size // (row[0] * row[1])), jnp.float32) @ x.reshape(-1, row[0] * row[1])).reshape(row).sum(0)
+
+    def of_one(x: jax.Array) -> jax.Array:
+        row = x.shape[-2:]
+        return (jnp.ones((1, x.size // (row[0] * row[1])), jnp.float32) @ x.reshape(-1, row[0] * row[1])).reshape(row).sum(0)
+
+    return [of_one(x) for x in (image_sums(*maps) if maps[0].ndim > 3 else maps)]
 
 
-def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:
+def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.Array:
     """A convolution, at strides above 1 of a 1x1 kernel or of images with few channels in terms of one at stride 1."""
     kh, kw, channels, features = kernel.shape
     if kh == kw == 1 and padding == ((0, 0), (0, 0)):
@@ -59,8 +73,9 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[tuple[in
         kernel = jnp.pad(kernel, ((0, stride * blocks[0] - kh), (0, stride * blocks[1] - kw), (0, 0), (0, 0)))
         kernel = kernel.reshape(blocks[0], stride, blocks[1], stride, channels, features).swapaxes(1, 2)
         kernel = kernel.reshape(*blocks, stride * stride * channels, features)
-        return _plain_conv2d(x, kernel, 1, ((0, 0), (0, 0)))
-    return _plain_conv2d(x, kernel, stride, padding)
+        return _conv(x, kernel, 1, ((0, 0), (0, 0)))
+    usual = all(max(edges) < k and stride <= k for k, edges in zip((kh, kw), padding, strict=True))
+    return (_conv if usual else _plain_conv2d)(x, kernel, stride, padding)
 
 
 def _space_to_depth(x: jax.Array, block: int) -> jax.Array:
@@ -69,8 +84,85 @@ def _space_to_depth(x: jax.Array, block: int) -> jax.Array:
     return x.reshape(batch, height // block, width // block, block * block * channels)
 
 
-def _plain_conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def _plain_conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_NUMBERS)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.Array:
+    """A convolution whose gradients are convolutions of operands transposed apart."""
+    return _plain_conv2d(x, kernel, stride, padding)
+
+
+def _conv_residuals(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges):
+    return _conv(x, kernel, stride, padding), (x, kernel)
+
+
+def _conv_gradients(stride: int, padding: Edges, residuals: tuple[jax.Array, jax.Array], grad: jax.Array):
+    x, kernel = residuals
+    return _input_gradient(grad, kernel, x.shape[1:3], stride, padding), _kernel_gradient(x, grad, kernel.shape, stride, padding)
+
+
+_conv.defvjp(_conv_residuals, _conv_gradients)
+
+
+def _cropped(x: jax.Array, edges: Edges) -> tuple[jax.Array, Edges]:
+    """The maps without what negative padding takes away, and the rest of the padding."""
+    crops = ((0, 0, 0), *((min(low, 0), min(high, 0), 0) for low, high in edges), (0, 0, 0))
+    return lax.pad(x, jnp.zeros((), x.dtype), crops), tuple((max(low, 0), max(high, 0)) for low, high in edges)
+
+
+def _kernel_gradient(x: jax.Array, grad: jax.Array, shape: tuple[int, ...], stride: int, padding: Edges) -> jax.Array:
+    """The convolution of the maps with their gradient: channels are the images, and images the channels."""
+    sizes = zip(shape[:2], x.shape[1:3], grad.shape[1:3], padding, strict=True)
+    x, edges = _cropped(x, tuple((low, k + stride * (n - 1) - size - low) for k, size, n, (low, _) in sizes))
+    maps = apart(lambda x: lax.transpose(x, (3, 1, 2, 0)))(x)
+    window = apart(lambda grad: lax.transpose(grad, (1, 2, 0, 3)))(grad)
+    by_channel = lax.conv_general_dilated(maps, window, (1, 1), edges, rhs_dilation=(stride, stride), dimension_numbers=_NUMBERS)
+    return apart(lambda kernel: lax.transpose(kernel, (1, 2, 0, 3)))(by_channel)
+
+
+def _flipped(kernel: jax.Array) -> jax.Array:
+    """The kernel turned by 180°, its inputs and outputs exchanged: [kh,kw,C,K] to [kh,kw,K,C]."""
+    kh, kw, channels, features = kernel.shape
+    places = apart(lambda kernel: lax.transpose(kernel, (0, 2, 1)))(lax.reshape(kernel, (kh * kw, channels, features)))
+    return lax.reshape(apart(lambda places: lax.rev(places, (0,)))(places), (kh, kw, features, channels))
+
+
+def _input_gradient(grad: jax.Array, kernel: jax.Array, size: tuple[int, ...], stride: int, padding: Edges) -> jax.Array:
+    """The convolution of the gradient with the flipped kernel; above stride 1 one for each place in a block of inputs.
+
+    XLA's own form spreads the gradient out and multiplies the zeros in between.
+    """
+    flipped = _flipped(kernel)
+
+    def taps(axis: int, place: int) -> tuple[slice, tuple[int, int]]:
+        """What inputs at stride · i + place meet of the flipped kernel, and the gradient's padding for it."""
+        k, low = kernel.shape[axis], padding[axis][0]
+        first = (place + low) % stride
+        count = len(range(first, k, stride))
+        before = count - 1 - (place + low - first) // stride
+        after = -(-size[axis] // stride) - grad.shape[axis + 1] - before + count - 1
+        return slice(k - 1 - first - stride * (count - 1), k, stride), (before, after)
+
+    shares = []
+    for i in range(stride):
+        for j in range(stride):
+            (rows, vertical), (columns, horizontal) = taps(0, i), taps(1, j)
+            cropped, edges = _cropped(grad, (vertical, horizontal))
+            shares.append(_plain_conv2d(cropped, flipped[rows, columns], 1, edges))
+    if stride == 1:
+        return shares[0]
+
+    def interleaved(*shares: jax.Array) -> jax.Array:
+        total, zero = None, jnp.zeros((), grad.dtype)
+        for place, share in enumerate(shares):
+            edges = [(start, stride - 1 - start, stride - 1) for start in divmod(place, stride)]
+            spread = lax.pad(share, zero, ((0, 0, 0), *edges, (0, 0, 0)))
+            total = spread if total is None else lax.add(total, spread)
+        return lax.slice(total, (0, 0, 0, 0), (total.shape[0], *size, total.shape[3]))
+
+    return apart(interleaved)(*shares)
 
 
 @jax.custom_vjp
@@ -148,16 +240,16 @@ def _pool(x: jax.Array, bias: jax.Array, in_blocks: bool) -> jax.Array:
 
 
 def _pool_residuals(x: jax.Array, bias: jax.Array, in_blocks: bool):
-    y, places = _apart(lambda x, bias: _pool_forward(x, bias, in_blocks))(x, bias)
+    y, places = apart(lambda x, bias: _pool_forward(x, bias, in_blocks))(x, bias)
     return y, (places, jnp.zeros((0, *x.shape[1:]), x.dtype))  # the empty array stands for the shape
 
 
 def _pool_gradients(in_blocks: bool, residuals: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     places, empty = residuals
     shape = (grad.shape[0], *empty.shape[1:])
-    x_grad = _apart(lambda places, grad: _pool_backward(places, grad, shape, in_blocks))(places, grad)
+    x_grad = apart(lambda places, grad: _pool_backward(places, grad, shape, in_blocks))(places, grad)
     passed = lax.select(places < _OFF, grad, _zeros(grad)).astype(jnp.float32)
-    return x_grad, column_sums(passed).astype(grad.dtype)
+    return x_grad, column_sums(passed)[0].astype(grad.dtype)
 
 
 _pool.defvjp(_pool_residuals, _pool_gradients)
@@ -180,9 +272,7 @@ def _patches(x: jax.Array, size: int, h: int, w: int) -> jax.Array:
     return lax.concatenate([pairs(row, column) for row in range(size) for column in range(size // 2)], 3)
 
 
-def conv_max_pool_bias_relu(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: tuple[tuple[int, int], tuple[int, int]]
-) -> jax.Array:
+def conv_max_pool_bias_relu(x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: Edges) -> jax.Array:
     """relu(max_pool(conv2d(x, kernel), 2, 2) + bias) of images with few channels.
 
     The four outputs that one window pools are four columns of one dot: [patches of (k+1)², rounded up to even] times [the kernel
@@ -199,7 +289,7 @@ def conv_max_pool_bias_relu(
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
     offsets = [jnp.pad(kernel, ((i, size - kh - i), (j, size - kw - j), (0, 0), (0, 0))) for i in range(2) for j in range(2)]
     columns = jnp.stack(offsets, axis=3).reshape(-1, 4 * features)
-    windows = _apart(lambda x: _patches(x, size, h, w))(x).reshape(batch * h * w, -1) @ columns
+    windows = apart(lambda x: _patches(x, size, h, w))(x).reshape(batch * h * w, -1) @ columns
     return _pool(windows.reshape(batch, h, w, 4 * features), bias, True)
 
 
@@ -248,14 +338,14 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
 
 
 def _max_pool_residuals(x: jax.Array, window: int, stride: int, padding: int):
-    y, places = _apart(lambda x: _max_pool_forward(x, window, stride, padding))(x)
+    y, places = apart(lambda x: _max_pool_forward(x, window, stride, padding))(x)
     return y, (places, jnp.zeros((0, *x.shape[1:]), x.dtype))
 
 
 def _max_pool_gradient(window: int, stride: int, padding: int, residuals: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array]:
     places, empty = residuals
     shape = (grad.shape[0], *empty.shape[1:])
-    return (_apart(lambda places, grad: _max_pool_backward(places, grad, window, stride, padding, shape))(places, grad),)
+    return (apart(lambda places, grad: _max_pool_backward(places, grad, window, stride, padding, shape))(places, grad),)
 
 
 max_pool.defvjp(_max_pool_residuals, _max_pool_gradient)

@@ -57,9 +57,8 @@ def _shifted(x: jax.Array, i: int, j: int, stride: int, h: int, w: int) -> jax.A
     return lax.slice(x, (0, i, j, 0), (batch, i + stride * (h - 1) + 1, j + stride * (w - 1) + 1, channels), (1, stride, stride, 1))
 
 
-def _multiply_add(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """The convolution, summed in float32."""
-    x = _pad(x, padding)
+def _multiply_add(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """The convolution of padded maps, summed in float32."""
     h, w = ((size - k) // stride + 1 for size, k in zip(x.shape[1:3], kernel.shape, strict=False))
     total = None
     for i, j in _places(kernel):
@@ -70,22 +69,10 @@ def _multiply_add(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding
     return lax.convert_element_type(total, x.dtype)
 
 
-def _products(x: jax.Array, grad: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> list[jax.Array]:
-    """Products of the gradient and of what each place of the kernel met, float32 [n,h,w,C].
-
-    They are added over images while they are made, up to 16 where that divides the batch: less goes through memory.
-    """
-    x = _pad(x, padding)
-    batch, h, w, _ = grad.shape
-    images = max(n for n in range(1, 17) if batch % n == 0)
-    size, sums = batch // images, []
-    for i, j in _places(kernel):
-        shifted, total = _shifted(x, i, j, stride, h, w), None
-        for start in range(0, batch, size):
-            parts = (_float32(lax.slice_in_dim(maps, start, start + size)) for maps in (shifted, grad))
-            total = lax.mul(*parts) if total is None else lax.add(total, lax.mul(*parts))
-        sums.append(total)
-    return sums
+def _products(x: jax.Array, grad: jax.Array, row: int, width: int, stride: int) -> tuple[jax.Array, ...]:
+    """Products of the gradient and of what each place in a row of the kernel met, summed over images: float32 [h,w,C] each."""
+    _, h, w, _ = grad.shape
+    return cpu_forms.image_sums(*(lax.mul(_float32(_shifted(x, row, j, stride, h, w)), _float32(grad)) for j in range(width)))
 
 
 def _float32(x: jax.Array) -> jax.Array:
@@ -96,26 +83,32 @@ def _pad(x: jax.Array, padding: Padding) -> jax.Array:
     return lax.pad(x, lax.full((), 0, x.dtype), ((0, 0, 0), *((*edges, 0) for edges in padding), (0, 0, 0)))
 
 
-# XLA:CPU's grouped convolution loops over the groups. The gradients are computed apart, or XLA would compute what they are made
-# of anew for each place of the kernel.
+# XLA:CPU's grouped convolution loops over the groups. The pieces are computed apart, or XLA would compute what they are made of
+# anew for each place of the kernel.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _shifts(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    return _multiply_add(x, kernel, stride, padding)
+    return _shifts_forward(x, kernel, stride, padding)[0]
 
 
 def _shifts_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding):
-    return _shifts(x, kernel, stride, padding), (x, kernel)
+    x = cpu_forms.apart(lambda x: _pad(x, padding))(x)
+    return _multiply_add(x, kernel, stride), (x, kernel)
 
 
 def _shifts_backward(stride: int, padding: Padding, residuals: tuple[jax.Array, jax.Array], grad: jax.Array):
     x, kernel = residuals
+    (top, bottom), (left, right) = padding
+    batch, height, width, channels = x.shape
+    unpadded = jax.ShapeDtypeStruct((batch, height - top - bottom, width - left - right, channels), x.dtype)
 
     def transposed(grad: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda x: _multiply_add(x, kernel, stride, padding), jax.ShapeDtypeStruct(x.shape, x.dtype))(grad)[0]
+        return jax.linear_transpose(lambda x: _multiply_add(_pad(x, padding), kernel, stride), unpadded)(grad)[0]
 
-    products = cpu_forms._apart(lambda x, grad: _products(x, grad, kernel, stride, padding))(x, grad)
-    kernel_grad = jnp.stack([layers.column_sums(product) for product in products])
-    return cpu_forms._apart(transposed)(grad, kernel), kernel_grad.reshape(kernel.shape).astype(kernel.dtype)
+    kernel_grad = []
+    for row in range(kernel.shape[0]):
+        products = cpu_forms.apart(lambda x, grad, row=row: _products(x, grad, row, kernel.shape[1], stride))(x, grad)
+        kernel_grad += layers.column_sums(*products)
+    return cpu_forms.apart(transposed)(grad, kernel), jnp.stack(kernel_grad).reshape(kernel.shape).astype(kernel.dtype)
 
 
 _shifts.defvjp(_shifts_forward, _shifts_backward)

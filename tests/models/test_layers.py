@@ -58,6 +58,23 @@ def test_conv_is_flaxs(size, channels, kernel, stride, bias, valid):
     assert_close(forward_and_gradients(ours, x), forward_and_gradients(flax, x))
 
 
+@settings(few, max_examples=10)
+@given(
+    size=st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    channels=st.sampled_from((3, 6)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.integers(1, 3),
+    padding=st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2),
+)
+def test_convolutions_and_their_gradients_are_laxs(size, channels, kernel, stride, padding):
+    def plain(x, weights):
+        return lax.conv_general_dilated(x, weights, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    x, weights = maps(2, *size, channels), maps(*kernel, channels, 5, seed=1)
+    ours = forward_and_gradients(lambda x, weights: layers.conv2d(x, weights, stride, padding), x, weights)
+    assert_close(ours, forward_and_gradients(plain, x, weights))
+
+
 def test_he_initialisation_has_variance_two_over_the_inputs_of_a_unit():
     kernel = layers.Conv(32, 128, 3, rngs=nnx.Rngs(0)).kernel[...]
     assert float(kernel.var()) == pytest.approx(2 / (9 * 32), rel=0.05)
@@ -174,7 +191,9 @@ def test_batch_norm_keeps_its_statistics_in_float32_for_bfloat16_maps():
 def test_column_sums_are_exact_over_a_million_rows():
     x = np.random.default_rng(0).uniform(size=(16, 256, 256, 4)).astype(np.float32)
     exact = x.astype(np.float64).sum((0, 1, 2))
-    np.testing.assert_allclose(layers.column_sums(jnp.asarray(x)), exact, rtol=2e-6)
+    sums = layers.column_sums(jnp.asarray(x), jnp.asarray(-2 * x))
+    np.testing.assert_allclose(sums[0], exact, rtol=2e-6)
+    np.testing.assert_allclose(sums[1], -2 * exact, rtol=2e-6)
 
 
 def test_one_form_is_left_in_the_program_and_the_convolutions_stay_in_its_entry():
