@@ -18,45 +18,32 @@ from imgclf.models.initializers import HE_NORMAL, Initializer
 Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros before and behind, of height and width
 
 
-def same_padding(kernel: int | tuple[int, int]) -> Padding:
+def same_padding(kernel: int) -> Padding:
     """Padding that keeps the size at stride 1, as Keras's "same" does; for odd kernels it is torch's symmetric `padding=k // 2`."""
-    kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
-    return ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2)
+    return (((kernel - 1) // 2, kernel // 2),) * 2
 
 
-def conv2d(
-    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0)), *, bf16_products: bool = False
-) -> jax.Array:
-    """Cross-correlates maps with a kernel, as every deep-learning library's convolution does.
-
-    With `bf16_products`, operands are rounded to bfloat16 on the CPU where that is faster; sums and result are in `x`'s float32.
-    """
+def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0))) -> jax.Array:
+    """Cross-correlates maps with a kernel, as every deep-learning library's convolution does."""
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        kernel = kernel.astype(x.dtype)
         return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     def on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        if bf16_products:
-            return bf16_forms.conv2d(x, kernel, stride, padding)
-        return cpu_forms.conv2d(x, kernel.astype(x.dtype), stride, padding)
+        forms = bf16_forms if x.dtype == jnp.bfloat16 else cpu_forms
+        return forms.conv2d(x, kernel, stride, padding)
 
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
 class Conv(nnx.Module):
-    """Convolution: parameters `kernel` [kh,kw,C_in,C_out] and, where asked for, `bias` [C_out], float32; computes in `dtype`.
-
-    `kernel` is (kh, kw), or one number for both; `padding` keeps the size at stride 1 by default.
-    """
-
-    bf16_products = False  # static, in the graphdef; `use_bf16_products` sets an instance's own
+    """Square convolution: parameters `kernel` [k,k,C_in,C_out] and, where asked for, `bias` [C_out], float32; computes in `dtype`."""
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
-        kernel: int | tuple[int, int],
+        kernel: int,
         *,
         stride: int = 1,
         padding: Padding | None = None,
@@ -68,39 +55,30 @@ class Conv(nnx.Module):
         self.stride = stride
         self.padding = same_padding(kernel) if padding is None else padding
         self.dtype = dtype
-        kernel_size = (kernel, kernel) if isinstance(kernel, int) else kernel
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (*kernel_size, in_features, out_features), jnp.float32))
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (kernel, kernel, in_features, out_features), jnp.float32))
         if use_bias:
             self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32))
         self.use_bias = use_bias
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = conv2d(x.astype(self.dtype), self.kernel[...], self.stride, self.padding, bf16_products=self.bf16_products)
+        x = conv2d(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride, self.padding)
         return x + self.bias[...].astype(self.dtype) if self.use_bias else x
 
     def max_pool_relu(self, x: jax.Array) -> jax.Array:
         """relu(max_pool(self(x), 2, 2)), in one piece; for convolutions of stride 1 with bias."""
-        x, bias = x.astype(self.dtype), self.bias[...].astype(self.dtype)
-        return conv_max_pool_bias_relu(x, self.kernel[...], bias, self.padding, bf16_products=self.bf16_products)
+        return conv_max_pool_bias_relu(
+            x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype), self.padding
+        )
 
 
-def use_bf16_products(module: nnx.Module) -> None:
-    """Has the convolutions in `module` round their operands on the CPU; those of few channels stay as they are, which is faster."""
-    for _, conv in nnx.iter_modules(module):
-        if isinstance(conv, Conv) and conv.kernel.shape[2] >= 16:
-            conv.bf16_products = True
+def column_sums(*maps: jax.Array) -> list[jax.Array]:
+    """Sums over all axes but the last, in float32, [...,W,C] to [C], of one or several maps of one shape."""
 
+    def by_reduction(*maps: jax.Array) -> list[jax.Array]:
+        return [x.sum(tuple(range(x.ndim - 1))) for x in maps]
 
-def column_sums(x: jax.Array) -> jax.Array:
-    """Sums over all axes but the last, in float32: [...,W,C] to [C].
-
-    On the CPU a reduction over leading axes is slow, a dot with a row of ones is not.
-    """
-
-    def by_reduction(x: jax.Array) -> jax.Array:
-        return x.sum(tuple(range(x.ndim - 1)))
-
-    return lax.platform_dependent(x.astype(jnp.float32), cpu=cpu_forms.column_sums, default=by_reduction)
+    maps = [x.astype(jnp.float32) for x in maps]
+    return lax.platform_dependent(*maps, cpu=cpu_forms.column_sums, default=by_reduction)
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -108,12 +86,12 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     count = x.size // x.shape[-1]
 
     def two_passes(x: jax.Array) -> tuple[jax.Array, jax.Array]:  # more exact, and as quick where squares go through memory anyway
-        mean = column_sums(x) / count
-        return mean, column_sums(lax.square(x - mean)) / count
+        mean = column_sums(x)[0] / count
+        return mean, column_sums(lax.square(x - mean))[0] / count
 
     def one_pass(x: jax.Array) -> tuple[jax.Array, jax.Array]:  # one read of the maps; as flax does
-        mean = column_sums(x) / count
-        return mean, jnp.maximum(column_sums(lax.square(x)) / count - lax.square(mean), 0.0)
+        mean, square = (total / count for total in column_sums(x, lax.square(x)))
+        return mean, jnp.maximum(square - lax.square(mean), 0.0)
 
     return lax.platform_dependent(x.astype(jnp.float32), cpu=two_passes, default=one_pass)
 
@@ -139,10 +117,19 @@ def _batch_norm_backward(epsilon: float, residuals: tuple[jax.Array, ...], cotan
     x, mean, multiplier, scale = residuals
     grad = cotangents[0].astype(jnp.float32)
     normalized = (x.astype(jnp.float32) - mean) * multiplier
-    bias_grad, scale_grad = column_sums(grad), column_sums(grad * normalized)
+    bias_grad, scale_grad = column_sums(grad, grad * normalized)
     count = x.size // x.shape[-1]
-    x_grad = (grad - (bias_grad + normalized * scale_grad) / count) * (multiplier * scale)
-    return x_grad.astype(x.dtype), scale_grad, bias_grad
+
+    def centred(x: jax.Array, grad: jax.Array, *columns: jax.Array) -> jax.Array:
+        mean, multiplier, scale, bias_share, scale_share = (lax.broadcast_in_dim(column, x.shape, (x.ndim - 1,)) for column in columns)
+        normalized = lax.mul(lax.sub(lax.convert_element_type(x, jnp.float32), mean), multiplier)
+        grad = lax.sub(grad, lax.add(bias_share, lax.mul(normalized, scale_share)))
+        return lax.convert_element_type(lax.mul(grad, lax.mul(multiplier, scale)), x.dtype)
+
+    # apart on the CPU: a convolution before it uses it twice, and would compute it twice
+    columns = (mean, multiplier, scale, bias_grad / count, scale_grad / count)
+    x_grad = lax.platform_dependent(x, grad, *columns, cpu=cpu_forms.apart(centred), default=centred)
+    return x_grad, scale_grad, bias_grad
 
 
 batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
@@ -161,8 +148,9 @@ def _scale_and_shift_forward(x: jax.Array, mean: jax.Array, multiplier: jax.Arra
 def _scale_and_shift_backward(residuals: tuple[jax.Array, ...], cotangent: jax.Array):
     x, mean, multiplier = residuals
     grad = cotangent.astype(jnp.float32)
-    multiplier_grad = column_sums(grad * (x.astype(jnp.float32) - mean))  # autodiff's own reductions are slow on the CPU
-    return (grad * multiplier).astype(x.dtype), jnp.zeros_like(mean), multiplier_grad, column_sums(grad)
+    # autodiff's own reductions are slow on the CPU
+    bias_grad, multiplier_grad = column_sums(grad, grad * (x.astype(jnp.float32) - mean))
+    return (grad * multiplier).astype(x.dtype), jnp.zeros_like(mean), multiplier_grad, bias_grad
 
 
 scale_and_shift.defvjp(_scale_and_shift_forward, _scale_and_shift_backward)
@@ -238,16 +226,14 @@ def max_pool_bias_relu(x: jax.Array, bias: jax.Array) -> jax.Array:
     return lax.platform_dependent(x, bias, cpu=cpu_forms.max_pool_bias_relu, default=plain)
 
 
-def conv_max_pool_bias_relu(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: Padding, *, bf16_products: bool = False
-) -> jax.Array:
+def conv_max_pool_bias_relu(x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: Padding) -> jax.Array:
     """relu(max_pool(conv2d(x, kernel), 2, 2) + bias): a block of a plain CNN."""
 
     def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        return max_pool_bias_relu(conv2d(x, kernel, padding=padding, bf16_products=bf16_products), bias)
+        return max_pool_bias_relu(conv2d(x, kernel, padding=padding), bias)
 
     def in_blocks(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        return cpu_forms.conv_max_pool_bias_relu(x, kernel.astype(x.dtype), bias, padding)
+        return cpu_forms.conv_max_pool_bias_relu(x, kernel, bias, padding)
 
     few_channels = x.shape[-1] <= 4
     return lax.platform_dependent(x, kernel, bias, cpu=in_blocks if few_channels else plain, default=plain)
