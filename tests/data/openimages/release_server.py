@@ -7,6 +7,7 @@ import argparse
 import base64
 import csv
 import dataclasses
+import functools
 import hashlib
 import io
 import socket
@@ -66,6 +67,7 @@ class Request:
     time: float
     headers: dict[str, str]
     sent: int = 0  # bytes of the body
+    end: float = 0.0
     whole: bool = False
 
 
@@ -77,7 +79,7 @@ class ReleaseServer:
       photos: image id → bytes.
       behaviour: image id or release path → what goes wrong with it, see `_misbehave`; a list is used up one request after the other.
       log: all requests.
-      latency: seconds before each answer.
+      latency: seconds before each answer; connect_latency: and once for each connection.
     """
 
     def __init__(self, shared: Path, port: int = 0, latency: float = 0.0):
@@ -86,7 +88,7 @@ class ReleaseServer:
         self.placeholder = (folder / "placeholder" / "imageNotFound.gif").read_bytes()
         self.behaviour: dict[str, str | list[str]] = {}
         self.log: list[Request] = []
-        self.latency = latency
+        self.latency, self.connect_latency = latency, 0.0
         self.bandwidth = 0.0  # bytes a second of each connection; 0 = unlimited
         self._lock = threading.Lock()
         server = self
@@ -140,6 +142,10 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     release_server: ReleaseServer
+
+    def setup(self) -> None:
+        super().setup()
+        time.sleep(self.release_server.connect_latency)
 
     def log_message(self, *_) -> None:
         pass
@@ -205,7 +211,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, code, body, kind, headers=None, *, stop=None, pause=0.0, chunked=False) -> None:
         headers = dict(headers or {})
-        etag = f'"{hashlib.md5(body).hexdigest()}"'
+        digest = _md5(body)
+        etag = f'"{digest.hex()}"'
         asked = self.headers.get("Range", "")
         if code == 200 and asked.startswith("bytes=") and self.headers.get("If-Range", etag) == etag:
             first = int(asked[6:].split("-")[0])
@@ -216,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         if code in (200, 206):
             headers["ETag"] = etag
         if code == 200:
-            headers.setdefault("x-goog-hash", f"crc32c=AAAAAA==,md5={base64.b64encode(hashlib.md5(body).digest()).decode()}")
+            headers.setdefault("x-goog-hash", f"crc32c=AAAAAA==,md5={base64.b64encode(digest).decode()}")
         self.send_response(code)
         self.send_header("Content-Type", kind)
         if chunked:
@@ -243,7 +250,12 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(pause)
         if chunked:
             self.wfile.write(b"0\r\n\r\n")
-        self.seen.whole = True
+        self.seen.end, self.seen.whole = time.time(), True
+
+
+@functools.lru_cache(maxsize=256)
+def _md5(body: bytes) -> bytes:
+    return hashlib.md5(body).digest()
 
 
 def _unavailable() -> bytes:

@@ -80,24 +80,25 @@ def noise(width, height, seed=0, mode="RGB", **options):
     return buffer.getvalue()
 
 
-def test_crops_of_the_66_photos_equal_pillows(photos, fry_boxes, tmp_path):
-    folder = make_folder(tmp_path, photos, fry_boxes)
-    table = crop(folder, Cut(format="png", min_side=1))
-    assert len(table) == 75
-    expected = {}
+def test_crops_of_the_66_photos_equal_pillows(photos, fry_boxes):
     for image_id, _, x_min, y_min, x_max, y_max in fry_boxes:
         with Image.open(io.BytesIO(photos[image_id])) as image:
             w, h = image.size
-            box = [x_min * w, y_min * h, x_max * w, y_max * h]
-            key = (image_id, *(round(edge) for edge in box))
-            expected[key] = np.asarray(image.convert("RGB").crop(key[1:]))
+            corners = (round(x_min * w), round(y_min * h), round(x_max * w), round(y_max * h))
+            box = pixel_box(x_min, y_min, x_max, y_max, w, h, Cut())
+            assert box == corners
+            assert np.array_equal(np.asarray(cut_out(image, box, 0.0)), np.asarray(image)[corners[1] : corners[3], corners[0] : corners[2]])
+
+
+def test_files_hold_the_same_pixels(photos, fry_boxes, tmp_path):
+    few = dict(list(photos.items())[:9])
+    folder = make_folder(tmp_path, few, [box for box in fry_boxes if box[0] in few])
+    table = crop(folder, Cut(format="png", min_side=1))
+    assert len(table) == sum(box[0] in few for box in fry_boxes)
     for row in table.itertuples():
-        with Image.open(folder / row.path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
-        right = expected.pop((row.image_id, row.left, row.top, row.right, row.bottom))
-        assert np.array_equal(pixels, right)
-        assert (row.height, row.width) == pixels.shape[:2]
-    assert not expected
+        with Image.open(io.BytesIO(photos[row.image_id])) as image, Image.open(folder / row.path) as picture:
+            assert np.array_equal(np.asarray(picture), np.asarray(image.crop((row.left, row.top, row.right, row.bottom))))
+            assert picture.size == (row.width, row.height)
 
 
 def test_jpegs_are_what_pillow_writes(photos, fry_boxes, tmp_path):
@@ -213,10 +214,11 @@ def test_small_ones_are_left_out_and_counted(tmp_path):
 
 
 def test_background_meets_no_box(photos, fry_boxes, tmp_path):
-    folder = make_folder(tmp_path, photos, fry_boxes)
+    few = dict(list(photos.items())[:20])
+    folder = make_folder(tmp_path, few, [box for box in fry_boxes if box[0] in few])
     table = crop(folder, Cut(background=2))
     places = table[table["label"] == "background"]
-    assert len(places) > 40
+    assert len(places) > 15
     boxes = table[table["label"] == "French fries"]
     both = places.merge(boxes, on="image_id", suffixes=("", "_of"))
     overlap = (both["left"] < both["right_of"] - 1) & (both["right"] > both["left_of"] + 1)  # a pixel's rounding apart
