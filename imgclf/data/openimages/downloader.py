@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from imgclf.data.openimages import attribution, photo, releases, transport
 from imgclf.data.openimages.ledger import FINAL, STATUSES, Journal, Ledger, read_journals
-from imgclf.data.openimages.photo import DiskError, Job, Manners
+from imgclf.data.openimages.photo import DiskError, Fetcher, Job, Manners
 from imgclf.data.openimages.rates import HostRates
 from imgclf.data.openimages.selection import Selection, check_ids, load_selection
 from imgclf.errors import UserError, nearest
@@ -281,10 +281,11 @@ def _fetch_part(
                 sessions[guarded] = transport.create_session(allow_private=not guarded)
             return sessions[guarded]
 
+        fetcher = Fetcher(folder, plan.manners, rates, session_for, note, stop)
         try:
             while (job := waiting.get()) is not None:
                 if not stop.is_set():
-                    photo.fetch(job, folder, plan.manners, rates, session_for, note, stop)
+                    fetcher.fetch(job)
                     refresh()
         except BaseException as error:  # reported by the main thread
             problems.append(error)

@@ -6,6 +6,7 @@ name, so that a name without a record can't be, and a `.part` of the announced l
 a run the journals are merged into the parquet file, which replaces the old one in one move; merging twice changes nothing.
 """
 
+import errno
 import json
 import os
 import threading
@@ -41,7 +42,7 @@ class Journal:
         with self._lock:
             written = os.write(self._file, line)
             if written < len(line):
-                raise OSError(28, "No space left on device")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         os.fsync(self._file)

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import datetime
+import errno
 import hashlib
 import os
 import re
@@ -76,33 +77,112 @@ class _Later(Exception):
         self.http_status = http_status
 
 
-def fetch(
-    job: Job,
-    folder: Path,
-    manners: Manners,
-    rates: Mapping[str, HostRates],
-    session_for: Callable[[str], requests.Session],
-    note: Callable[[dict[str, Any]], None],
-    stop: threading.Event,
-) -> None:
-    """Fetches a photo from the first of its URLs that gives it; each URL tried ends in one record for `note`.
+@dataclasses.dataclass(frozen=True)
+class Fetcher:
+    """Fetches photos into a folder; one for each thread.
 
-    Args:
+    Attributes:
       rates: source → its limits.
       session_for: source → this thread's session.
       note: takes the journal's entries.
-      stop: set when the run is to end; the photo is then left as it is.
-
-    Raises:
-      DiskError: if a file can't be written.
+      stop: set when the run is to end; the photo under way is then left as it is.
     """
-    for source, url in job.urls:
-        record = _fetch_url(job, source, url, folder, manners, rates[source], session_for(source), note, stop)
-        if record is None:  # stopped
-            return
-        conclude(job, record, folder, note)
-        if record["status"] == "ok":
-            return
+
+    folder: Path
+    manners: Manners
+    rates: Mapping[str, HostRates]
+    session_for: Callable[[str], requests.Session]
+    note: Callable[[dict[str, Any]], None]
+    stop: threading.Event
+
+    def fetch(self, job: Job) -> None:
+        """Fetches a photo from the first of its URLs that gives it; each URL tried ends in one record for `note`.
+
+        Raises:
+          DiskError: if a file can't be written.
+        """
+        for source, url in job.urls:
+            record = self._fetch_url(job, source, url)
+            if record is None:  # stopped
+                return
+            conclude(job, record, self.folder, self.note)
+            if record["status"] == "ok":
+                return
+
+    def _fetch_url(self, job: Job, source: str, url: str) -> dict[str, Any] | None:
+        rates = self.rates[source]
+        later = _Later("not tried")
+        for attempt in range(self.manners.tries):
+            rates.acquire(url, self.stop)
+            if self.stop.is_set():
+                return None
+            try:
+                return self._attempt(job, source, url, attempt + 1)
+            except _Later as error:
+                later = error
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                later = _Later(transport.reason(error))
+            except transport.ForbiddenAddressError as error:
+                return _record(job, source, url, "refused", attempt + 1, detail=str(error))
+            if self.stop.is_set():
+                return None
+            if later.wait is not None and later.wait > _LONGEST_WAIT:
+                break
+            if attempt + 1 < self.manners.tries:
+                if later.wait is not None or later.http_status in (429, 503):  # the host speaks for itself: nobody asks it meanwhile
+                    rates.pause(url, (later.wait or 0.0) + transport.backoff(attempt))
+                else:
+                    self.stop.wait(transport.backoff(attempt))
+        return _record(job, source, url, "transient", attempt + 1, detail=str(later), http_status=later.http_status)
+
+    def _attempt(self, job: Job, source: str, url: str, number: int) -> dict[str, Any] | None:
+        """One request; returns its record, None where the run is being stopped."""
+        with transport.get(self.session_for(source), url, timeout=self.manners.timeout) as response:
+            code, final = response.status_code, response.url
+            answer = f"{code} {response.reason or ''}".strip()
+            known = {"http_status": code, "final_url": final}
+            if code in _LATER:
+                raise _Later(answer, transport.retry_after(response), code)
+            if code in _NOTHING_THERE:
+                return _record(job, source, url, "dead", number, detail=answer, **known)
+            if code in (401, 403):  # a ban is no death: asked again in another run
+                return _record(job, source, url, "transient", number, detail=answer, **known)
+            if code != 200:
+                return _record(job, source, url, "dead", number, detail=answer, **known)
+            if _PLACEHOLDER_NAME.search(os.path.basename(urlsplit(final).path)):
+                return _record(job, source, url, "dead", number, detail="redirected to a placeholder", **known)
+            if self.manners.heed_robots and (directive := forbidden_by_robots(response)):
+                return _record(job, source, url, "refused", number, detail=f"X-Robots-Tag: {directive}", **known)
+            length = response.headers.get("Content-Length", "")
+            announced = int(length) if length.isdigit() else None
+            if announced is not None and announced > self.manners.max_bytes:
+                return _record(job, source, url, "too_big", number, detail=f"{announced:,} bytes", **known)
+            part = self.folder / (job.file() + ".part")
+            start = {"started": job.image_id, "source": source, "url": url, "length": announced, "tries": number, **known}
+            try:
+                part.parent.mkdir(parents=True, exist_ok=True)
+                with part.open("wb", buffering=0) as file:
+                    self.note(start)
+                    size = 0
+                    while chunk := response.raw.read1(_CHUNK):
+                        if self.stop.is_set():
+                            return None
+                        size += len(chunk)
+                        if size > self.manners.max_bytes:
+                            break
+                        if file.write(chunk) < len(chunk):
+                            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(file.fileno())
+            except urllib3.exceptions.HTTPError as error:
+                raise _Later(transport.reason(error), http_status=code) from error
+            except OSError as error:
+                part.unlink(missing_ok=True)
+                raise DiskError(f"{part.parent} can't be written ({error.strerror or error})") from error
+        if size > self.manners.max_bytes:
+            return _record(job, source, url, "too_big", number, detail=f"more than {self.manners.max_bytes:,} bytes", **known)
+        if announced is not None and size != announced:
+            raise _Later(f"the connection ended after {size:,} of {announced:,} bytes", http_status=code)
+        return judge(job, start, self.folder, self.manners)
 
 
 def conclude(job: Job, record: dict[str, Any], folder: Path, note: Callable[[dict[str, Any]], None]) -> None:
@@ -119,80 +199,6 @@ def conclude(job: Job, record: dict[str, Any], folder: Path, note: Callable[[dic
             part.unlink(missing_ok=True)
     except OSError as error:
         raise DiskError(f"{folder} can't be written ({error.strerror or error})") from error
-
-
-def _fetch_url(job, source, url, folder, manners, rates, session, note, stop) -> dict[str, Any] | None:
-    later = _Later("not tried")
-    for attempt in range(manners.tries):
-        rates.acquire(url, stop)
-        if stop.is_set():
-            return None
-        try:
-            return _attempt(job, source, url, folder, manners, session, note, stop, attempt + 1)
-        except _Later as error:
-            later = error
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            later = _Later(transport.reason(error))
-        except transport.ForbiddenAddressError as error:
-            return _record(job, source, url, "refused", attempt + 1, detail=str(error))
-        if stop.is_set():
-            return None
-        if later.wait is not None and later.wait > _LONGEST_WAIT:
-            break
-        if attempt + 1 < manners.tries:
-            if later.wait is not None or later.http_status in (429, 503):  # the host speaks for itself: nobody asks it meanwhile
-                rates.pause(url, (later.wait or 0.0) + transport.backoff(attempt))
-            else:
-                stop.wait(transport.backoff(attempt))
-    return _record(job, source, url, "transient", attempt + 1, detail=str(later), http_status=later.http_status)
-
-
-def _attempt(job, source, url, folder, manners, session, note, stop, number) -> dict[str, Any] | None:
-    """One request; returns its record, None where the run is being stopped."""
-    with transport.get(session, url, timeout=manners.timeout) as response:
-        code, final = response.status_code, response.url
-        known = {"http_status": code, "final_url": final}
-        if code in _LATER:
-            raise _Later(f"{code} {response.reason or ''}".strip(), transport.retry_after(response), code)
-        if code in _NOTHING_THERE:
-            return _record(job, source, url, "dead", number, detail=f"{code} {response.reason or ''}".strip(), **known)
-        if code in (401, 403):  # a ban is no death: asked again in another run
-            return _record(job, source, url, "transient", number, detail=f"{code} {response.reason or ''}".strip(), **known)
-        if code != 200:
-            return _record(job, source, url, "dead", number, detail=f"{code} {response.reason or ''}".strip(), **known)
-        if _PLACEHOLDER_NAME.search(os.path.basename(urlsplit(final).path)):
-            return _record(job, source, url, "dead", number, detail="redirected to a placeholder", **known)
-        if manners.heed_robots and (directive := forbidden_by_robots(response)):
-            return _record(job, source, url, "refused", number, detail=f"X-Robots-Tag: {directive}", **known)
-        length = response.headers.get("Content-Length", "")
-        announced = int(length) if length.isdigit() else None
-        if announced is not None and announced > manners.max_bytes:
-            return _record(job, source, url, "too_big", number, detail=f"{announced:,} bytes", **known)
-        part = folder / (job.file() + ".part")
-        start = {"started": job.image_id, "source": source, "url": url, "length": announced, "tries": number, **known}
-        try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb", buffering=0) as file:
-                note(start)
-                size = 0
-                while chunk := response.raw.read1(_CHUNK):
-                    if stop.is_set():
-                        return None
-                    size += len(chunk)
-                    if size > manners.max_bytes:
-                        break
-                    file.write(chunk)
-                os.fsync(file.fileno())
-        except urllib3.exceptions.HTTPError as error:
-            raise _Later(transport.reason(error), http_status=code) from error
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise DiskError(f"{part.parent} can't be written ({error.strerror or error})") from error
-    if size > manners.max_bytes:
-        return _record(job, source, url, "too_big", number, detail=f"more than {manners.max_bytes:,} bytes", **known)
-    if announced is not None and size != announced:
-        raise _Later(f"the connection ended after {size:,} of {announced:,} bytes", http_status=code)
-    return judge(job, start, folder, manners)
 
 
 def judge(job: Job, start: dict[str, Any], folder: Path, manners: Manners) -> dict[str, Any]:

@@ -278,16 +278,16 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_there(few, server):
     part.parent.mkdir(parents=True)
     for other in IDS[1:]:
         path_of(few, other).parent.mkdir(parents=True, exist_ok=True)
-    real = photo._attempt
+    real = photo.Fetcher._attempt
 
-    def full(job, *args):
+    def full(self, job, *args):
         if job.image_id == ID:
             part.unlink(missing_ok=True)
             part.symlink_to("/dev/full")
-        return real(job, *args)
+        return real(self, job, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photo, "_attempt", full)
+        patch.setattr(photo.Fetcher, "_attempt", full)
         with pytest.raises(UserError, match=r"can't be written .No space left on device.: make room and give the same command again"):
             download(few, Plan(mirror_url=server.url("mirror/"), workers=1, rate=0))
     there = [image_id for image_id in IDS if path_of(few, image_id).exists()]
