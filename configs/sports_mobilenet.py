@@ -4,8 +4,8 @@ Its hyper-parameters: 224x224; global average pooling; dropout 0.2; Dense 2; Ada
 computed once. Its slip is repaired: the loss gets logits, not a softmax. As published the rate is so small that after 500 epochs
 the loss still falls; the logistic probe solves the same layer to its optimum in a second, with a penalty in place of dropout:
 --config.probe.solver=logistic --config.probe.standardize=True. Keras's own weights: weights=path:FILE or keras/mobilenet_v2_1.0_224.
-Cost: 278 photos: 6 s for the features of a set this size on 2 CPU cores, once, and 10 s for 500 epochs. Expected: the tutorial states accuracy
-0.91 on its 610 test photos, 0.83 for the CNN of configs/sports_cnn.py; experiments/README.md compares both on our data.
+Cost: 278 photos on 2 CPU cores: 6 s for their features, once, and 10 s for 500 epochs. Expected: the tutorial states accuracy 0.91 on its
+610 test photos, 0.83 for the CNN of configs/sports_cnn.py; experiments/README.md compares both on our data.
 Command: python run.py --config=configs/sports_mobilenet.py:PATH
 """
 
