@@ -204,8 +204,8 @@ class ImageData:
         told = f"Split {len(self):,} images, stratified, seed {seed}: {len(first):,} and {len(second):,}"
         if group.astype(bool).any():
             together = table["group"] != ""
-            kept = numbers.count(table.loc[together, "group"].nunique(), "group")
-            told += f"; {kept} of copies or of the data ({numbers.count(int(together.sum()), 'image')}) stay whole"
+            groups = numbers.count(table.loc[together, "group"].nunique(), "group")
+            told += f"; kept whole: {groups} of copies or of the data ({numbers.count(int(together.sum()), 'image')})"
         if (self._dataset.table["split"] != "").any():
             told += "; the splits that the data came with are disregarded"
         _tell(verbose, told + ".")
@@ -302,6 +302,8 @@ def create(
     Raises:
       UserError: for anything that you can mend.
     """
+    if not isinstance(data, ImageData):
+        raise UserError(f"create needs labeled images, as imgclf.load_images gives them, not {type(data).__name__}.")
     from imgclf import creation
 
     return creation.create(

@@ -127,3 +127,11 @@ def test_changes_name_only_what_alters_the_result(config):
     assert not config_lib.changes(config, other)
     other.optimizer.learning_rate = 0.5
     assert config_lib.changes(config, other) == {"optimizer.learning_rate": (0.001, 0.5)}
+
+
+def test_fields_are_set_by_name(config):
+    config_lib.override(config, {"data.image_size": [32, 48], "data.columns": {"label": "species"}, "optimizer.learning_rate": 1})
+    assert (config.data.image_size, config.data.columns.label, config.optimizer.learning_rate) == ((32, 48), "species", 1.0)
+    for fields, told in (({"data.columns": {"lable": "x"}}, "did you mean"), ({"seed": "one"}, "config.seed='one' has the wrong type")):
+        with pytest.raises(UserError, match=told):
+            config_lib.override(config, fields)

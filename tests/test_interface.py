@@ -170,7 +170,7 @@ def test_copies_never_stand_astride(folder, tmp_path, capsys):
         for one, two in near_pairs(values, 6):
             assert (int(values[one]) in hashes[0]) == (int(values[two]) in hashes[0])
         assert abs(len(first) - len(second)) <= 3
-    assert "4 groups of copies or of the data (12 images) stay whole" in capsys.readouterr().out
+    assert "kept whole: 4 groups of copies or of the data (12 images)" in capsys.readouterr().out
 
 
 def test_a_class_of_one_image_is_refused(data):
@@ -236,6 +236,11 @@ def test_small_classes_do_without_val_and_with_fewer_folds(data):
 def test_wrong_wishes_are_told(data, arguments, told):
     with pytest.raises(UserError, match=told):
         creation.settle(data.dataset, **arguments)
+
+
+def test_only_labeled_images_train():
+    with pytest.raises(UserError, match="needs labeled images"):
+        imgclf.create("image")
 
 
 def test_without_a_network_the_way_out_is_named(data, tmp_path, monkeypatch):

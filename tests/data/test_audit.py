@@ -14,7 +14,7 @@ from PIL import Image
 
 from imgclf.config import default_config
 from imgclf.data import audit as audit_module
-from imgclf.data.audit import audit, near_pairs
+from imgclf.data.audit import audit, duplicates, groups_with_copies, near_pairs
 from imgclf.data.images import inspect
 from imgclf.data.splits import assign_splits
 from imgclf.data.table import Dataset, load_dataset
@@ -309,3 +309,27 @@ def test_hash_on_real_photographs(shared: Path):
         image.resize((image.width // 2, image.height // 2)).save(file, "JPEG", quality=60)
         altered.append(inspect(file.getvalue(), 10**9).phash)
     assert (np.bitwise_count(np.array(altered).view(np.uint64) ^ phashes[::8]) <= 6).mean() >= 0.97
+
+
+def test_duplicates_of_a_table_whatever_its_splits():
+    rows = [{"sha256": "f" * 64}, {"sha256": "f" * 64, "label": 1, "split": ""}, {"phash": PHASH}, {"phash": PHASH ^ 0b11, "split": "test"}]
+    found = duplicates(dataset(rows).table, 4)
+    assert {reason: [cluster.tolist() for cluster in clusters] for reason, clusters in found.items()} == {
+        "exact duplicate": [[2, 3]],
+        "near duplicate": [[4, 5]],
+    }
+    assert duplicates(dataset(rows).table, -1)["near duplicate"] == []
+
+
+def test_groups_are_joined_through_copies():
+    rows = [
+        {"id": "m", "group": "g"},
+        {"id": "n", "group": "g", "phash": PHASH},
+        {"id": "c", "phash": PHASH ^ 0b11},
+        {"id": "d", "sha256": "e" * 64},
+        {"id": "e", "sha256": "e" * 64},
+        {"id": "alone"},
+        {"id": "single", "group": "of one"},
+    ]
+    assert groups_with_copies(dataset(rows).table, 4).tolist()[2:] == ["c", "c", "c", "d", "d", "", ""]
+    assert groups_with_copies(dataset(rows).table, -1).tolist()[2:] == ["g", "g", "", "d", "d", "", ""]

@@ -92,3 +92,10 @@ def test_data_without_splits_and_of_equal_classes(tmp_path):
     text = explore.write_page(type(dataset)(table, dataset.class_names, dataset.quarantine[:0], {}, dataset.reader), tmp_path / "x.html")
     assert json.loads(script(text.read_text(), "data"))["splits"] == [""]
     assert "skipped</summary>" not in text.read_text()
+
+
+def test_too_many_images_for_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(explore, "MOST", 30)
+    with pytest.raises(UserError, match=r"66 images are more .* data\[::3\]"):
+        explore.write_page(planted(), tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())
