@@ -9,7 +9,11 @@ Examples:
 Given once more, a command continues an interrupted run. Every field stands in imgclf/config.py.
 """
 
-import imgclf.commandline
+import imgclf.platform_flags
 
 if __name__ == "__main__":
+    imgclf.platform_flags.restart_with_huge_pages()
+
+    import imgclf.commandline
+
     imgclf.commandline.main(default_config="configs/quickstart.py")

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from imgclf import platform_flags
+
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
 # jax-ml/jax#39103: in jaxlib 0.10.2, a dot with a captured 3x3 constant and a sum, fused by YNNPACK, is wrong in many rows.
@@ -66,3 +68,32 @@ def test_no_row_is_wrong_with_imgclfs_flags(root):
     plain = json.loads(run(WRONG_ROWS, root).stdout)
     if plain["jaxlib"] == "0.10.2" and sys.platform == "linux" and os.uname().machine == "x86_64":
         assert plain["wrong"] > 0
+
+
+RESTART = """
+import os
+before = os.environ.get("GLIBC_TUNABLES", "")
+from imgclf import platform_flags
+platform_flags.restart_with_huge_pages()
+print(before, os.getpid(), os.environ["MARK"])
+"""
+
+
+@pytest.mark.skipif(
+    not platform_flags._HUGE_PAGES.exists() or "[madvise]" not in platform_flags._HUGE_PAGES.read_text(),
+    reason="this system gives huge pages always, or never",
+)
+@pytest.mark.parametrize(
+    ("tunables", "expected"),
+    [
+        (None, "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.check=0", "glibc.malloc.check=0:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_a_program_starts_anew_in_the_same_process_for_huge_pages(root, tunables, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    environment |= {"PYTHONPATH": str(root), "MARK": "kept"} | ({} if tunables is None else {"GLIBC_TUNABLES": tunables})
+    with subprocess.Popen([sys.executable, "-c", RESTART], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        printed = process.communicate()[0]
+    assert printed == f"{expected} {process.pid} kept\n"

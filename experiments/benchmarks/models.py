@@ -17,6 +17,7 @@ from peers import alternate
 from imgclf import models
 from imgclf.config import default_config
 from imgclf.models import pretrained
+from imgclf.platform_flags import restart_with_huge_pages
 from imgclf.training import optim, sharding, step
 from imgclf.training.state import create_state, make_apply_fn, split_model
 
@@ -79,6 +80,7 @@ def main() -> None:
         ours = [sys.executable, __file__, arguments.name, *(f"--{key}={value}" for key, value in options.items())]
         alternate(ours + ["--train"] * arguments.train, arguments.peer, arguments.pairs, r"([0-9.]+) img/s")
         return
+    restart_with_huge_pages()  # as run.py does; after the peer, which chooses for itself
     what = "train" if arguments.train else "features"
     print(f"imgclf {arguments.name} {what} {arguments.precision}: {measure(arguments.name, train=arguments.train, **options):.1f} img/s")
 
