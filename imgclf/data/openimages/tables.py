@@ -183,14 +183,15 @@ def query(path: Path, column: str, values: Collection[str]) -> pa.Table:
     with pq.ParquetFile(path) as file:
         place = file.schema_arrow.get_field_index(column)
         kind = file.schema_arrow.field(place).type
-        known = pa.array(wanted, pa.binary()).cast(kind)
         for group in range(file.num_row_groups):
             statistics = file.metadata.row_group(group).column(place).statistics
+            possible = wanted
             if statistics is not None and statistics.has_min_max:
                 low, high = (end.encode() if isinstance(end, str) else end for end in (statistics.min, statistics.max))
-                if bisect.bisect_left(wanted, low) == bisect.bisect_right(wanted, high):
-                    continue
-            hit = pc.is_in(file.read_row_group(group, columns=[column])[column], known)
+                possible = wanted[bisect.bisect_left(wanted, low) : bisect.bisect_right(wanted, high)]
+            if not possible:
+                continue
+            hit = pc.is_in(file.read_row_group(group, columns=[column])[column], pa.array(possible, pa.binary()).cast(kind))
             if pc.any(hit).as_py():
                 found.append(file.read_row_group(group).filter(hit))
         return _readable(pa.concat_tables(found) if found else file.schema_arrow.empty_table())
