@@ -88,8 +88,9 @@ def default_config() -> ConfigDict:
 
     model = config.model = ConfigDict()
     model.name = "cnn"  # see imgclf.models.NAMES
-    # auto (bf16 on GPU and TPU, f32 on the CPU: there, results are those of the published weights to 1e-5) | f32 (exact everywhere: not in
-    # TF32 on a GPU) | bf16 (activations and the operands of products; sums, parameters, statistics and logits stay float32)
+    # f32 (exact everywhere: a GPU does not use TF32) | bf16 (bfloat16 activations; on the CPU the operands of convolutions, where float32
+    # activations cost nothing) | auto (bf16 on GPU and TPU; f32 on the CPU, whose results are the published weights' to 1e-5).
+    # Parameters, BatchNorm statistics, sums and logits are float32 always.
     model.precision = "auto"
     model.output = "softmax"  # softmax | sigmoid (two classes, one output unit)
     model.weights = (
@@ -134,7 +135,8 @@ def default_config() -> ConfigDict:
     freeze = config.freeze = ConfigDict()  # what does not train
     freeze.preset = "none"  # none | head (only it trains) | last_stage (it and the head train) | first_N_layers (Keras's count) | table
     freeze.table = ()  # preset=table: rows (regex over parameter paths, True = frozen), first match wins; end with (".*", False)
-    freeze.batch_norm = "auto"  # statistics of the backbone's: auto (frozen with the layer, or folded in the weights) | frozen | train
+    # statistics of the backbone's: auto (frozen with the layer, if folded into the weights, and in trainings too short) | frozen | train
+    freeze.batch_norm = "auto"
     freeze.stages = ()  # instead of one preset, rows (duration, preset) one after another; the last takes what is left
 
     probe = config.probe = ConfigDict()  # of train.method=probe and lp_ft: the backbone is frozen, its pooled features are cached

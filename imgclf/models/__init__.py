@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from imgclf.config import parse_arguments
 from imgclf.errors import UserError
-from imgclf.models import families, pretrained
+from imgclf.models import families, layers, pretrained
 from imgclf.models.classifier import Classifier, Head
 from imgclf.models.families import BACKBONES, NAMES  # new models: a line in families.py
 
@@ -40,6 +40,8 @@ def create(config: ConfigDict, num_classes: int, *, load_weights: bool = True, t
     def build() -> Classifier:
         rngs = nnx.Rngs(config.seed)
         backbone = _build_backbone(config, rngs)
+        if config.model.precision == "bf16" and _on_cpu():
+            layers.use_bf16_products(backbone)
         return Classifier(backbone, _build_head(config, backbone, num_classes, rngs), dtype=activation_dtype(config.model.precision))
 
     if config.model.weights == "none" or not load_weights:
@@ -61,9 +63,12 @@ def create(config: ConfigDict, num_classes: int, *, load_weights: bool = True, t
 
 
 def activation_dtype(precision: str) -> Any:
-    """The dtype of activations under `config.model.precision`, which is "f32", "bf16" or "auto"."""
-    bf16 = precision == "bf16" or (precision == "auto" and jax.default_backend() != "cpu")
-    return jnp.bfloat16 if bf16 else jnp.float32
+    """The dtype of activations under `config.model.precision`: the CPU gains nothing from narrow ones, and loses exactness."""
+    return jnp.float32 if precision == "f32" or _on_cpu() else jnp.bfloat16
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
 
 _CNN_HEAD = ("flatten", "maps_dropout", "dense", "dropout")

@@ -1,4 +1,4 @@
-"""Convolutions of bfloat16 maps on the CPU, as dots that sum in float32; `layers` picks them there.
+"""Convolutions on the CPU as dots of operands rounded to bfloat16, summed in float32; `layers` picks them where `bf16_products` is set.
 
 XLA:CPU widens a bfloat16 convolution to float32, and gains nothing. A dot of bfloat16 operands with a float32 result goes to YNNPACK,
 which has kernels for avx512_bf16 (twice the speed of float32) and AMX (five times). Other dots are not accelerated.
@@ -14,30 +14,29 @@ from imgclf.models import cpu_forms
 
 Edges = tuple[tuple[int, int], tuple[int, int]]
 
-_FEW_CHANNELS = 16  # rows that short don't fill a dot: float32 is faster
 _ROOM = 2**26  # bytes that a dot's result may take, so that it stays near the cache; beyond, float32 is as fast
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.Array:
-    """A convolution of bfloat16 maps [B,H,W,C] with a bfloat16 kernel [kh,kw,C,C_out], summed in float32; bfloat16."""
+    """A convolution of float32 maps [B,H,W,C] with a kernel [kh,kw,C,C_out], which may be rounded already; float32."""
     kh, kw, channels, features = kernel.shape
     batch, height, width, _ = x.shape
     (top, bottom), (left, right) = padding
     h, w = (height + top + bottom - kh) // stride + 1, (width + left + right - kw) // stride + 1
     room = 4 * batch * features * (height * w * kh if stride == 1 else h * w * 2)
-    if channels < _FEW_CHANNELS or (kh * kw > 1 and room > _ROOM):
-        return _in_float32(x, kernel, stride, padding).astype(x.dtype)
+    if kh * kw > 1 and room > _ROOM:
+        return cpu_forms.conv2d(x, kernel.astype(jnp.float32), stride, padding)
+    x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     if stride > 1:
         x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-        shares = [_dot(x[:, i::stride, j::stride][:, :h, :w], kernel[i, j]) for i in range(kh) for j in range(kw)]
-        return sum(shares).astype(x.dtype)
+        return sum(_dot(x[:, i::stride, j::stride][:, :h, :w], kernel[i, j]) for i in range(kh) for j in range(kw))
     # The columns that a row of the kernel meets stand side by side, and all its rows are one wide dot; shifted, those add up.
     x = jnp.pad(x, ((0, 0), (0, 0), (left, right), (0, 0)))
     columns = jnp.concatenate([x[:, :, j : j + w] for j in range(kw)], -1)
     rows = _dot(columns, kernel.transpose(1, 2, 0, 3).reshape(kw * channels, kh * features))
     rows = jnp.pad(rows.reshape(batch, height, w, kh, features), ((0, 0), (top, bottom), (0, 0), (0, 0), (0, 0)))
-    return sum(rows[:, i : i + h, :, i] for i in range(kh)).astype(x.dtype)
+    return sum(rows[:, i : i + h, :, i] for i in range(kh))
 
 
 def _dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -45,16 +44,12 @@ def _dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def _in_float32(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.Array:
-    return cpu_forms.conv2d(x.astype(jnp.float32), kernel.astype(jnp.float32), stride, padding)
-
-
 def _residuals(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges):
     return conv2d(x, kernel, stride, padding), (x, kernel)
 
 
 def _gradients(stride: int, padding: Edges, residuals: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jax.vjp(lambda x, kernel: _in_float32(x, kernel, stride, padding), *residuals)[1](grad.astype(jnp.float32))
+    return jax.vjp(lambda x, kernel: cpu_forms.conv2d(x, kernel, stride, padding), *residuals)[1](grad)
 
 
 conv2d.defvjp(_residuals, _gradients)

@@ -115,8 +115,11 @@ def _in_small_batches(backbone: nnx.Module, image: jax.Array) -> jax.Array:
     size = next(n for n in range(min(most, batch), 0, -1) if batch % n == 0)
     if size == batch:
         return backbone(image)
+    backbone = nnx.clone(backbone)
+    for _, conv in nnx.iter_modules(backbone):
+        if isinstance(conv, layers.Conv) and conv.bf16_products:
+            conv.kernel = nnx.Param(conv.kernel[...].astype(jnp.bfloat16))  # rounded once, not for every part
     graphdef, state = nnx.split(backbone)
-    state = jax.tree.map(lambda leaf: leaf.astype(image.dtype) if leaf.ndim > 1 else leaf, state)  # kernels are rounded once
     parts = image.reshape(batch // size, size, *image.shape[1:])
     maps = jax.lax.map(lambda part: nnx.merge(graphdef, state)(part), parts)
     return maps.reshape(batch, *maps.shape[2:])

@@ -29,19 +29,6 @@ class _Ones:
         return jnp.ones(self.features, jnp.float32)
 
 
-class RectangularConv(nnx.Module):
-    """A convolution with a kernel [kh,kw] of odd sides: parameter `kernel` [kh,kw,C_in,C_out]."""
-
-    def __init__(
-        self, in_features: int, features: int, kernel: tuple[int, int], *, stride: int, padding: layers.Padding, dtype: Any, rngs: nnx.Rngs
-    ):
-        self.stride, self.padding, self.dtype = stride, padding, dtype
-        self.kernel = nnx.Param(layers.HE_NORMAL(rngs.params(), (*kernel, in_features, features), jnp.float32))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return layers.conv2d(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride, self.padding)
-
-
 class ConvNorm(nnx.Module):
     """Convolution, normalisation, ReLU: `conv`, `bn`. Keeps the size, or, with `valid`, does not pad."""
 
@@ -59,7 +46,7 @@ class ConvNorm(nnx.Module):
         rngs: nnx.Rngs,
     ):
         padding = _VALID if valid else tuple((k // 2, k // 2) for k in kernel)
-        self.conv = RectangularConv(in_features, features, kernel, stride=stride, padding=padding, dtype=dtype, rngs=rngs)
+        self.conv = layers.Conv(in_features, features, kernel, stride=stride, padding=padding, dtype=dtype, rngs=rngs)
         self.bn = layers.BatchNorm(features, **norm, rngs=rngs)
         if not use_scale:
             self.bn.scale = nnx.static(_Ones(features))

@@ -18,32 +18,45 @@ from imgclf.models.initializers import HE_NORMAL, Initializer
 Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros before and behind, of height and width
 
 
-def same_padding(kernel: int) -> Padding:
+def same_padding(kernel: int | tuple[int, int]) -> Padding:
     """Padding that keeps the size at stride 1, as Keras's "same" does; for odd kernels it is torch's symmetric `padding=k // 2`."""
-    return (((kernel - 1) // 2, kernel // 2),) * 2
+    kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
+    return ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2)
 
 
-def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0))) -> jax.Array:
-    """Cross-correlates maps with a kernel, as every deep-learning library's convolution does."""
+def conv2d(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0)), *, bf16_products: bool = False
+) -> jax.Array:
+    """Cross-correlates maps with a kernel, as every deep-learning library's convolution does.
+
+    With `bf16_products`, operands are rounded to bfloat16 on the CPU where that is faster; sums and result are in `x`'s float32.
+    """
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        kernel = kernel.astype(x.dtype)
         return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     def on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        forms = bf16_forms if x.dtype == jnp.bfloat16 else cpu_forms
-        return forms.conv2d(x, kernel, stride, padding)
+        if bf16_products:
+            return bf16_forms.conv2d(x, kernel, stride, padding)
+        return cpu_forms.conv2d(x, kernel.astype(x.dtype), stride, padding)
 
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
 class Conv(nnx.Module):
-    """Square convolution: parameters `kernel` [k,k,C_in,C_out] and, where asked for, `bias` [C_out], float32; computes in `dtype`."""
+    """Convolution: parameters `kernel` [kh,kw,C_in,C_out] and, where asked for, `bias` [C_out], float32; computes in `dtype`.
+
+    `kernel` is (kh, kw), or one number for both; `padding` keeps the size at stride 1 by default.
+    """
+
+    bf16_products = False  # static, in the graphdef; `use_bf16_products` sets an instance's own
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
-        kernel: int,
+        kernel: int | tuple[int, int],
         *,
         stride: int = 1,
         padding: Padding | None = None,
@@ -55,20 +68,27 @@ class Conv(nnx.Module):
         self.stride = stride
         self.padding = same_padding(kernel) if padding is None else padding
         self.dtype = dtype
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (kernel, kernel, in_features, out_features), jnp.float32))
+        kernel_size = (kernel, kernel) if isinstance(kernel, int) else kernel
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (*kernel_size, in_features, out_features), jnp.float32))
         if use_bias:
             self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32))
         self.use_bias = use_bias
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = conv2d(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride, self.padding)
+        x = conv2d(x.astype(self.dtype), self.kernel[...], self.stride, self.padding, bf16_products=self.bf16_products)
         return x + self.bias[...].astype(self.dtype) if self.use_bias else x
 
     def max_pool_relu(self, x: jax.Array) -> jax.Array:
         """relu(max_pool(self(x), 2, 2)), in one piece; for convolutions of stride 1 with bias."""
-        return conv_max_pool_bias_relu(
-            x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype), self.padding
-        )
+        x, bias = x.astype(self.dtype), self.bias[...].astype(self.dtype)
+        return conv_max_pool_bias_relu(x, self.kernel[...], bias, self.padding, bf16_products=self.bf16_products)
+
+
+def use_bf16_products(module: nnx.Module) -> None:
+    """Has the convolutions in `module` round their operands on the CPU; those of few channels stay as they are, which is faster."""
+    for _, conv in nnx.iter_modules(module):
+        if isinstance(conv, Conv) and conv.kernel.shape[2] >= 16:
+            conv.bf16_products = True
 
 
 def column_sums(*maps: jax.Array) -> list[jax.Array]:
@@ -226,14 +246,16 @@ def max_pool_bias_relu(x: jax.Array, bias: jax.Array) -> jax.Array:
     return lax.platform_dependent(x, bias, cpu=cpu_forms.max_pool_bias_relu, default=plain)
 
 
-def conv_max_pool_bias_relu(x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: Padding) -> jax.Array:
+def conv_max_pool_bias_relu(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: Padding, *, bf16_products: bool = False
+) -> jax.Array:
     """relu(max_pool(conv2d(x, kernel), 2, 2) + bias): a block of a plain CNN."""
 
     def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        return max_pool_bias_relu(conv2d(x, kernel, padding=padding), bias)
+        return max_pool_bias_relu(conv2d(x, kernel, padding=padding, bf16_products=bf16_products), bias)
 
     def in_blocks(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        return cpu_forms.conv_max_pool_bias_relu(x, kernel, bias, padding)
+        return cpu_forms.conv_max_pool_bias_relu(x, kernel.astype(x.dtype), bias, padding)
 
     few_channels = x.shape[-1] <= 4
     return lax.platform_dependent(x, kernel, bias, cpu=in_blocks if few_channels else plain, default=plain)

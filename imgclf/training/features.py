@@ -84,7 +84,7 @@ def _identity(config: ConfigDict, classifier: Classifier, backbone_sha256: str, 
     identity = {
         "model": model["name"],
         "variant": model["variant"],
-        "dtype": np.dtype(classifier.dtype).name,  # what precision="auto" came to
+        "precision": [model["precision"], np.dtype(classifier.dtype).name],  # what "auto" comes to depends on the machine
         "weights_sha256": backbone_sha256,
         "image_size": data["image_size"],
         "resize": data["resize"],

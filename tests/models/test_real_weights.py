@@ -105,6 +105,21 @@ def test_accuracy_of_squeezenet_on_photographs(shared):
     assert top_hits(config, 1000, dict(zip(table["wnid"], table["class_index"], strict=True)), 5) == (134, 171)  # 67.0 %, 85.5 %
 
 
+@pytest.mark.parametrize(("name", "file", "typical"), [("squeezenet1_1", SQUEEZENET, 0.0073), ("mobilenet_v2", MOBILENET, 0.0337)])
+def test_bf16_gives_photographs_the_classes_that_f32_gives(shared, name, file, typical):
+    config, table = photographs(shared, name, file)
+    crops = np.stack([_pillow_crop(shared / "data/imagenet_sample" / filename) for filename in table["filename"]])
+    answers = []
+    for config.model.precision in ("f32", "bf16"):
+        predict = forward(config, 1000)
+        answers.append(np.concatenate([np.asarray(predict(crops[start : start + 25])) for start in range(0, 200, 25)]))
+    exact, near = answers
+    assert (exact.argmax(1) == near.argmax(1)).all()
+    error = np.linalg.norm(near - exact, axis=1) / np.linalg.norm(exact - exact.mean(1, keepdims=True), axis=1)
+    assert np.median(error) == pytest.approx(typical, rel=0.1)
+    assert error.max() < 0.1
+
+
 def test_accuracy_of_mobilenet_on_photographs(shared):
     config, table = photographs(shared, "mobilenet_v2", MOBILENET)
     hits = top_hits(config, 1000, dict(zip(table["wnid"], table["class_index"], strict=True)), 5)

@@ -1,0 +1,96 @@
+"""config.model.precision: bfloat16 products on the CPU against float32, exact products elsewhere, and evaluation in small batches."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from imgclf import models
+from imgclf.config import default_config
+from imgclf.models import bf16_forms, classifier, layers
+from imgclf.training.state import make_apply_fn, split_model
+
+RNG = np.random.default_rng(0)
+SIZE = (96, 80)
+
+
+def normal(*shape: int) -> jax.Array:
+    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+
+
+def rounded(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.bfloat16).astype(jnp.float32)
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: bf16_forms.Edges) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize("room", [bf16_forms._ROOM, 1], ids=["dots", "float32"])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (1, 7), (5, 2)])
+@pytest.mark.parametrize(
+    ("stride", "padding"),
+    [(1, ((0, 0), (0, 0))), (1, ((1, 2), (0, 3))), (2, ((1, 1), (1, 1))), (3, ((0, 1), (2, 0)))],
+)
+def test_products_are_those_of_rounded_operands_summed_in_float32(monkeypatch, kernel, stride, padding, room):
+    monkeypatch.setattr(bf16_forms, "_ROOM", room)
+    x, k = normal(2, 9, 8, 16), normal(*kernel, 16, 6)
+    ours = bf16_forms.conv2d(x, k, stride, padding)
+    if room > 1 or kernel == (1, 1):
+        x, k = rounded(x), rounded(k)
+    assert ours.dtype == jnp.float32
+    np.testing.assert_allclose(ours, convolve(x, k, stride, padding), atol=3e-5)
+
+
+def test_gradients_of_rounded_products_are_float32s():
+    x, k, weight, padding = normal(2, 6, 5, 16), normal(3, 3, 16, 4), normal(2, 6, 5, 4), ((1, 1), (1, 1))
+
+    def gradients(conv2d):
+        return jax.grad(lambda x, k: jnp.sum(weight * conv2d(x, k, 1, padding)), (0, 1))(x, k)
+
+    for ours, expected in zip(gradients(bf16_forms.conv2d), gradients(convolve), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=3e-5)
+
+
+def model_of(precision: str, name: str = "resnet_tiny") -> models.Classifier:
+    config = default_config()
+    config.model.name, config.model.precision, config.data.image_size = name, precision, SIZE
+    return models.create(config, 3)
+
+
+def logits_of(model: models.Classifier, image: jax.Array) -> jax.Array:
+    return jax.jit(lambda model, image: model(image))(model, image)
+
+
+@pytest.mark.parametrize("name", ["vgg_tiny", "inception_v3_tiny"])
+def test_bf16_is_near_f32_and_not_it(name):
+    image = normal(2, *SIZE, 3)
+    exact, near = (logits_of(model_of(precision, name), image) for precision in ("f32", "bf16"))
+    assert 1e-5 < jnp.linalg.norm(near - exact) / jnp.linalg.norm(exact) < 0.03
+
+
+def test_f32_asks_for_exact_products_on_every_platform():
+    graphdef, params, stats = split_model(model_of("f32"))
+    apply = make_apply_fn(graphdef)
+    jaxpr = jax.make_jaxpr(lambda *args: apply(*args, train=True)[0])(params, stats, jnp.zeros((2, *SIZE, 3)))
+    precisions = re.findall(r"precision=(.*)", str(jaxpr))
+    assert precisions
+    assert all("HIGHEST" in found for found in precisions), set(precisions)
+
+
+@pytest.mark.parametrize(("precision", "batch"), [("f32", 6), ("f32", 7), ("bf16", 6)])
+def test_small_batches_change_nothing(monkeypatch, precision, batch):
+    model, image = model_of(precision), normal(batch, *SIZE, 3)
+    whole = logits_of(model, image)
+    monkeypatch.setattr(classifier, "_PIXELS", 3 * SIZE[0] * SIZE[1])  # 6 = 3 + 3, 7 = 1 + 1 + …
+    np.testing.assert_allclose(logits_of(model, image), whole, atol=1e-5)
+
+
+def test_kernels_of_few_channels_are_not_rounded():
+    convs = nnx.List([layers.Conv(3, 16, 3, rngs=nnx.Rngs(0)), layers.Conv(16, 4, 3, rngs=nnx.Rngs(0))])
+    layers.use_bf16_products(convs)
+    assert [conv.bf16_products for conv in convs] == [False, True]
