@@ -17,6 +17,8 @@ from imgclf.training.optim import match_table
 from imgclf.training.state import Tree
 from imgclf.validation import FIRST_LAYERS
 
+FOLLOWED = 5.0  # time constants after which a running average has followed: the old statistics weigh e^-5
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -58,8 +60,9 @@ def plan(config: ConfigDict, model: Classifier, total_steps: int, steps_per_epoc
             raise UserError(f"config.freeze.{_source(config, preset)} freezes every parameter; leave some to train, such as head/.*.")
         before = stages[-1].since if stages else {}
         since = {name: before.get(name, start) for name in names if name not in frozen}
-        stages.append(Stage(start, stop, preset, since, _frozen_norms(config, model, frozen, folded)))
-    return Freezing(tuple(stages), _remark(config, folded))
+        stages.append(Stage(start, stop, preset, since, _frozen_norms(config, model, frozen, folded, total_steps)))
+    slow = any(_lags(config, norm, total_steps) for path, norm in norms(model).items() if path.startswith("backbone/"))
+    return Freezing(tuple(stages), _remark(config, folded, slow, total_steps))
 
 
 def _boundaries(config: ConfigDict, total_steps: int, steps_per_epoch: float) -> list[tuple[int, int, str]]:
@@ -107,12 +110,18 @@ def norms(model: nnx.Module) -> dict[str, layers.BatchNorm]:
     return {"/".join(map(str, path)): module for path, module in nnx.iter_modules(model) if isinstance(module, layers.BatchNorm)}
 
 
-def _frozen_norms(config: ConfigDict, model: Classifier, frozen: frozenset[str], folded: bool) -> frozenset[str]:
+def _lags(config: ConfigDict, norm: layers.BatchNorm, total_steps: int) -> bool:
+    """Whether a training from pretrained statistics ends before their running averages have followed: Keras's momentum is up to 0.999."""
+    return config.model.weights != "none" and total_steps * (1 - norm.momentum) < FOLLOWED
+
+
+def _frozen_norms(config: ConfigDict, model: Classifier, frozen: frozenset[str], folded: bool, total_steps: int) -> frozenset[str]:
     rule, found = config.freeze.batch_norm, set()
-    for path in norms(model):
+    for path, norm in norms(model).items():
         own = {f"{path}/scale", f"{path}/bias"} & flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param))).keys()
         of_weights = path.startswith("backbone/")  # statistics of a new head are still to be found
-        if (rule == "frozen" and of_weights) or (rule == "auto" and (own <= frozen or (folded and of_weights))):
+        kept = of_weights and (folded or _lags(config, norm, total_steps))
+        if (rule == "frozen" and of_weights) or (rule == "auto" and (own <= frozen or kept)):
             found.add(path)
     return frozenset(found)
 
@@ -125,7 +134,11 @@ def _folded(batch_stats: Tree) -> bool:
     return bool(means) and not any(mean.any() for mean in means) and len(np.unique(np.concatenate(variances))) == 1
 
 
-def _remark(config: ConfigDict, folded: bool) -> str:
+def _remark(config: ConfigDict, folded: bool, slow: bool, total_steps: int) -> str:
+    if slow and not folded and config.freeze.batch_norm == "auto" and config.freeze.preset != "head":
+        return (
+            f"The statistics of batch normalisation are kept frozen: {total_steps} steps are too few for their running averages to follow."
+        )
     if not folded:
         return ""
     told = f"The batch normalisation of {config.model.weights} is folded into the kernels (all its means are 0, all variances equal)"

@@ -3,7 +3,7 @@
 1. restore the newest sound checkpoint, if any; forget the metrics written after it
 2. for each step: enter the next phase if one begins; take a batch (made, and put on the device, while earlier steps run) → its step
 3. on log steps: read the metrics back and write them; a loss that is not finite ends the run
-4. on evaluation steps: evaluate the (averaged) parameters on val; keep the model if it is the best so far
+4. on evaluation steps, and before the first of a trained model: evaluate the (averaged) parameters on val; keep the model if it is best
 5. on checkpoint steps, or when asked to stop: write the checkpoint, then drop kept models that it no longer names
 6. end early if nothing has improved for `patience` evaluations
 7. at the end: write the last checkpoint, make a soup of the best models if one is asked for, and read the kept model
@@ -58,7 +58,7 @@ class TrainProgress:
     best_epoch: float | None = None
     kept: str = ""  # folder name of the kept model
     ranked: list[tuple[float, str]] = dataclasses.field(default_factory=list)  # value and folder of the models for a soup, best first
-    evaluated_step: int = 0
+    evaluated_step: int = -1
     evaluations_since_best: int = 0
     stopped_early: bool = False
     seconds: float = 0.0  # of training so far, over all restarts
@@ -139,8 +139,12 @@ def fit(
     mesh: Mesh,
     run: Path,
     console: Console,
+    *,
+    trained: bool = False,
 ) -> Fit:
     """Trains through all phases from the newest checkpoint in `run`, or else from `state`, the first phase's first, to the end of the plan.
+
+    With `trained`, the start is a model already (LP-FT's probe): it is evaluated too, and kept if nothing after it is better.
 
     Raises:
       Interrupted: after SIGTERM or Ctrl-C, once the state is saved.
@@ -240,7 +244,8 @@ def fit(
         )
 
     def evaluate_if_due() -> None:
-        if has_val and (durations.is_due(step, plan.evaluate) or step == plan.total) and step != progress.evaluated_step:
+        due = durations.is_due(step, plan.evaluate) if step else trained
+        if has_val and (due or step == plan.total) and step != progress.evaluated_step:
             with pause(), contextlib.suppress(_StoppedWhileEvaluating):  # the resumed run begins with this evaluation
                 evaluate()
 
@@ -294,8 +299,11 @@ def fit(
 
     with contextlib.closing(checkpoints), contextlib.closing(log), bar, _StopRequest() as stop:
         try:
-            if first_step and not done():
-                after_step()
+            if not done():
+                if first_step:
+                    after_step()
+                else:
+                    evaluate_if_due()
             if not done():
                 shard = {"shard": jax.process_index(), "shards": jax.process_count()}
                 with pipeline.train_batches(dataset, config, start_step=step, num_steps=plan.total - step, **shard) as batches:

@@ -121,7 +121,8 @@ def _prepare_fit(
     def fit(workdir: Path, probed: probe_run.Probed | None) -> Outcome:
         start_params, start_stats = (params, batch_stats) if probed is None else (probed.fit.params, probed.fit.batch_stats)
         state = sharding.replicate(phases[0].first_state(start_params, start_stats), mesh)
-        fitted = loop.fit(config, dataset, state, phases, eval_step, schedule, mesh, workdir, console)
+        trained = probed is not None
+        fitted = loop.fit(config, dataset, state, phases, eval_step, schedule, mesh, workdir, console, trained=trained)
         kept = sharding.replicate((fitted.params, fitted.batch_stats), mesh)
 
         def logits_of(split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -116,11 +116,22 @@ def test_statistics_folded_into_the_weights_stand_and_the_run_says_why(rule, mea
     model = models.create(config, 3)
     config.model.weights = "path:folded.h5"
     set_statistics(model.backbone, mean, 0.999)
-    freezing = plan(config, model)
+    freezing = freeze.plan(config, model, 60, 10.0)
     backbone = {path for path in freeze.norms(model) if path.startswith("backbone/")}
     assert freezing.stages[0].frozen_norms == (backbone if frozen else frozenset())  # the new head's are found in training
     assert remark in freezing.remark
     assert bool(freezing.remark) == bool(remark)
+
+
+def test_pretrained_statistics_stand_in_trainings_too_short_for_their_running_averages():
+    config = config_of()
+    model = models.create(config, 3)
+    config.model.weights = "path:torch.safetensors"
+    set_statistics(model.backbone, 0.1, 2.0)
+    short, long = freeze.plan(config, model, 40, 10.0), freeze.plan(config, model, 60, 10.0)  # momentum 0.9
+    assert len(short.stages[0].frozen_norms) == len(freeze.norms(model))
+    assert "40 steps are too few" in short.remark
+    assert (long.stages[0].frozen_norms, long.remark) == (frozenset(), "")
 
 
 def test_fresh_statistics_are_not_taken_for_folded_ones():
