@@ -21,7 +21,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -134,12 +134,7 @@ class FeatureStore:
 
         `wait` is called now and then while another process holds the lock.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / ".lock").open("a")
-        except OSError as error:
-            raise UserError(f"The cache {self.folder} can't be written ({error.strerror}); set IMGCLF_CACHE to another folder.") from None
-        with lock:
+        with self._opened_lock() as lock:
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,12 +144,21 @@ class FeatureStore:
                         yield False
                         return
                     time.sleep(_POLL_SECONDS)
+            if not os.fstat(lock.fileno()).st_nlink:
+                raise UserError(f"{self.folder} was cleared while this process waited for it; give the same command again.")
             if not self._about.exists():
                 aside = self._about.with_suffix(".json.part")
                 aside.write_text(json.dumps(self._describe(), indent=2) + "\n")
                 aside.replace(self._about)
             self.refresh()
             yield True
+
+    def _opened_lock(self) -> IO[str]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return (self.folder / ".lock").open("a")
+        except OSError as error:
+            raise UserError(f"The cache {self.folder} can't be written ({error.strerror}); set IMGCLF_CACHE to another folder.") from None
 
     def append(self, keys: Sequence[bytes], features: np.ndarray) -> None:
         """Adds rows under the lock: features first, then the records that make them count.

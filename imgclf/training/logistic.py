@@ -90,7 +90,7 @@ def fit_logistic(
     *,
     mean: np.ndarray | float = 0.0,
     deviation: np.ndarray | float = 1.0,
-    tolerance: float = 1e-3,
+    tolerance: float = 3e-4,
 ) -> Solutions:
     """Minimises the objective for every subset and strength.
 
@@ -101,7 +101,7 @@ def fit_logistic(
       strengths: float [L], l2, each above 0.
       classes: C.
       mean, deviation: float32 [D].
-      tolerance: the kernel's relative error that is allowed, by the bound above; what remains is usually a tenth of it.
+      tolerance: the kernel's relative error that is allowed, by the bound above; it is usually smaller.
     """
     rotation = Rotation.of(features, mean, deviation)
     coordinates = jnp.asarray(rotation.coordinates)

@@ -173,7 +173,7 @@ def head_logits(head: nnx.Module, params: Tree, batch_stats: Tree, features: np.
 
 def _tell(about: dict[str, Any], console: Console) -> None:
     scores, told = about["cross_validation"], f"Probe: {about['solver']}"
-    if scores is not None:
+    if scores is not None and len(scores) > 1:
         curve = ", ".join(f"{row['l2']:g}: {row['top1']:.1%}" for row in scores)
         told += f", l2 {about['l2']:g}, of the lowest loss over {about['folds']} folds of the training images (top-1 there: {curve})"
     elif about["l2"] is not None:
