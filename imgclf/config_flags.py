@@ -33,6 +33,7 @@ def parse(argv: Sequence[str], default: str, values: flags.FlagValues, program: 
         sys.path.append(str(ROOT))  # configs import each other
     try:
         argv = [_resolve(argument) for argument in argv]
+        argv = [argv[0], *sorted(argv[1:], key=lambda argument: not argument.startswith("--config="))]  # the file before its fields
         help_text = "Config file, FILE.py[:ARGUMENTS], or RUN/config.json."
         config_flags.DEFINE_config_file("config", str(ROOT / default), help_text, flag_values=values, sys_argv=argv)
         return values(argv)

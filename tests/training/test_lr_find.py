@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
+from absl import flags
 from digits_experiment import digits_config
 from rich.console import Console
 from typer.testing import CliRunner
 
-from imgclf import cli, experiment, models
+from imgclf import cli, config_flags, experiment, models
 from imgclf.data.audit import audit
 from imgclf.data.splits import assign_splits
 from imgclf.data.table import load_dataset
@@ -118,6 +119,12 @@ def test_the_command_leaves_a_page_a_picture_and_the_numbers(tmp_path, root):
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert (tmp_path / "lr" / "lr_find.png").read_bytes().startswith(b"\x89PNG")
     assert not list((tmp_path / "lr").glob("*.part"))
+
+
+def test_fields_may_stand_before_their_file(root):
+    values = flags.FlagValues()
+    config_flags.parse(["run.py", "--config.seed=3", f"--config={root}/configs/quickstart.py"], "configs/quickstart.py", values, "run.py")
+    assert values.config.seed == 3
 
 
 @pytest.mark.parametrize(
