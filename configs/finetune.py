@@ -6,7 +6,7 @@ PATH is a folder of class folders, or a CSV (as in configs/csv.py). `model` is o
 --config.freeze.preset=last_stage.
 Cost: MobileNetV2 at 224 px, 278 photos: about 5 minutes on 2 busy CPU cores. Expected: experiments/README.md has LP-FT beside probes on
 two data sets. Weights whose BatchNorm is folded into the kernels stand less: with such ones of MobileNetV2 1.0 this rate diverged within
-3 epochs on 278 photos, so that the probe was the best model; ask lr-find for theirs, or clip with --config.train.clip_norm=1.
+3 epochs on 278 photos, so that the probe was the best model; lower the rate for these.
 Command: python run.py --config=configs/finetune.py:PATH[,model=resnet50][,weights=timm/resnet50.a1_in1k]
 """
 
