@@ -98,7 +98,9 @@ def default_config() -> ConfigDict:
     )
     model.variant = "auto"  # arguments of the model's builder, such as "padding='same', epsilon=1e-3"; auto = what the weights need
     model.head = ConfigDict()
-    model.head.kind = "auto"  # auto (the weights' own where its classes fit, else linear; cnn: see below) | linear | mlp | avgmax | family
+    # auto (the weights' own where its classes fit; else norm for ConvNeXt, and linear; cnn: see below) | linear (on averaged maps) |
+    # norm (LayerNorm, then linear) | mlp | avgmax (linear on average and maximum) | family (as published)
+    model.head.kind = "auto"
     model.head.dropout = 0.0  # mlp: after each hidden layer; else before the output layer
     model.head.flatten = False  # mlp: True: flatten the maps before the dense layers, False: average them
     model.head.dense = (256,)  # mlp: widths of hidden dense layers (He, ReLU)

@@ -18,7 +18,7 @@ CHOICES = {
     "augment.fill": ("nearest", "constant", "reflect"),
     "model.precision": ("auto", "f32", "bf16"),
     "model.output": ("softmax", "sigmoid"),
-    "model.head.kind": ("auto", "linear", "mlp", "avgmax", "family"),
+    "model.head.kind": ("auto", "linear", "mlp", "avgmax", "norm", "family"),
     "model.head.norm": ("batch", "none"),
     "model.cnn.padding": ("same", "valid"),
     "model.cnn.norm": ("batch", "none"),

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from imgclf.config import parse_arguments
 from imgclf.errors import UserError
 from imgclf.models import families, layers, pretrained
-from imgclf.models.classifier import Classifier, Head
+from imgclf.models.classifier import Classifier, Head, NormHead
 from imgclf.models.families import BACKBONES, NAMES  # new models: a line in families.py
 
 _log = logging.getLogger(__name__)
@@ -52,13 +52,16 @@ def create(config: ConfigDict, num_classes: int, *, load_weights: bool = True, t
     abstract = nnx.eval_shape(build)
     graphdef, params_like, batch_stats_like = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     likes = nnx.to_pure_dict(params_like), nnx.to_pure_dict(batch_stats_like)
-    params, batch_stats, replaced = pretrained.load(entry, *likes, own_head=config.model.head.kind in ("linear", "family"))
-    if replaced:
+    kind = config.model.head.kind
+    params, batch_stats, new = pretrained.load(entry, *likes, own_head=kind in ("linear", "norm", "family"))
+    if new:
         head = _build_head(config, abstract.backbone, num_classes, nnx.Rngs(config.seed))
         _, head_params, head_stats = nnx.split(head, nnx.Param, nnx.BatchStat)
-        params["head"], batch_stats["head"] = nnx.to_pure_dict(head_params), nnx.to_pure_dict(head_stats)
+        params["head"] = nnx.to_pure_dict(head_params) | params.get("head", {})  # only whole layers are missing
+        batch_stats["head"] = nnx.to_pure_dict(head_stats)
         had = f"that of {entry.num_classes} classes is left out" if entry.num_classes else "the file has none"
-        tell(f"{entry.name}: the head is new ({config.model.head.kind}, {num_classes} classes; {had}).")
+        part = "head is" if new == "head/" else "head's last layer is"
+        tell(f"{entry.name}: the {part} new ({kind}, {num_classes} classes; {had}).")
     return nnx.merge(graphdef, nnx.State(jax.tree.map(jnp.asarray, params)), nnx.State(jax.tree.map(jnp.asarray, batch_stats)))
 
 
@@ -101,6 +104,8 @@ def _build_head(config: ConfigDict, backbone: nnx.Module, num_classes: int, rngs
         if outputs == 1:
             raise UserError("config.model.output='sigmoid' has no head.kind='family'; use head.kind='linear' or 'mlp'.")
         return own(map_size, backbone.features, outputs, dropout=fields.dropout, dtype=dtype, rngs=rngs)
+    if kind == "norm":
+        return NormHead(map_size, backbone.features, outputs, dropout=fields.dropout, rngs=rngs)
     if kind == "auto":
         cnn = config.model.cnn
         pool = "flatten" if cnn.flatten else "average"

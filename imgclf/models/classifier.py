@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from imgclf.models import layers
-from imgclf.models.initializers import HE_NORMAL, LECUN_NORMAL
+from imgclf.models.initializers import HE_NORMAL, LECUN_NORMAL, Initializer
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
@@ -99,6 +99,39 @@ class Head(nnx.Module):
             x = jax.nn.relu(getattr(self, f"dense{i}")(x))
             x = drop(getattr(self, f"bn{i}")(x, train=train) if self.norm else x, self.dropout, 1 + i)
         logits = self.logits(x.astype(jnp.float32))
+        return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1) if self.sigmoid else logits
+
+
+class NormHead(nnx.Module):
+    """Average pooling, LayerNorm, dropout, the output layer: ConvNeXt's head. Paths: `norm`, `logits`. Computes in float32.
+
+    One output is a sigmoid unit z, and its logits are [0, z].
+    """
+
+    def __init__(
+        self,
+        map_size: tuple[int, int],
+        features: int,
+        outputs: int,
+        *,
+        dropout: float = 0.0,
+        kernel_init: Initializer = LECUN_NORMAL,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        del map_size, dtype  # any size
+        self.dropout = dropout
+        self.norm = nnx.LayerNorm(features, epsilon=1e-6, use_fast_variance=False, param_dtype=jnp.float32, rngs=rngs)
+        self.logits = nnx.Linear(features, outputs, kernel_init=kernel_init, param_dtype=jnp.float32, rngs=rngs)
+        self.sigmoid = outputs == 1
+
+    def hidden(self, pooled: jax.Array) -> jax.Array:
+        """What the output layer sees of pooled maps, in evaluation: [B,D] to [B,D]."""
+        return self.norm(pooled)
+
+    def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
+        """Returns logits, float32 [B,C], for maps [B,h,w,D]. Dropout in training needs a key."""
+        logits = self.logits(dropout_in_training(self.hidden(average(maps)), self.dropout, train, key))
         return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1) if self.sigmoid else logits
 
 

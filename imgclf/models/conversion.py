@@ -142,7 +142,7 @@ def convert(
     params_like: Tree,
     batch_stats_like: Tree,
     *,
-    replaced_head: bool,
+    left_out: str = "",
 ) -> tuple[Tree, Tree]:
     """Converts the tensors of a file.
 
@@ -150,17 +150,18 @@ def convert(
       tensors: the file's, by name; floating point of any width.
       rules: of the family and the file's layout.
       params_like, batch_stats_like: the model's, nested dicts of anything with a `shape`.
-      replaced_head: the model's head is another than the file's: tensors of `head/` are left out, and so are the results'.
+      left_out: where the paths of parameters begin that are not the file's, "head/": its tensors for them are left out, as they are
+        from the results.
 
     Returns:
-      params and batch_stats, nested dicts of float32 arrays; without `head` where it is replaced.
+      params and batch_stats, nested dicts of float32 arrays; without what is left out.
 
     Raises:
       UserError: once for all tensors that are missing, unused, of the wrong shape, not floating point or not finite.
     """
     wanted = {path: leaf.shape for tree in (params_like, batch_stats_like) for path, leaf in flatten(tree).items()}
-    if replaced_head:
-        wanted = {path: shape for path, shape in wanted.items() if not path.startswith("head/")}
+    skipped = (left_out,) if left_out else ()
+    wanted = {path: shape for path, shape in wanted.items() if not path.startswith(skipped)}
     found: dict[str, np.ndarray] = {}
     origin: dict[str, str] = {}
     unused, bad = [], []
@@ -170,7 +171,7 @@ def convert(
             unused.append(name)
             continue
         path, transform = rule
-        if path is None or (replaced_head and path.startswith("head/")):
+        if path is None or path.startswith(skipped):
             continue
         if path not in wanted or path in found:
             unused.append(name)

@@ -4,6 +4,7 @@ Parameter paths: `stem/{conv,norm}`, `stage1/0/{depthwise,norm,expand,project,la
 `downsample2/{norm,conv}`; the head is `head/{norm,logits}`.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from imgclf.models import depthwise, layers
-from imgclf.models.classifier import average, dropout_in_training
+from imgclf.models.classifier import NormHead
 from imgclf.models.conversion import Rule, Transform, Weights, conv, keras_batch_norm, linear, same
 from imgclf.models.initializers import normal
 from imgclf.models.resnet import Stage
@@ -113,30 +114,8 @@ class ConvNeXt(nnx.Module):
         return x
 
 
-class ConvNeXtHead(nnx.Module):
-    """The published head, on pooled maps: `norm`, dropout, `logits`."""
-
-    def __init__(
-        self,
-        map_size: tuple[int, int],
-        features: int,
-        outputs: int,
-        *,
-        dropout: float = 0.0,
-        dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        del map_size, dtype  # any size; the head computes in float32
-        self.dropout = dropout
-        self.norm = _layer_norm(features, jnp.float32, rngs)
-        self.logits = nnx.Linear(features, outputs, kernel_init=_init, param_dtype=jnp.float32, rngs=rngs)
-
-    def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
-        """Returns logits, float32 [B,C], for maps [B,h,w,D]. Dropout in training needs a key."""
-        return self.logits(dropout_in_training(self.norm(average(maps)), self.dropout, train, key))
-
-
-head = ConvNeXtHead
+head = functools.partial(NormHead, kernel_init=_init)
+NEW_HEAD = "norm"
 
 
 def convnext_tiny(**options: Any) -> ConvNeXt:
@@ -268,8 +247,7 @@ def _keras_rules() -> tuple[Rule, ...]:
         *rules,
         *_keras_layer(".+_head_layernorm", "head/norm"),
         *_keras_layer(".+_head_dense", "head/logits"),
-        # without the top, Keras's network ends in a norm, which here is the head's, that is new then
-        (r"layer_normalization(_\d+)?/(gamma|beta)", None, same),
+        *keras_batch_norm(r"layer_normalization(?:_\d+)?", "head/norm"),  # in which Keras's network ends without the top
     )
 
 

@@ -4,7 +4,8 @@ A builder is called with its options, `dtype` and `rngs`, and returns a backbone
 `map_size(height, width)`; it is called with (image [B,H,W,3], train=) and returns maps [B,h,w,features].
 
 A family's module may export WEIGHTS (tuple of conversion.Weights), CONVERSION (layout → rules) and `head`, the builder of its own
-ImageNet head where that is not a linear layer on pooled maps: called with (map_size, features, outputs, dropout=, dtype=, rngs=).
+ImageNet head where that is not a linear layer on pooled maps: called with (map_size, features, outputs, dropout=, dtype=, rngs=); and
+NEW_HEAD, the `model.head.kind` of a head for other classes where that is not "linear".
 """
 
 import sys
@@ -96,6 +97,11 @@ PARAMETERS: dict[str, int] = {
 def family(name: str) -> ModuleType:
     """The module of a model."""
     return sys.modules[BACKBONES[name].__module__]
+
+
+def new_head(name: str) -> str:
+    """The `model.head.kind` that suits a model's backbone with classes of one's own."""
+    return getattr(family(name), "NEW_HEAD", "linear")
 
 
 def families() -> list[ModuleType]:

@@ -99,7 +99,7 @@ def resolve(config: ConfigDict, num_classes: int | None = None) -> ConfigDict:
         model.variant = ", ".join(f"{key}={value!r}" for key, value in entry.variant.items()) if entry else ""
     if model.head.kind == "auto" and num_classes is not None and model.name != "cnn":  # cnn's own head has fields of its own
         fits = entry is not None and entry.num_classes == num_classes and model.output == "softmax"
-        model.head.kind = "family" if fits else "linear"
+        model.head.kind = "family" if fits else families.new_head(model.name)
     return config
 
 
@@ -160,16 +160,17 @@ def _check_content(path: Path, entry: Weights) -> None:
         )
 
 
-def load(entry: Weights, params_like: Tree, batch_stats_like: Tree, *, own_head: bool) -> tuple[Tree, Tree, bool]:
+def load(entry: Weights, params_like: Tree, batch_stats_like: Tree, *, own_head: bool) -> tuple[Tree, Tree, str]:
     """Reads and converts weights for a model.
 
     Args:
       entry: what `find` returned.
       params_like, batch_stats_like: the model's, nested dicts of anything with a `shape`.
-      own_head: the model's head is of the weights' kind, and is loaded where its classes are as many.
+      own_head: the model's head may be of the weights' kind: what has the same shapes is loaded.
 
     Returns:
-      params and batch_stats, nested dicts of float32 arrays, and whether the model has another head than the file, which is left out.
+      params and batch_stats, nested dicts of float32 arrays; and where the paths of parameters begin that they lack, because the file has
+      none or others: "head/", "head/logits/" or "" (none).
 
     Raises:
       UserError: if the file can't be had, or does not fit the model; then with the model that it looks like.
@@ -179,16 +180,25 @@ def load(entry: Weights, params_like: Tree, batch_stats_like: Tree, *, own_head:
     rules = families.family(entry.model).CONVERSION[entry.layout]
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     wanted = {path: leaf.shape for path, leaf in conversion.flatten({"head": params_like["head"]}).items()}
-    given = {path: shape for path, shape in converted_shapes(shapes, rules).items() if path.startswith("head/")}
-    shared = given.keys() & wanted.keys()
-    replaced = not own_head or not shared or any(given[path] != wanted[path] for path in shared)
+    new = _new_part(wanted, converted_shapes(shapes, rules)) if own_head else "head/"
     try:
-        return *conversion.convert(tensors, rules, params_like, batch_stats_like, replaced_head=replaced), replaced
+        return *conversion.convert(tensors, rules, params_like, batch_stats_like, left_out=new), new
     except UserError as error:
         backbone = {path: leaf.shape for path, leaf in conversion.flatten({"backbone": params_like["backbone"]}).items()}
         fits = backbone.items() <= converted_shapes(shapes, rules).items()
         way_out = "fetch it again, or convert it to the published names." if fits else _way_out(shapes, entry.model)
         raise UserError(f"{path} does not fit config.model.name={entry.model!r}: {error}; {way_out}") from None
+
+
+def _new_part(wanted: _Shapes, given: _Shapes) -> str:
+    """What of a model's head a file has not, or of other shapes: "head/", only its last layer, "head/logits/", or "" (nothing)."""
+    last = [path for path in wanted if path.startswith("head/logits/")]
+    inner = [path for path in wanted if path not in last]
+    shared = given.keys() & wanted.keys()
+    others = [path for path in given if path.startswith("head/") and path not in wanted]
+    if shared.intersection(last) and not others and all(given[path] == wanted[path] for path in shared):
+        return ""
+    return "head/logits/" if inner and all(given.get(path) == wanted[path] for path in inner) else "head/"
 
 
 def converted_shapes(shapes: _Shapes, rules: Sequence[Rule]) -> dict[str, tuple[int, ...]]:

@@ -46,7 +46,7 @@ class Outcome:
 def settle(config: ConfigDict) -> ConfigDict:
     """Returns a copy of the config in which stands what `train.method` asks of other fields; before `pretrained.resolve`.
 
-    A probe's head is linear where `model.head.kind` is "auto". Distortions without `probe.views` can't come from a cache: the head is
+    A probe's head is a new one where `model.head.kind` is "auto". Distortions without `probe.views` can't come from a cache: the head is
     then trained by `fit` with everything else frozen, as retrain.py does.
 
     Raises:
@@ -64,11 +64,11 @@ def settle(config: ConfigDict) -> ConfigDict:
 def choose(config: ConfigDict) -> str:
     """Returns "fit", "probe" or "lp_ft"; the config is resolved.
 
-    auto is lp_ft where there are weights and the head is a new linear one, else fit.
+    auto is lp_ft where there are weights and the head is a new one with a single layer, else fit.
     """
     if config.train.method != "auto":
         return config.train.method
-    return "lp_ft" if config.model.weights != "none" and config.model.head.kind == "linear" else "fit"
+    return "lp_ft" if config.model.weights != "none" and config.model.head.kind in ("linear", "norm") else "fit"
 
 
 def prepare(config: ConfigDict, dataset: Dataset, model: Classifier, mesh: Mesh, console: Console) -> Callable[[Path], Outcome]:

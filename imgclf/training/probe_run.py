@@ -16,7 +16,8 @@ from imgclf.data import augment
 from imgclf.data.splits import groups_of
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
-from imgclf.models.classifier import Classifier
+from imgclf.models import families, pretrained
+from imgclf.models.classifier import Classifier, NormHead
 from imgclf.training import loop, minibatch
 from imgclf.training.checkpoint import Checkpoints, load_model
 from imgclf.training.features import extract
@@ -45,14 +46,15 @@ def settle_head(config: ConfigDict) -> None:
     """
     head, solver = config.model.head, config.probe.solver
     if head.kind == "auto":
-        head.kind = "linear"
-    fits = head.kind == "linear" or (solver == "minibatch" and head.kind == "mlp" and not head.flatten)
+        pretrained.check_name(config.model.name)
+        head.kind = families.new_head(config.model.name)
+    fits = head.kind in ("linear", "norm") or (solver == "minibatch" and head.kind == "mlp" and not head.flatten)
     if not fits:
         kind = f"{head.kind!r} with flatten" if head.kind == "mlp" and head.flatten else repr(head.kind)
         way_out = "config.train.method='fit'" if head.kind != "mlp" or head.flatten else "config.probe.solver='minibatch'"
         raise UserError(
             f"config.model.head.kind={kind} can't be solved by config.probe.solver={solver!r} on averaged features; "
-            f"use head.kind='linear', or {way_out}."
+            f"use head.kind='linear' or 'norm', or {way_out}."
         )
 
 
@@ -129,10 +131,18 @@ def _prepare_linear(
 
     def solve(folder: Path) -> _Found:
         features = extract(config, model, dataset, rows=rows, views=probe.views, console=console)
+        if isinstance(model.head, NormHead):
+            features = _normalized(model.head, features)
         solved = fit_linear(features, labels, plan, solver=probe.solver, standardize=probe.standardize, class_weight=weight)
-        return _Found({"head": {"logits": linear_head(solved, config.model.output)}}, {}, solved.about, {}, 0)
+        head = split_model(model.head)[1] | {"logits": linear_head(solved, config.model.output)}
+        return _Found({"head": head}, {}, solved.about, {}, 0)
 
     return solve
+
+
+def _normalized(head: NormHead, features: np.ndarray) -> np.ndarray:
+    """What the output layer sees of pooled features, float32 [..., D]."""
+    return np.concatenate([np.asarray(head.hidden(features[start : start + _ROWS])) for start in range(0, len(features), _ROWS)])
 
 
 def _prepare_minibatch(

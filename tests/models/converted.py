@@ -60,7 +60,7 @@ def _network(model: str, variant: Options, images: tuple[int, ...], classes: int
 def convert(entry: Weights, tensors: dict[str, np.ndarray], network: Network) -> tuple[Tree, Tree]:
     """Params and batch_stats from all tensors of a file, by the rules of the weights' layout."""
     rules = families.family(entry.model).CONVERSION[entry.layout]
-    return conversion.convert(tensors, rules, network.params_like, network.batch_stats_like, replaced_head=False)
+    return conversion.convert(tensors, rules, network.params_like, network.batch_stats_like)
 
 
 def difference(ours: jax.Array, theirs: np.ndarray) -> float:

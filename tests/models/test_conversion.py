@@ -78,7 +78,7 @@ def tensors() -> dict[str, np.ndarray]:
 
 def test_every_tensor_finds_its_place():
     given = tensors()
-    params, stats = convert(given, RULES[:-1], PARAMS, STATS, replaced_head=False)
+    params, stats = convert(given, RULES[:-1], PARAMS, STATS)
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, PARAMS)
     assert jax.tree.map(np.shape, stats) == jax.tree.map(np.shape, STATS)
     assert params["backbone"]["stem"]["kernel"][1, 2, 0, 3] == given["stem.weight"][3, 0, 1, 2]
@@ -86,12 +86,12 @@ def test_every_tensor_finds_its_place():
 
 
 def test_the_first_rule_that_matches_wins():
-    params, _ = convert(tensors(), RULES, PARAMS, STATS, replaced_head=False)
+    params, _ = convert(tensors(), RULES, PARAMS, STATS)
     assert "never" not in params["backbone"]
 
 
 def test_a_replaced_head_is_left_out():
-    params, _ = convert(tensors() | {"fc.bias": np.zeros(99, np.float32)}, RULES[:-1], PARAMS, STATS, replaced_head=True)
+    params, _ = convert(tensors() | {"fc.bias": np.zeros(99, np.float32)}, RULES[:-1], PARAMS, STATS, left_out="head/")
     assert "head" not in params
 
 
@@ -99,7 +99,7 @@ def test_a_replaced_head_is_left_out():
 def test_floating_point_of_any_width_becomes_float32(dtype):
     given = tensors()
     given["fc.bias"] = np.asarray(jnp.arange(5.0).astype(dtype)) if dtype == "bfloat16" else np.arange(5.0, dtype=dtype)
-    params, _ = convert(given, RULES[:-1], PARAMS, STATS, replaced_head=False)
+    params, _ = convert(given, RULES[:-1], PARAMS, STATS)
     assert params["head"]["logits"]["bias"].dtype == np.float32
     np.testing.assert_array_equal(params["head"]["logits"]["bias"], np.arange(5))
 
@@ -112,7 +112,7 @@ def test_all_that_is_wrong_is_told_at_once_with_near_misses():
     given["bn1.weight"] = np.full(4, np.nan, np.float32)
     given["bn1.bias"] = np.zeros((2, 2), np.float32)
     with pytest.raises(UserError) as error:
-        convert(given, RULES[:-1], PARAMS, STATS, replaced_head=False)
+        convert(given, RULES[:-1], PARAMS, STATS)
     message = str(error.value)
     assert "1 of the model's tensors are missing (backbone/stem/kernel, near backbone.stem.kernels)" in message
     assert "1 of the file's tensors have no place in the model (backbone.stem.kernels)" in message
@@ -124,13 +124,13 @@ def test_all_that_is_wrong_is_told_at_once_with_near_misses():
 @pytest.mark.parametrize(("value", "told"), [(np.arange(5), "fc.bias is int64"), (np.array([0, np.inf] * 2 + [0], "f4"), "not finite")])
 def test_a_wrong_tensor_is_named(value, told):
     with pytest.raises(UserError, match=told):
-        convert(tensors() | {"fc.bias": value}, RULES[:-1], PARAMS, STATS, replaced_head=False)
+        convert(tensors() | {"fc.bias": value}, RULES[:-1], PARAMS, STATS)
 
 
 def test_two_tensors_for_one_place_are_an_error():
     rules = ((r"copy", "head/logits/bias", same), *RULES[:-1])
     with pytest.raises(UserError, match=r"no place in the model \((copy|fc.bias)\)"):
-        convert(tensors() | {"copy": np.zeros(5, np.float32)}, rules, PARAMS, STATS, replaced_head=False)
+        convert(tensors() | {"copy": np.zeros(5, np.float32)}, rules, PARAMS, STATS)
 
 
 def test_published_weights_name_a_model_a_layout_and_a_way_to_get_them():

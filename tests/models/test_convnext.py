@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from converted import compile_quickly
 from flax import nnx
+from safetensors.numpy import save_file
 
+from imgclf import models
+from imgclf.config import default_config
 from imgclf.models import convnext
 from imgclf.models.classifier import Classifier
 
@@ -50,3 +53,42 @@ def test_in_bfloat16_parameters_stay_float32():
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
     maps = nnx.eval_shape(lambda model, x: model.backbone(x), model, jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32))
     assert maps.dtype == jnp.bfloat16
+
+
+def timm_tensors(classes: int) -> dict[str, np.ndarray]:
+    """A file of convnext_micro's in timm's names."""
+    shapes = {"stem.0.weight": (16, 3, 4, 4), "stem.0.bias": (16,), "stem.1.weight": (16,), "stem.1.bias": (16,)}
+    for stage, width in ((0, 16), (1, 32)):
+        block = f"stages.{stage}.blocks.0."
+        shapes |= {block + "conv_dw.weight": (width, 1, 7, 7), block + "gamma": (width,)}
+        shapes |= {block + "mlp.fc1.weight": (4 * width, width), block + "mlp.fc1.bias": (4 * width,)}
+        shapes |= {block + "mlp.fc2.weight": (width, 4 * width)}
+        shapes |= {block + name: (width,) for name in ("conv_dw.bias", "norm.weight", "norm.bias", "mlp.fc2.bias")}
+    shapes |= {f"stages.1.downsample.0.{name}": (16,) for name in ("weight", "bias")}
+    shapes |= {"stages.1.downsample.1.weight": (32, 16, 2, 2), "stages.1.downsample.1.bias": (32,)}
+    shapes |= {"head.norm.weight": (32,), "head.norm.bias": (32,), "head.fc.weight": (classes, 32), "head.fc.bias": (classes,)}
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(("file_classes", "kind", "told"), [
+    (5, "auto", []),
+    (7, "auto", ["the head's last layer is new (norm, 5 classes; that of 7 classes is left out)"]),
+    (0, "auto", ["the head's last layer is new (norm, 5 classes; the file has none)"]),
+    (5, "linear", ["the head is new (linear, 5 classes; that of 5 classes is left out)"]),
+])  # fmt: skip
+def test_a_head_for_other_classes_keeps_its_norm(tmp_path, file_classes, kind, told):
+    tensors = {name: value for name, value in timm_tensors(file_classes).items() if value.size}
+    path = tmp_path / "micro.safetensors"
+    save_file(tensors, path)
+    config = default_config()
+    config.model.name, config.model.weights, config.model.head.kind = "convnext_micro", f"path:{path}", kind
+    config.data.image_size = (64, 64)
+    said: list[str] = []
+    head = models.create(config, 5, tell=said.append).head
+    assert said == [f"path:{path}: {line}." for line in told]
+    assert head.logits.kernel.shape == (32, 5)
+    if kind == "auto":
+        np.testing.assert_array_equal(head.norm.scale[...], tensors["head.norm.weight"])
+    if file_classes == 5 and kind == "auto":
+        np.testing.assert_array_equal(head.logits.kernel[...], tensors["head.fc.weight"].T)

@@ -78,8 +78,8 @@ def test_logits_equal_keras(name, tmp_path):
         ours = network(entry, pixels.shape, CLASSES, **head)
         theirs = answered.result()
     random_weights.assert_telling(theirs)
-    *weights, replaced = pretrained.load(entry, ours.params_like, ours.batch_stats_like, own_head=True)
-    assert not replaced
+    *weights, new = pretrained.load(entry, ours.params_like, ours.batch_stats_like, own_head=True)
+    assert not new
     logits, _ = ours.apply(*weights, ((pixels / 255 - entry.mean) / entry.std).astype(np.float32))
     assert difference(logits, theirs) < 1e-4
 

@@ -9,6 +9,7 @@ import pytest
 import scipy.special
 import threadpoolctl
 from digits_experiment import digits_config
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -21,12 +22,14 @@ from imgclf import experiment
 from imgclf.config import default_config
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
+from imgclf.models.classifier import NormHead
 from imgclf.training import features as features_lib
 from imgclf.training import logistic
 from imgclf.training.logistic import fit_logistic
 from imgclf.training.probe import CrossValidation, assign_folds, fit_linear, out_of_fold
-from imgclf.training.probe_run import linear_head
+from imgclf.training.probe_run import _normalized, head_logits, linear_head
 from imgclf.training.ridge import fit_ridge
+from imgclf.training.state import split_model
 
 
 def blobs(n: int, width: int, classes: int, seed: int, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -217,6 +220,16 @@ def test_out_of_fold_probabilities_equal_scikit_learns():
     splits = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(4)]
     model = LogisticRegression(C=1 / (0.05 * 45), tol=1e-8, max_iter=10_000)
     np.testing.assert_allclose(found, cross_val_predict(model, scaled, labels, cv=splits, method="predict_proba"), atol=2e-3)
+
+
+def test_a_head_with_a_norm_is_solved_behind_it():
+    head = NormHead((1, 1), 8, 3, rngs=nnx.Rngs(0))
+    head.norm.scale[...] = np.arange(1, 9, dtype=np.float32)
+    rng = np.random.default_rng(0)
+    pooled, kernel, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((20, 8), (8, 3), (3,)))
+    solved = split_model(head)[1] | {"logits": {"kernel": kernel, "bias": bias}}
+    expected = _normalized(head, pooled) @ kernel + bias
+    np.testing.assert_allclose(head_logits(head, solved, {}, pooled), expected, atol=1e-5)
 
 
 # ---- whole runs ----
