@@ -184,8 +184,10 @@ def load(entry: Weights, params_like: Tree, batch_stats_like: Tree, *, own_head:
     try:
         return *conversion.convert(tensors, rules, params_like, batch_stats_like, left_out=new), new
     except UserError as error:
-        backbone = {path: leaf.shape for path, leaf in conversion.flatten({"backbone": params_like["backbone"]}).items()}
-        fits = backbone.items() <= converted_shapes(shapes, rules).items()
+        trees = (params_like["backbone"], batch_stats_like.get("backbone", {}))
+        backbone = {path: leaf.shape for tree in trees for path, leaf in conversion.flatten({"backbone": tree}).items()}
+        given = converted_shapes(shapes, rules)
+        fits = backbone == {path: shape for path, shape in given.items() if path.startswith("backbone/")}  # a deeper network has more
         way_out = "fetch it again, or convert it to the published names." if fits else _way_out(shapes, entry.model)
         raise UserError(f"{path} does not fit config.model.name={entry.model!r}: {error}; {way_out}") from None
 

@@ -14,6 +14,7 @@ from imgclf import models
 from imgclf.config import default_config
 from imgclf.data import pipeline
 from imgclf.data.table import load_dataset
+from imgclf.errors import UserError
 from imgclf.models import pretrained
 from imgclf.training.step import normalize
 
@@ -62,6 +63,12 @@ def test_logits_on_cifar(shared, depth):
     config = config_of(shared, f"resnet{depth}", f"resnet{depth}.cifar10.safetensors", 32, 10)
     with np.load(shared / "weights/reference/cifar_resnets_logits.npz") as stored:
         assert_equal_logits(forward(config, 10)(stored["inputs"]), stored[f"resnet{depth}_logits"])
+
+
+def test_a_deeper_networks_file_is_recognised(shared):
+    config = config_of(shared, "resnet20", "resnet56.cifar10.safetensors", 32, 10)
+    with pytest.raises(UserError, match="it looks like weights of 'resnet56'"):
+        models.create(config, 10)
 
 
 def top_hits(config: ConfigDict, classes: int, truth: dict[str, int], k: int) -> tuple[int, int]:
