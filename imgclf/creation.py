@@ -32,9 +32,8 @@ FINE_TUNING = {  # as configs/finetune.py
     "augment.crop_scale": (0.5, 1.0),
     "augment.flip": 0.5,
     "train.log_every": "1 epochs",
-    "optimizer.name": "sgd",
-    "optimizer.args": "momentum=0.9, nesterov=True",
-    "optimizer.learning_rate": 3e-3,
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.weight_decay": 0.01,
     "optimizer.schedule.name": "cosine",
     "optimizer.schedule.warmup": "10%",
 }

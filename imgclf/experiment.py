@@ -37,7 +37,7 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None, datas
       UserError: for anything that the user can mend.
       loop.Interrupted: if training was asked to stop; its state is saved.
     """
-    console = console or Console(quiet=jax.process_index() != 0)
+    console = console or Console(quiet=jax.process_index() != 0, soft_wrap=True)
     config = check(config)
     with run_folder.claim(workdir):
         all_data = assign_splits(load_dataset(config) if dataset is None else dataset, config)

@@ -314,7 +314,7 @@ def create(
         method=method,
         workdir=workdir,
         overrides=config or {},
-        console=Console(quiet=not verbose),
+        console=Console(quiet=not verbose, soft_wrap=True),
     )
 
 

@@ -9,10 +9,8 @@ A study file has a docstring that asks the question, and
 what is missing: a run's folder is named by the hash of its config, so that renamed, added and removed arms cost only what is new.
 """
 
-import contextlib
 import dataclasses
 import hashlib
-import importlib
 import importlib.util
 import inspect
 import json
@@ -20,7 +18,6 @@ import os
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import joblib
@@ -31,11 +28,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from imgclf import config as config_lib
-from imgclf import validation
+from imgclf import parallel, validation
 from imgclf.errors import UserError, nearest
 from imgclf.evaluation import compare, numbers
 
-ENGINES = ("local", "ray", "dask")
+ENGINES = {"local": "processes", "ray": "ray", "dask": "dask"}  # as they are called in parallel.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +154,9 @@ def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, co
     """
     from imgclf.reporting import study_page
 
-    console = console or Console()
+    console = console or Console(soft_wrap=True)
+    if engine not in ENGINES:
+        raise UserError(f"--engine={engine!r} is unknown; {nearest(engine, ENGINES)}")
     listed = runs(study)
     _check_same_study(study, workdir)
     missing = [one for one in listed if not (workdir / one.folder / "results.json").exists()]
@@ -172,10 +171,10 @@ def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, co
         TextColumn("study"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
-    with bar, _cluster(engine if missing else "local"):
+    with bar, parallel.backend(ENGINES[engine] if missing else "threads", jobs):
         task = bar.add_task("study", total=len(missing))
         return_as = "list" if engine == "ray" else "generator_unordered"  # Ray's back end tells of all runs at the end
-        for one, error, headline in joblib.Parallel(n_jobs=jobs, return_as=return_as)(work):
+        for one, error, headline in joblib.Parallel(return_as=return_as)(work):
             bar.advance(task)
             console.print(f"{one.arm}, seed {one.seed}, fold {one.fold}: {error or headline}", highlight=False, markup=False)
             if error:
@@ -191,38 +190,6 @@ def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, co
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"Page: {page}", highlight=False, soft_wrap=True)
     return summary
-
-
-@contextlib.contextmanager
-def _cluster(engine: str) -> Iterator[None]:
-    """Makes joblib use a cluster."""
-    if engine == "local":
-        yield
-    elif engine == "ray":
-        ray = _module("ray")
-        _module("ray.util.joblib").register_ray()
-        started = not ray.is_initialized()
-        if started:
-            ray.init(include_dashboard=False, log_to_driver=False)
-        with joblib.parallel_config(backend="ray"):
-            yield
-        if started:
-            ray.shutdown()
-    elif engine == "dask":
-        address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-        options = {} if address else {"dashboard_address": None, "threads_per_worker": 1}
-        with _module("dask.distributed").Client(address, **options), joblib.parallel_config(backend="dask"):
-            yield
-    else:
-        raise UserError(f"--engine={engine!r} is unknown; {nearest(engine, ENGINES)}")
-
-
-def _module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        package = name.partition(".")[0]
-        raise UserError(f"--engine={package} needs {package}: pip install 'imgclf[{package}]'.") from None
 
 
 def _run_one(one: Run, folder: Path, directory: Path) -> tuple[Run, str, str]:

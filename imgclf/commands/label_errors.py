@@ -44,7 +44,7 @@ def label_errors(
         )
     finder.require_cleanlab()
     compilation_cache.enable()
-    console = Console()
+    console = Console(soft_wrap=True)
     folder, applied = out or Path("runs") / f"{asked.name}-label-errors", asked.data.label_patch
     page.check_target(folder, applied)
     dataset = load_dataset(asked)

@@ -38,7 +38,7 @@ def lr_find(
 
     asked = experiment.check(config_flags.load(config, context.args, "imgclf lr-find"))
     compilation_cache.enable()
-    console = Console()
+    console = Console(soft_wrap=True)
     dataset, audit_report = audit(assign_splits(load_dataset(asked), asked), asked)
     experiment.describe_data(dataset, audit_report, console)
     resolved = pretrained.resolve(asked, len(dataset.class_names))

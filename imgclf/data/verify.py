@@ -113,7 +113,12 @@ def _inspect_row(reader: SourceReader, row: int, max_pixels: int) -> tuple:
 def _bar(total: int) -> Iterator:
     """Yields advance(n). The bar appears after a second: short work needs none."""
     progress = Progress(
-        TextColumn("Verifying images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
+        TextColumn("Verifying images"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
     )
     task = progress.add_task("", total=total)
     start = time.monotonic()

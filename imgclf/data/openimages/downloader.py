@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 import requests
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, delayed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from imgclf import parallel
 from imgclf.data.openimages import attribution, photo, releases, transport
 from imgclf.data.openimages.ledger import FINAL, STATUSES, Journal, Ledger, read_journals
 from imgclf.data.openimages.photo import DiskError, Fetcher, Job, Manners
@@ -189,37 +190,13 @@ def _fetch_all(folder: Path, todo: pd.DataFrame, answered: frozenset[str], plan:
         watcher = threading.Thread(target=_watch, args=(folder, counts, refresh, over), daemon=True)
         watcher.start()
         try:
-            with _backend(plan.engine, plan.jobs):
+            with parallel.backend(plan.engine, plan.jobs):
                 problems = Parallel()(delayed(_fetch_part_apart)(folder, part, answered, shares, base_url, name) for part, name in parts)
         finally:
             over.set()
             watcher.join()
         for problem in filter(None, problems):
             raise UserError(problem)
-
-
-@contextlib.contextmanager
-def _backend(engine: str, jobs: int) -> Iterator[None]:
-    """joblib's back end; a Ray that this starts is the cluster of RAY_ADDRESS, else one of this machine, and is left again."""
-    if engine != "ray":
-        with parallel_config(backend={"threads": "threading", "processes": "loky"}[engine], n_jobs=jobs):
-            yield
-        return
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ImportError:
-        raise UserError('--engine=ray needs Ray: python -m pip install "imgclf[ray]".') from None
-    started = not ray.is_initialized()
-    if started:
-        ray.init(include_dashboard=False, log_to_driver=False)
-    register_ray()
-    try:
-        with parallel_config(backend="ray", n_jobs=jobs):
-            yield
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def _fetch_part_apart(folder: Path, images: pd.DataFrame, answered: frozenset[str], plan: Plan, base_url: str, name: str) -> str:
