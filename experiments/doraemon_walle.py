@@ -3,7 +3,7 @@
 The arms: S1's CNN (three convolutions, dropout, Dense 128) from scratch; S1's frozen MobileNetV2 (dropout and a dense layer by Adam); a
 logistic probe on the same features; and LP-FT, which goes on from the probe's head. 5 seeds × 5 folds: every photo is tested once per seed.
 TuriCreate's tutorial states 0.9677 (30 of 31 photos, 95 % interval 83.8–99.4 %) on data of this kind.
-Cost: about 25 minutes on 2 CPU cores. Result: experiments/README.md.
+Cost: about 35 minutes on 2 CPU cores. Result: experiments/README.md.
 Command: python run.py --study=experiments/doraemon_walle.py[:DATA,WEIGHTS]
 """
 
