@@ -212,7 +212,7 @@ def test_kill_9_in_the_middle_of_an_extraction_then_continue(digits, computed):
     config, model, _ = digits
     dataset = load_dataset(config)
     process = subprocess.Popen([sys.executable, "-c", _EXTRACT, os.path.dirname(__file__)])
-    while not list(feature_store.root().glob("*/index.bin")):
+    while not any(index.stat().st_size for index in feature_store.root().glob("*/index.bin")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
