@@ -1,7 +1,7 @@
 """Do fine-tuning and augmentation beat a probe on frozen features, on ten classes of clothing?
 
-MobileNetV2 of two widths: a logistic probe, a probe that also sees four augmented views of each training photo, and LP-FT with augmentation.
-All 814 photos in 5 folds, one seed. The 1.0 weights have their BatchNorm folded, so that its statistics stay frozen.
+MobileNetV2 of two widths: a logistic probe, a probe that also sees four augmented views of each training photo, and LP-FT with
+augmentation. All 814 photos in 5 folds, one seed. The 1.0 weights have their BatchNorm folded, so that its statistics stay frozen.
 Cost: about 40 minutes on 2 CPU cores. Result: experiments/README.md.
 Command: python run.py --study=experiments/clothing10.py[:DATA,WEIGHTS_FOLDER]
 """
