@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from imgclf import config as config_lib
-from imgclf import parallel, validation
+from imgclf import parallel, run_folder, validation
 from imgclf.errors import UserError, nearest
 from imgclf.evaluation import compare, numbers
 
@@ -183,8 +183,9 @@ def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, co
     complete = [arm for arm in study.arms if arm not in failed]
     table = _table([one for one in listed if one.arm in complete], workdir)
     summary = _summary(study, complete, table, failures)
-    _write(workdir / "study.csv", table.drop(columns="correct").to_csv(index=False))
-    _write(workdir / "study.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    workdir.mkdir(parents=True, exist_ok=True)
+    run_folder.write_text(workdir / "study.csv", table.drop(columns="correct").to_csv(index=False))
+    run_folder.write_json(workdir / "study.json", summary)
     page = study_page.write(workdir, summary, table)
     for line in describe(summary):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -207,7 +208,8 @@ def _run_one(one: Run, folder: Path, directory: Path) -> tuple[Run, str, str]:
     except UserError as error:
         return one, str(error), ""
     except Exception as error:  # reported with its place; the traceback is kept beside the run
-        _write(folder / "error.txt", traceback.format_exc())
+        folder.mkdir(parents=True, exist_ok=True)
+        run_folder.write_text(folder / "error.txt", traceback.format_exc())
         return one, f"{type(error).__name__}: {error} (see {folder / 'error.txt'})", ""
     return one, "", metrics.headline(results)
 
@@ -290,10 +292,3 @@ def describe(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"{arm} against {summary['baseline']}: {points}{': a tie' + needed if row['tie'] else ''}."
     for failure in summary["failures"]:
         yield f"FAILED {failure['arm']}, seed {failure['seed']}, fold {failure['fold']}: {failure['error']}"
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text)
-    aside.replace(path)

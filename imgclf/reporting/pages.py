@@ -50,7 +50,12 @@ def write(path: Path, template: str, context: dict[str, Any]) -> Path:
     """Renders a template into `path`, in one move; folders above it are made."""
     loader = jinja2.PackageLoader("imgclf.reporting")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": numbers.percent, "interval": numbers.interval, "number": numbers.number}
+    environment.filters |= {
+        "percent": numbers.percent,
+        "interval": numbers.interval,
+        "number": numbers.number,
+        "duration": numbers.duration,
+    }
     environment.globals |= {"count": numbers.count, "mark": Markup(MARK)}
     page = environment.get_template(template).render(context)
     try:
