@@ -79,21 +79,21 @@ def verify(
 
 
 def _inspect_all(reader: SourceReader, rows: np.ndarray, max_pixels: int, columns: dict[str, np.ndarray], todo: np.ndarray) -> None:
-    """Fills `columns` at `rows` and clears `todo` there, chunk by chunk."""
+    """Fills `columns` at `rows` and clears `todo` there, chunk by chunk: whichever chunk is interrupted, the others stay."""
     chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
 
-    def work(chunk: np.ndarray) -> list[tuple]:
-        return [_inspect_row(reader, int(row), max_pixels) for row in chunk]
+    def work(chunk: np.ndarray) -> None:
+        results = [_inspect_row(reader, int(row), max_pixels) for row in chunk]
+        for name, values in zip(_DTYPES, zip(*results, strict=True), strict=True):
+            columns[name][chunk] = values
+        todo[chunk] = False
 
     pool = ThreadPoolExecutor(min(len(chunks), os.cpu_count() or 1), thread_name_prefix="verify")
     try:
         with _bar(len(rows)) as advance, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Pillow on odd metadata; the pixels are what is checked here
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels judges that
-            for chunk, results in zip(chunks, pool.map(work, chunks), strict=True):
-                for name, values in zip(_DTYPES, zip(*results, strict=True), strict=True):
-                    columns[name][chunk] = values
-                todo[chunk] = False
+            for chunk, _ in zip(chunks, pool.map(work, chunks), strict=True):
                 advance(len(chunk))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
