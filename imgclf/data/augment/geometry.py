@@ -1,16 +1,12 @@
-"""Geometry of training and evaluation images: one output-to-input matrix and one resample per view.
-
-A view is drawn (`draw`), turned into a matrix (`matrix`) and resampled (`render`); `view` does the three. Normalisation and mixing are
-elementwise and belong to the training step; brightness is drawn with the view, and multiplied here.
-"""
+"""Geometry of training and evaluation images: one output-to-input matrix and one resample per view."""
 
 import dataclasses
-import hashlib
 import math
-from typing import Any
 
 import cv2
 import numpy as np
+
+from imgclf.data.augment.draws import Draw
 
 RESIZE_MODES = ("squash", "crop", "pad")
 BORDERS = {"nearest": cv2.BORDER_REPLICATE, "constant": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT}
@@ -19,82 +15,8 @@ BORDERS = {"nearest": cv2.BORDER_REPLICATE, "constant": cv2.BORDER_CONSTANT, "re
 # supersampling of photos turned by 20 degrees and shrunk 2 to 4 times, leaving 1.5 has half the error of leaving 1 (blurred twice)
 # and a third less than leaving 2 (aliased).
 _WARP_SHRINK = 1.5
-_CROP_TRIES = 10
 
 Size = tuple[int, int]  # (height, width)
-
-
-@dataclasses.dataclass(frozen=True)
-class Draw:
-    """The random parameters of one view; as constructed, the view of evaluation. Lengths are shares, so no image size is needed."""
-
-    crops: tuple[tuple[float, float, float, float], ...] = ()  # tries of (share of the area, width/height, y and x position in [0, 1))
-    crop_ratio: tuple[float, float] = (0.75, 4 / 3)  # bounds of the centre crop taken when no try fits
-    flip: bool = False
-    vertical_flip: bool = False
-    rotate: float = 0.0  # degrees
-    shift: tuple[float, float] = (0.0, 0.0)  # (y, x) as a share of the output's size
-    shear: float = 0.0  # degrees
-    zoom: tuple[float, float] = (1.0, 1.0)  # (y, x); above 1 zooms out
-    offset: tuple[int, int] = (0, 0)  # (y, x) in output pixels: the place of a crop out of the padded image
-    margin: tuple[float, float, float] = (1.0, 0.0, 0.0)  # the view is made this many times larger, then cropped at (y, x) in [0, 1)
-    brightness: float = 1.0  # factor of the pixels
-
-    @property
-    def is_aligned(self) -> bool:
-        """Whether rows and columns stay rows and columns at the scale of the resize."""
-        return not self.rotate and not self.shear and self.shift == (0.0, 0.0) and self.zoom == (1.0, 1.0)
-
-
-def view_rng(seed: int, example_id: str, epoch: int) -> np.random.Generator:
-    """Returns the generator of one view: a pure function of its arguments, so any view can be redrawn by any process in any order.
-
-    Philox (Salmon et al. 2011) is keyed by a hash of seed and id; the epoch is the top word of its counter, so that the streams of
-    two epochs never meet.
-    """
-    digest = hashlib.blake2b(f"{seed}\0{example_id}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little"), counter=epoch << 192))
-
-
-def is_neutral(augment: Any) -> bool:
-    """Whether `config.augment` leaves every image as evaluation shows it."""
-    geometry = (augment.flip, augment.vertical_flip, augment.rotate, *augment.shift, augment.shear, augment.pad_crop)
-    distortion = (augment.margin_crop, augment.margin_scale, augment.brightness)
-    return tuple(augment.crop_scale) == tuple(augment.zoom) == (1.0, 1.0) and not any((*geometry, *distortion))
-
-
-def draw(rng: np.random.Generator, augment: Any) -> Draw:
-    """Draws the parameters of one view.
-
-    Every parameter reads its own place in the stream, so that switching one kind of augmentation on leaves the others as they were.
-
-    Args:
-      rng: see `view_rng`.
-      augment: `config.augment`, or anything with its attributes.
-    """
-    u, tries, v = rng.random(10), rng.random((_CROP_TRIES, 4)), rng.random(4)
-    signed = 2 * u - 1
-    crops: tuple[tuple[float, float, float, float], ...] = ()
-    if tuple(augment.crop_scale) != (1.0, 1.0):
-        (low, high), (narrow, wide) = augment.crop_scale, augment.crop_ratio
-        tries[:, 0] = low + (high - low) * tries[:, 0]
-        tries[:, 1] = np.exp(math.log(narrow) + (math.log(wide) - math.log(narrow)) * tries[:, 1])
-        crops = tuple(map(tuple, tries.tolist()))
-    zoom_low, zoom_high = augment.zoom
-    pad = augment.pad_crop
-    return Draw(
-        crops=crops,
-        crop_ratio=tuple(augment.crop_ratio),
-        flip=bool(u[0] < augment.flip),
-        vertical_flip=bool(u[1] < augment.vertical_flip),
-        rotate=float(augment.rotate * signed[2]),
-        shift=(float(augment.shift[0] * signed[3]), float(augment.shift[1] * signed[4])),
-        shear=float(augment.shear * signed[5]),
-        zoom=(float(zoom_low + (zoom_high - zoom_low) * u[6]), float(zoom_low + (zoom_high - zoom_low) * u[7])),
-        offset=(int(u[8] * (2 * pad + 1)) - pad, int(u[9] * (2 * pad + 1)) - pad) if pad else (0, 0),
-        margin=(float((1 + augment.margin_crop) * (1 + augment.margin_scale * v[0])), float(v[1]), float(v[2])),
-        brightness=float(1 + augment.brightness * (2 * v[3] - 1)),
-    )
 
 
 def matrix(drawn: Draw, in_size: Size, out_size: Size, resize: str = "squash", crop_fraction: float = 1.0) -> np.ndarray:
@@ -128,7 +50,7 @@ def reduction(drawn: Draw, in_size: Size, out_size: Size, resize: str = "squash"
     return next((factor for factor in (8, 4, 2) if factor <= shrink), 1)
 
 
-def render(
+def resample(
     image: np.ndarray,
     drawn: Draw,
     size: Size,
@@ -139,7 +61,7 @@ def render(
     fill_value: int = 0,
     full_size: Size | None = None,
 ) -> np.ndarray:
-    """Resamples the view of an image that `drawn` describes.
+    """Resamples the view of an image that `drawn` describes: its geometry alone.
 
     Without rotation, shear, shift and zoom it is a crop and one `cv2.resize`: area averaging where it shrinks, bilinear where it
     enlarges. On photos of 400x533 this differs from Pillow's antialiased bilinear resize by 1.0 grey levels at 224x224 (mean
@@ -167,11 +89,11 @@ def render(
         if drawn.offset == (0, 0) or whole:  # else pixels beyond the crop come into view
             out = _resized(image, _scaled_box(box, full_size, actual), (rows, columns))
             out = _placed(out, (top - drawn.offset[0], left - drawn.offset[1]), size, fill, fill_value)
-            return _brightened(_flipped(out, drawn), drawn)
+            return _flipped(out, drawn)
     to_input = matrix(drawn, full_size, size, resize, crop_fraction)
     to_input = _resize_map(actual, full_size) @ to_input
     image, to_input = _warpable(image, to_input, size)
-    out = cv2.warpAffine(
+    return cv2.warpAffine(
         image,
         to_input[:2],
         (size[1], size[0]),
@@ -179,35 +101,6 @@ def render(
         borderMode=BORDERS[fill],
         borderValue=(fill_value,) * 3,
     )
-    return _brightened(out, drawn)
-
-
-def view(
-    image: np.ndarray,
-    size: Size,
-    resize: str = "squash",
-    augment: Any | None = None,
-    rng: np.random.Generator | None = None,
-    *,
-    crop_fraction: float = 1.0,
-) -> np.ndarray:
-    """Shows an image as training does with this generator, or as evaluation does.
-
-    Args:
-      image: uint8 [h, w, 3].
-      size: (height, width) of the result.
-      resize: squash | crop | pad.
-      augment: `config.augment`; None = its defaults. What stands outside the image is taken from it in evaluation too.
-      rng: see `view_rng`; None = the view of evaluation.
-      crop_fraction: `config.data.crop_fraction`.
-
-    Returns:
-      uint8 [H, W, 3], never the memory of `image`.
-    """
-    drawn = Draw() if augment is None or rng is None else draw(rng, augment)
-    fill, fill_value = ("nearest", 0) if augment is None else (augment.fill, augment.fill_value)
-    out = render(image, drawn, size, resize, crop_fraction=crop_fraction, fill=fill, fill_value=fill_value)
-    return out.copy() if np.may_share_memory(out, image) else out
 
 
 def _boxes(
@@ -332,11 +225,6 @@ def _flipped(image: np.ndarray, drawn: Draw) -> np.ndarray:
     if drawn.flip or drawn.vertical_flip:
         return cv2.flip(image, -1 if drawn.flip and drawn.vertical_flip else 1 if drawn.flip else 0)
     return image
-
-
-def _brightened(image: np.ndarray, drawn: Draw) -> np.ndarray:
-    """Multiplies the pixels, rounded; what gets brighter than white is white, where retrain.py would feed it on."""
-    return image if drawn.brightness == 1 else cv2.convertScaleAbs(image, alpha=drawn.brightness)
 
 
 def _warpable(image: np.ndarray, to_input: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:

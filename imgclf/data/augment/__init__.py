@@ -1,0 +1,41 @@
+"""Augmentation: what is random about a view (`draws`), its one resample (`geometry`) and what follows it, on the host and in the step.
+
+A view is drawn (`draw`), turned into a matrix (`matrix`) and made (`render`); `view` does the three. The order, from the image to the
+batch that the model sees:
+
+    host, `render`      1. the resample: crop, resize, affine map, flips and the policy's geometry, in one matrix
+                        2. the policy's pixel operations, in the order drawn
+                        3. the pixel operations of the config
+    training step       4. colour: one affine matrix per image, clipped to 0..255
+                        5. normalisation
+                        6. erasing
+                        7. MixUp or CutMix, with the labels
+
+Every kind reads its own stream (`view_rng`), so that switching one on leaves the draws of the others as they were. A kind is a module
+with a frozen dataclass of its parameters and a function that draws it, or None, from its stream; it is a field of `Draw`, set in
+`draw` by `sibling(rng, KIND)`, asked for in `is_neutral`, and applied in `render` or in the step.
+"""
+
+from imgclf.data.augment.draws import COLOR, ERASE, GEOMETRY, PIXELS, POLICY, Draw, draw, is_neutral, sibling, view_rng
+from imgclf.data.augment.geometry import BORDERS, RESIZE_MODES, Size, matrix, reduction
+from imgclf.data.augment.views import render, view
+
+__all__ = [
+    "BORDERS",
+    "COLOR",
+    "ERASE",
+    "GEOMETRY",
+    "PIXELS",
+    "POLICY",
+    "RESIZE_MODES",
+    "Draw",
+    "Size",
+    "draw",
+    "is_neutral",
+    "matrix",
+    "reduction",
+    "render",
+    "sibling",
+    "view",
+    "view_rng",
+]
