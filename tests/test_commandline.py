@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_start
 from PIL import Image
 
 FAST = ["--config.train.duration=1 steps"]
@@ -27,6 +28,12 @@ def run(root, tmp_path):
         return process.returncode, process.stdout + process.stderr
 
     return call
+
+
+@pytest.fixture
+def warm(tmp_path):
+    """The same, but for the start of Python and its imports."""
+    return lambda *arguments: warm_start.call(arguments, tmp_path)
 
 
 @pytest.fixture
@@ -67,22 +74,22 @@ def test_help_shows_examples(run):
         (["--workdir=/dev/null/run"], "--workdir"),
     ],
 )
-def test_a_users_mistake_is_one_sentence_and_exit_code_2(run, arguments, message):
-    code, said = run(*arguments)
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(warm, arguments, message):
+    code, said = warm(*arguments)
     assert code == 2, said
     assert message in said
     assert "Traceback" not in said
 
 
-def test_an_empty_folder_is_a_mistake(run, tmp_path):
+def test_an_empty_folder_is_a_mistake(warm, tmp_path):
     (tmp_path / "empty").mkdir()
-    code, said = run("--config=configs/folder.py:empty")
+    code, said = warm("--config=configs/folder.py:empty")
     assert code == 2
     assert "empty" in said
     assert "Traceback" not in said
 
 
-def test_a_folder_of_photos_is_trained_evaluated_and_reported(run, photos, tmp_path):
+def test_a_folder_of_photos_is_trained_evaluated_and_reported(run, warm, photos, tmp_path):
     (photos / "red" / ".DS_Store").write_bytes(b"junk")
     (photos / "red" / "broken.jpg").write_bytes((photos / "red" / "0.jpg").read_bytes()[:200])
     changes = ["--config.train.duration=4 epochs", "--config.data.image_size=(32, 24)"]
@@ -99,35 +106,35 @@ def test_a_folder_of_photos_is_trained_evaluated_and_reported(run, photos, tmp_p
     assert "red/broken.jpg" in (out / "quarantine.csv").read_text()
     assert list((out / "tensorboard").glob("events*"))
 
-    code, said = run("--config=out/config.json", "--workdir=again")
+    code, said = warm("--config=out/config.json", "--workdir=again")
     assert code == 0, said
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     assert again["params_sha256"] == results["params_sha256"]
 
-    code, said = run("--config=out/config.json", "--workdir=out", "--config.optimizer.learning_rate=0.5")
+    code, said = warm("--config=out/config.json", "--workdir=out", "--config.optimizer.learning_rate=0.5")
     assert code == 2
     assert "config.optimizer.learning_rate was 0.002, now 0.5" in said
 
 
-def test_a_csv_of_photos_is_trained(run, photos, tmp_path):
+def test_a_csv_of_photos_is_trained(warm, photos, tmp_path):
     rows = [f"photos/{path.parent.name}/{path.name},{path.parent.name}" for path in sorted(photos.rglob("*.jpg"))]
     (tmp_path / "labels.csv").write_text("file,kind\n" + "\n".join(rows) + "\n")
     columns = ["--config.data.columns.path=file", "--config.data.columns.label=kind"]
-    code, said = run("--config=configs/csv.py:labels.csv", "--workdir=out", *columns, *FAST)
+    code, said = warm("--config=configs/csv.py:labels.csv", "--workdir=out", *columns, *FAST)
     assert code == 0, said
     assert json.loads((tmp_path / "out" / "results.json").read_text())["class_names"] == ["blue", "red"]
 
 
 @pytest.mark.parametrize("name", ["openimages_cnn", "sports_cnn", "cifar10_resnet"])
-def test_shipped_configs_take_a_step(run, photos, name):
+def test_shipped_configs_take_a_step(warm, photos, name):
     small = ["--config.data.image_size=(48, 48)", "--config.loader.batch_size=8", "--config.data.split.fractions=(0.5, 0.25, 0.25)"]
-    code, said = run(f"--config=configs/{name}.py:photos", "--workdir=out", *small, *FAST)
+    code, said = warm(f"--config=configs/{name}.py:photos", "--workdir=out", *small, *FAST)
     assert code == 0, said
 
 
-def test_a_loss_that_is_not_finite_names_the_steps_and_saves_nothing(run, tmp_path):
+def test_a_loss_that_is_not_finite_names_the_steps_and_saves_nothing(warm, tmp_path):
     wild = ["--config.optimizer.name=sgd", "--config.optimizer.learning_rate=1e30", "--config.train.checkpoint_every=100 steps"]
-    code, said = run("--workdir=out", *wild, "--config.optimizer.schedule.name=constant", "--config.optimizer.schedule.warmup=0 steps")
+    code, said = warm("--workdir=out", *wild, "--config.optimizer.schedule.name=constant", "--config.optimizer.schedule.warmup=0 steps")
     assert code == 2, said
     assert "not finite at step" in said
     assert "config.optimizer.learning_rate" in said
