@@ -121,7 +121,7 @@ def environment() -> dict[str, Any]:
 def write_text(path: Path, text: str) -> None:
     """Writes a file aside and renames it, so that no reader sees half of it."""
     aside = path.with_name(path.name + ".part")
-    aside.write_text(text)
+    aside.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file name may hold bytes that are no text
     aside.replace(path)
 
 

@@ -10,7 +10,6 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -31,6 +30,7 @@ from imgclf.deploy.inputs import Inputs
 from imgclf.deploy.predict import Answers, Predictor
 from imgclf.errors import UserError
 from imgclf.evaluation import numbers
+from imgclf.run_folder import write_json
 from imgclf.training.state import tree_sha256
 
 SUFFIXES = (".csv", ".parquet")
@@ -107,7 +107,7 @@ def predict_files(
             seconds = time.perf_counter() - start
             aside, reasons = _assemble(parts, schema, out.suffix.lower())
             identity |= {"predicted": len(inputs) - sum(reasons.values()), "reasons": dict(reasons), "sha256": _sha256(aside)}
-            _write_json(about, identity)
+            write_json(about, identity)
             aside.replace(out)
             shutil.rmtree(parts)
     except OSError as error:
@@ -193,7 +193,7 @@ def _begin(parts: Path, identity: dict[str, Any], overwrite: bool) -> None:
     if difference or old is None:
         for file in parts.glob("*.parquet"):
             file.unlink()
-        _write_json(about, identity)
+        write_json(about, identity)
 
 
 def _schema(predictor: Predictor, inputs: Inputs, options: Options) -> pa.Schema:
@@ -338,9 +338,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
-    os.replace(aside, path)

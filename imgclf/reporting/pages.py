@@ -56,7 +56,7 @@ def write(path: Path, template: str, context: dict[str, Any]) -> Path:
         "number": numbers.number,
         "duration": numbers.duration,
     }
-    environment.globals |= {"count": numbers.count, "mark": Markup(MARK)}
+    environment.globals |= {"count": numbers.count, "NONE": numbers.NONE, "mark": Markup(MARK)}
     page = environment.get_template(template).render(context)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,19 +5,16 @@ Names and paths come from the user's data, so that nothing reaches the page unes
 
 import base64
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from imgclf import config as config_lib
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics, numbers
-from imgclf.reporting import plots, samples
+from imgclf.reporting import pages, plots, samples
 
 MATRIX_CLASSES = 40  # more than these, and the confusion matrix is condensed
 OPEN_CLASSES = 20  # more than these, and tables by class start folded
@@ -41,22 +38,8 @@ def write_report(run: Path) -> Path:
     run = Path(run)
     if not run.is_dir():
         raise UserError(f"There is no run in {run}; give the folder that run.py named as its --workdir.")
-    loader = jinja2.PackageLoader("imgclf.reporting")
-    environment = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": numbers.percent, "interval": numbers.interval, "number": numbers.number}
-    environment.globals |= {"count": numbers.count, "NONE": numbers.NONE}
-    style = Markup(loader.get_source(environment, "report.css")[0])
-    page = environment.get_template("report.html.j2").render(style=style, **_context(run))
-    aside = run / "report.html.part"
-    aside.write_bytes(page.encode("utf-8", "backslashreplace"))  # a file name may hold bytes that are no text
-    os.replace(aside, run / "report.html")
-    return run / "report.html"
+    context = _context(run) | {"style": pages.source("report.css")}
+    return pages.write(run / "report.html", "report.html.j2", context)
 
 
 def _context(run: Path) -> dict[str, Any]:
