@@ -77,13 +77,42 @@ def default_config() -> ConfigDict:
     augment.pad_crop = 0  # pixels: pad with fill, crop back at a random place (the CIFAR recipe)
     augment.margin_crop = 0.0  # resize to 1 + this times the size, crop back at a random place (retrain.py's random_crop, in %)
     augment.margin_scale = 0.0  # times a further factor uniform in 1 to 1 + this (its random_scale)
+    augment.policy = "none"  # none | rand_augment | trivial_augment | aug_mix: its turns are in the one matrix, its pixel operations follow
+    # of the policy: "operations=2, magnitude=9, bins=31" | "bins=31" | "severity=3, width=3, depth=-1, alpha=1.0, all_operations=True"
+    augment.policy_args = ""
+    # Pixel operations of their own, on the view after the policy, in this order.
+    augment.equalize = 0.0  # probability of flattening the histogram of each channel
+    augment.autocontrast = 0.0  # probability of spreading each channel over 0..255
+    augment.posterize = 0  # bits taken from each channel: a whole number uniform in 0 to this
+    augment.solarize = 0.0  # probability of inverting what is 128 or brighter (BYOL)
+    augment.sharpness = 0.0  # distance from the smoothed view times a factor uniform in 1 ± this
+    augment.blur = 0.0  # pixels: Gaussian of a standard deviation uniform in 0 to this
+    augment.noise = 0.0  # grey levels: Gaussian of a standard deviation uniform in 0 to this
+    augment.jpeg = 0  # coded as JPEG at a quality of 100 minus a whole number uniform in 0 to this; at 100 not at all
+    # Colour, one matrix per image, clipped to 0..255: in the training step, as what follows.
     augment.brightness = 0.0  # pixels times a factor uniform in 1 ± this (its random_brightness)
+    augment.contrast = 0.0  # distance from the view's mean grey times a factor uniform in 1 ± this
+    augment.saturation = 0.0  # distance from grey times a factor uniform in 1 ± this
+    augment.hue = 0.0  # degrees: turned in YIQ, uniform in ±hue
+    augment.grayscale = 0.0  # probability of no colour at all
+    augment.erase = 0.0  # probability that a random rectangle is erased (Zhong 2020)
+    augment.erase_area = (0.02, 0.33)  # its share of the area
+    augment.erase_ratio = (0.3, 3.3)  # its height / width
+    augment.erase_fill = "mean"  # mean (the mean colour, 0 after normalisation) | noise (normal after normalisation)
+    augment.cutout = 0  # pixels: the side of a square erased around a random place (DeVries 2017); 0 = off
+    augment.mixup = 0.0  # alpha: pairs of images and labels mixed by a share from Beta(alpha, alpha) (Zhang 2018); 0 = off
+    augment.cutmix = 0.0  # alpha: likewise, a box of so large a share comes from the other image (Yun 2019); 0 = off
+    augment.mix_switch = 0.5  # with both, the probability that a batch takes CutMix
+    augment.mix_probability = 1.0  # that a batch is mixed at all
 
     loader = config.loader = ConfigDict()
     loader.batch_size = 32  # of a training step, over all devices and hosts
     loader.eval_batch_size = 64  # likewise
     loader.threads = 2  # that decode and augment; 0 = in the training thread; the batches are the same for any number
     loader.workers = 0  # processes instead of threads
+    # natural | balanced (each class alike) | sqrt (by the square root of its size): who stands how often in the epoch's len(train) places.
+    # With train.class_weights="balanced", the loss would correct a second time for what balanced sampling has corrected.
+    loader.sampling = "natural"
     loader.prefetch = 2  # batches made ready ahead, on the host and on the device
 
     model = config.model = ConfigDict()

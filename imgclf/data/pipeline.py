@@ -30,7 +30,9 @@ from imgclf.data.images import ImageError
 from imgclf.data.table import Dataset, ImageReader
 from imgclf.errors import UserError
 
-Batch = dict[str, np.ndarray]  # image uint8 [B, H, W, 3]; label int32 [B]; index int64 [B], row of the table; mask bool [B]
+# image uint8 [B, H, W, 3]; label int32 [B]; index int64 [B], row of the table; mask bool [B]. Training, and augmented views, also have what
+# the training step does to each image, as far as the config wants it: color float32 [B, 3, 4]; erase int32 [B, n, 4]; erase_seed uint32 [B].
+Batch = dict[str, np.ndarray]
 
 # Decoded images by (row, reduction), kept as long as their reader: evaluation comes back to the same images every epoch. Filled as
 # they are first needed, by the decoder that would be used anyway, so that the pixels do not depend on whether they fit.
@@ -256,19 +258,40 @@ class _Fetch:
         rows, epochs = self.order(step)
         mask = rows >= 0
         image = np.zeros((len(rows), *self.size, 3), np.uint8)
-        for i, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
-            if row >= 0:
-                image[i] = self._view(row, epoch)
         label = np.where(mask, self.labels[rows], 0).astype(np.int32)
-        return {"image": image, "label": label, "index": rows, "mask": mask}
+        batch = {"image": image, "label": label, "index": rows, "mask": mask}
+        if self.augmented:
+            batch |= self._nothing(len(rows))
+        for i, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
+            if row < 0:
+                continue
+            image[i], drawn = self._view(row, epoch)
+            if drawn.color is not None:
+                batch["color"][i] = geometry.color.matrix(drawn.color, image[i])
+            if drawn.erase is not None:
+                batch["erase"][i] = geometry.erase.boxes(drawn.erase, self.augment, self.size)
+                if "erase_seed" in batch:
+                    batch["erase_seed"][i] = drawn.erase.seed
+        return batch
 
-    def _view(self, row: int, epoch: int) -> np.ndarray:
+    def _nothing(self, count: int) -> Batch:
+        """The arrays for the training step, as they are for images to which it does nothing."""
+        arrays = {}
+        if geometry.color.is_on(self.augment):
+            arrays["color"] = np.tile(geometry.color.IDENTITY, (count, 1, 1))
+        if boxes := geometry.erase.boxes_per_image(self.augment):
+            arrays["erase"] = np.zeros((count, boxes, 4), np.int32)
+            if self.augment.erase_fill == "noise":
+                arrays["erase_seed"] = np.zeros(count, np.uint32)
+        return arrays
+
+    def _view(self, row: int, epoch: int) -> tuple[np.ndarray, geometry.Draw]:
         full_size = int(self.heights[row]), int(self.widths[row])
         drawn, factor = geometry.Draw(), 1  # evaluation decodes whole images: it shows what `augment.view` shows of an array
         if self.augmented:
             drawn = geometry.draw(geometry.view_rng(self.seed, self.ids[row], epoch), self.augment)
             factor = geometry.reduction(drawn, full_size, self.size, self.resize, self.crop_fraction)
-        return geometry.render(
+        image = geometry.render(
             self._image(row, factor, full_size),
             drawn,
             self.size,
@@ -278,6 +301,7 @@ class _Fetch:
             fill_value=self.augment.fill_value,
             full_size=full_size,
         )
+        return image, drawn
 
     def _image(self, row: int, factor: int, full_size: tuple[int, int]) -> np.ndarray:
         if self.decoded is not None and (row, factor) in self.decoded:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.models.classifier import Classifier
+from imgclf.training import batch_augment
 from imgclf.training.feature_store import FeatureStore
 from imgclf.training.state import split_model, tree_sha256
 from imgclf.training.step import normalize
@@ -97,7 +98,8 @@ def _identity(config: ConfigDict, classifier: Classifier, backbone_sha256: str, 
     if data["resize"] == "pad":
         identity["fill"] = [fields["augment"]["fill"], fields["augment"]["fill_value"]]
     if augmented:
-        identity |= {"augment": fields["augment"], "seed": fields["seed"]}
+        of_pairs = ("mixup", "cutmix", "mix_switch", "mix_probability")  # no part of an image's own view
+        identity |= {"augment": {name: value for name, value in fields["augment"].items() if name not in of_pairs}, "seed": fields["seed"]}
     return json.loads(json.dumps(identity))
 
 
@@ -162,8 +164,9 @@ def _compute(
     mean, std = config.data.mean, config.data.std
 
     @jax.jit
-    def forward(params, batch_stats, image: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats)).features(normalize(image, mean, std))
+    def forward(params, batch_stats, batch: dict[str, jax.Array]) -> jax.Array:
+        image = normalize(batch_augment.augmented(batch, mean, std), mean, std)
+        return nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats)).features(image)
 
     blocks: list[np.ndarray] = []
     written, last = 0, time.monotonic()
@@ -190,8 +193,8 @@ def _compute(
 
         try:
             for batch in batches:
-                image = jax.device_put(batch["image"], NamedSharding(mesh, PartitionSpec("data")))
-                result = forward(params, batch_stats, image), int(batch["mask"].sum())
+                shown = jax.device_put(batch_augment.inputs(batch), NamedSharding(mesh, PartitionSpec("data")))
+                result = forward(params, batch_stats, shown), int(batch["mask"].sum())
                 take()  # the batch before, while this one is computed
                 running = result
                 if sum(map(len, blocks)) >= _BLOCK_ROWS or time.monotonic() - last > _BLOCK_SECONDS:

@@ -16,7 +16,7 @@ from imgclf.models.classifier import Classifier
 from imgclf.training import freeze, loop, optim, phases, sharding
 from imgclf.training import step as step_lib
 from imgclf.training.probe import Scaling
-from imgclf.training.state import Tree, make_apply_fn, split_model
+from imgclf.training.state import Tree, split_model
 
 
 class _Vectors(nnx.Module):
@@ -44,6 +44,7 @@ def prepare(
     # The vectors pass through `normalize` unchanged; what names layers of the backbone means nothing here.
     config.data.mean, config.data.std = (0.0,), (1 / 255,)
     config.freeze.preset, config.freeze.stages, config.optimizer.layer_decay = "none", (), 1.0
+    config.augment.mixup = config.augment.cutmix = 0.0  # they mix pixels
     config.loader.workers = config.loader.threads = 0  # a batch takes less time than handing it from thread to thread
     config.train.checkpoint_every = "100%"  # train.checkpoint_seconds remains: an epoch takes less time than a checkpoint
     mesh = sharding.create_mesh()
@@ -54,7 +55,7 @@ def prepare(
     freezing = freeze.plan(config, headed, total, per_epoch)
     stages = phases.create(config, headed, freezing, schedule, total, weight, mesh)
     graphdef, params, batch_stats = split_model(headed)
-    eval_step = step_lib.make_eval_step(config, make_apply_fn(graphdef), mesh)
+    eval_step = step_lib.make_eval_step(config, graphdef, mesh)
 
     def fit(features: np.ndarray, folder: Path) -> loop.Fit:
         train = (dataset.table["split"] == "train").to_numpy()

@@ -7,15 +7,16 @@ batch that the model sees:
                         2. the policy's pixel operations, in the order drawn
                         3. the pixel operations of the config
     training step       4. colour: one affine matrix per image, clipped to 0..255
-                        5. normalisation
-                        6. erasing
-                        7. MixUp or CutMix, with the labels
+                        5. erasing, with the mean colour (0 after normalisation) or noise
+                        6. MixUp or CutMix, with the labels
+                        7. normalisation
 
 Every kind reads its own stream (`view_rng`), so that switching one on leaves the draws of the others as they were. A kind is a module
 with a frozen dataclass of its parameters and a function that draws it, or None, from its stream; it is a field of `Draw`, set in
 `draw` by `sibling(rng, KIND)`, asked for in `is_neutral`, and applied in `render` or in the step.
 """
 
+from imgclf.data.augment import color, erase, pixels, policies
 from imgclf.data.augment.draws import COLOR, ERASE, GEOMETRY, PIXELS, POLICY, Draw, draw, is_neutral, sibling, view_rng
 from imgclf.data.augment.geometry import BORDERS, RESIZE_MODES, Size, matrix, reduction
 from imgclf.data.augment.views import render, view
@@ -30,9 +31,13 @@ __all__ = [
     "RESIZE_MODES",
     "Draw",
     "Size",
+    "color",
     "draw",
+    "erase",
     "is_neutral",
     "matrix",
+    "pixels",
+    "policies",
     "reduction",
     "render",
     "sibling",

@@ -7,6 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from imgclf.data.augment import color, erase, pixels, policies
+from imgclf.data.augment.color import Color
+from imgclf.data.augment.erase import Erase
+from imgclf.data.augment.pixels import Operation
+from imgclf.data.augment.policies import Chain
+
 GEOMETRY, COLOR, PIXELS, POLICY, ERASE = range(5)  # the kinds of augmentation, by their streams; never to be renumbered
 
 _CROP_TRIES = 10
@@ -20,6 +26,7 @@ class Draw:
     None.
     """
 
+    mode: str = "corrected"  # | keras_legacy, which knows flips, rotate, shift, shear, zoom and brightness
     crops: tuple[tuple[float, float, float, float], ...] = ()  # tries of (share of the area, width/height, y and x position in [0, 1))
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)  # bounds of the centre crop taken when no try fits
     flip: bool = False
@@ -28,14 +35,24 @@ class Draw:
     shift: tuple[float, float] = (0.0, 0.0)  # (y, x) as a share of the output's size
     shear: float = 0.0  # degrees
     zoom: tuple[float, float] = (1.0, 1.0)  # (y, x); above 1 zooms out
+    perspective: tuple[float, ...] = (0.0,) * 8  # (x, y) by corner, clockwise from top left: inwards, as a share of half the size
     offset: tuple[int, int] = (0, 0)  # (y, x) in output pixels: the place of a crop out of the padded image
     margin: tuple[float, float, float] = (1.0, 0.0, 0.0)  # the view is made this many times larger, then cropped at (y, x) in [0, 1)
-    brightness: float = 1.0  # factor of the pixels
+    policy: tuple[Chain, ...] = ()  # mixed by their weights; the turns of a single one are in the view's matrix
+    pixels: tuple[Operation, ...] = ()  # after those of the policy
+    color: Color | None = None
+    erase: Erase | None = None
+
+    @property
+    def turns(self) -> tuple[Operation, ...]:
+        """The policy's part of the view's matrix."""
+        return self.policy[0].turns if len(self.policy) == 1 else ()
 
     @property
     def is_aligned(self) -> bool:
         """Whether rows and columns stay rows and columns at the scale of the resize."""
-        return not self.rotate and not self.shear and self.shift == (0.0, 0.0) and self.zoom == (1.0, 1.0)
+        turned = self.turns or self.rotate or self.shear or any(self.perspective)
+        return not turned and self.shift == (0.0, 0.0) and self.zoom == (1.0, 1.0)
 
 
 def view_rng(seed: int, example_id: str, epoch: int, kind: int = GEOMETRY) -> np.random.Generator:
@@ -62,9 +79,11 @@ def sibling(rng: np.random.Generator, kind: int) -> np.random.Generator:
 
 
 def is_neutral(augment: Any) -> bool:
-    """Whether `config.augment` leaves every image as evaluation shows it."""
+    """Whether `config.augment` leaves every image by itself as evaluation shows it; MixUp and CutMix join two."""
     geometry = (augment.flip, augment.vertical_flip, augment.rotate, *augment.shift, augment.shear, augment.pad_crop)
-    distortion = (augment.margin_crop, augment.margin_scale, augment.brightness)
+    distortion = (augment.margin_crop, augment.margin_scale)
+    if augment.policy != "none" or pixels.is_on(augment) or color.is_on(augment) or erase.is_on(augment):
+        return False
     return tuple(augment.crop_scale) == tuple(augment.zoom) == (1.0, 1.0) and not any((*geometry, *distortion))
 
 
@@ -77,7 +96,7 @@ def draw(rng: np.random.Generator, augment: Any) -> Draw:
       rng: see `view_rng`.
       augment: `config.augment`, or anything with its attributes.
     """
-    u, tries, v = rng.random(10), rng.random((_CROP_TRIES, 4)), rng.random(4)
+    u, tries, v = rng.random(10), rng.random((_CROP_TRIES, 4)), rng.random(3)
     signed = 2 * u - 1
     crops: tuple[tuple[float, float, float, float], ...] = ()
     if tuple(augment.crop_scale) != (1.0, 1.0):
@@ -98,5 +117,8 @@ def draw(rng: np.random.Generator, augment: Any) -> Draw:
         zoom=(float(zoom_low + (zoom_high - zoom_low) * u[6]), float(zoom_low + (zoom_high - zoom_low) * u[7])),
         offset=(int(u[8] * (2 * pad + 1)) - pad, int(u[9] * (2 * pad + 1)) - pad) if pad else (0, 0),
         margin=(float((1 + augment.margin_crop) * (1 + augment.margin_scale * v[0])), float(v[1]), float(v[2])),
-        brightness=float(1 + augment.brightness * (2 * v[3] - 1)),
+        policy=policies.draw(sibling(rng, POLICY), augment) if augment.policy != "none" else (),
+        pixels=pixels.draw(sibling(rng, PIXELS), augment) if pixels.is_on(augment) else (),
+        color=color.draw(sibling(rng, COLOR), augment) if color.is_on(augment) else None,
+        erase=erase.draw(sibling(rng, ERASE), augment) if erase.is_on(augment) else None,
     )

@@ -1,10 +1,11 @@
 """A view of an image: drawn, resampled once, then put through the operations of the host, in the order of the package's docstring."""
 
+import dataclasses
 from typing import Any
 
-import cv2
 import numpy as np
 
+from imgclf.data.augment import pixels
 from imgclf.data.augment.draws import Draw, draw
 from imgclf.data.augment.geometry import Size, resample
 
@@ -35,8 +36,16 @@ def render(
     Returns:
       uint8 [H, W, 3].
     """
-    out = resample(image, drawn, size, resize, crop_fraction=crop_fraction, fill=fill, fill_value=fill_value, full_size=full_size)
-    return _brightened(out, drawn)
+    place = {"crop_fraction": crop_fraction, "fill": fill, "fill_value": fill_value, "full_size": full_size}
+    if len(drawn.policy) < 2:
+        out = resample(image, drawn, size, resize, **place)
+        return pixels.apply(out, (*drawn.policy[0].pixels, *drawn.pixels) if drawn.policy else drawn.pixels)
+    plain = resample(image, dataclasses.replace(drawn, policy=()), size, resize, **place)
+    mixed = np.full(plain.shape, 0.5, np.float32)  # so that the cut to whole numbers rounds
+    for chain in drawn.policy:
+        view = resample(image, dataclasses.replace(drawn, policy=(chain,)), size, resize, **place) if chain.turns else plain
+        mixed += np.float32(chain.weight) * pixels.apply(view, chain.pixels)
+    return pixels.apply(mixed.astype(np.uint8), drawn.pixels)
 
 
 def view(
@@ -48,7 +57,7 @@ def view(
     *,
     crop_fraction: float = 1.0,
 ) -> np.ndarray:
-    """Shows an image as training does with this generator, or as evaluation does.
+    """Shows an image as evaluation does, or as training does with this generator, before the training step's part.
 
     Args:
       image: uint8 [h, w, 3].
@@ -65,8 +74,3 @@ def view(
     fill, fill_value = ("nearest", 0) if augment is None else (augment.fill, augment.fill_value)
     out = render(image, drawn, size, resize, crop_fraction=crop_fraction, fill=fill, fill_value=fill_value)
     return out.copy() if np.may_share_memory(out, image) else out
-
-
-def _brightened(image: np.ndarray, drawn: Draw) -> np.ndarray:
-    """Multiplies the pixels, rounded; what gets brighter than white is white, where retrain.py would feed it on."""
-    return image if drawn.brightness == 1 else cv2.convertScaleAbs(image, alpha=drawn.brightness)
