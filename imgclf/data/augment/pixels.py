@@ -27,6 +27,13 @@ class Operation:
     seed: int = 0  # of noise
 
 
+def is_on(augment: Any) -> bool:
+    """Whether `config.augment` has operations of its own, those of a policy apart."""
+    return any((augment.equalize, augment.autocontrast, augment.posterize, augment.solarize, augment.sharpness)) or any(
+        (augment.blur, augment.noise, augment.jpeg)
+    )
+
+
 def draw(rng: np.random.Generator, augment: Any) -> tuple[Operation, ...]:
     """Draws the operations of the config's own fields, in the order in which they apply: as a camera and its software would.
 
