@@ -53,6 +53,7 @@ def default_config() -> ConfigDict:
     data.max_pixels = 100_000_000  # larger images are quarantined as decompression bombs
     data.in_memory_mb = 512  # decoded images that fit in this much memory at their original size are kept there; 0 = never
     data.label_patch = ""  # CSV of corrected labels, columns id and label, put in place of the source's; rows without a label say nothing
+    data.per_class = 0  # train on at most so many images of each class, a smaller number's among a larger one's; 0 = all
     data.audit = "fix"  # fix | error | off: what to do about duplicates, groups and labels that clash across splits
     data.near_duplicate_bits = 6  # perceptual hashes (64 bits) at most this far apart are near duplicates; -1 = exact ones only
 

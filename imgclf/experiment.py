@@ -10,7 +10,7 @@ from rich.console import Console
 from imgclf import models, run_folder, validation
 from imgclf import results as results_lib
 from imgclf.data.audit import audit
-from imgclf.data.splits import assign_splits
+from imgclf.data.splits import assign_splits, limit_per_class
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.evaluation import metrics, numbers
 from imgclf.models import pretrained
@@ -42,6 +42,7 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None, datas
     with run_folder.claim(workdir):
         all_data = assign_splits(load_dataset(config) if dataset is None else dataset, config)
         dataset, audit_report = audit(all_data, config)
+        dataset = limit_per_class(dataset, config)
         config = pretrained.resolve(config, len(dataset.class_names))
         run_folder.check_same_experiment(config, workdir)
         run_folder.check_same_data(dataset, workdir)

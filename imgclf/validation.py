@@ -59,6 +59,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.max_pixels": _POSITIVE,
     "data.in_memory_mb": _NOT_NEGATIVE,
     "data.near_duplicate_bits": (lambda v: -1 <= v <= 16, "between -1 (off) and 16"),
+    "data.per_class": _NOT_NEGATIVE,
     "data.split.fractions": (
         lambda v: len(v) == 3 and v[0] > 0 and min(v) >= 0 and abs(sum(v) - 1) < 1e-6,
         "(train, val, test) shares that add up to 1, with train above 0",

@@ -30,7 +30,7 @@ def lr_find(
 
     from imgclf import compilation_cache, config_flags, experiment, models  # and JAX: after --help
     from imgclf.data.audit import audit
-    from imgclf.data.splits import assign_splits
+    from imgclf.data.splits import assign_splits, limit_per_class
     from imgclf.data.table import load_dataset
     from imgclf.models import pretrained
     from imgclf.reporting import lr_find as page
@@ -40,6 +40,7 @@ def lr_find(
     compilation_cache.enable()
     console = Console(soft_wrap=True)
     dataset, audit_report = audit(assign_splits(load_dataset(asked), asked), asked)
+    dataset = limit_per_class(dataset, asked)
     experiment.describe_data(dataset, audit_report, console)
     resolved = pretrained.resolve(asked, len(dataset.class_names))
     model = models.create(resolved, len(dataset.class_names), tell=console.print)

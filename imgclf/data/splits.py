@@ -122,6 +122,23 @@ def stratify(table: pd.DataFrame, names: Sequence[str], shares: Mapping[str, flo
     return np.array(wanted)[_draw(_units(table), labels, [shares[part] for part in wanted], str(seed), names, wanted, hint)]
 
 
+def limit_per_class(dataset: Dataset, config: ConfigDict) -> Dataset:
+    """Leaves at most `config.data.per_class` training images of each class; 0 = all. Other splits stay as they are.
+
+    They are the first in an order that is a hash of the split's seed and the image's id: a smaller number's images are among a larger
+    one's, whatever else is in the data.
+    """
+    if not config.data.per_class:
+        return dataset
+    table = dataset.table
+    train = np.flatnonzero((table["split"] == "train").to_numpy())
+    train = train[np.argsort(_digests(table["id"].to_numpy(object)[train], f"{config.data.split.seed}/per_class"), kind="stable")]
+    place = table.iloc[train].groupby("label").cumcount().to_numpy()
+    keep = np.ones(len(table), bool)
+    keep[train[place >= config.data.per_class]] = False
+    return subset(dataset, np.flatnonzero(keep))
+
+
 def _check_given(table: pd.DataFrame, given: np.ndarray) -> None:
     unknown = sorted(set(given) - {*SPLITS, ""})
     if unknown:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from imgclf.config import default_config
-from imgclf.data.splits import RowsReader, assign_splits, subset
+from imgclf.data.splits import RowsReader, assign_splits, limit_per_class, subset
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 
@@ -298,3 +298,25 @@ def test_subset_renumbers_table_and_reader():
     assert [int(reader[row][0, 0, 0]) for row in range(2)] == [5, 9]
     assert reader.read(1, (2, 3)).shape == (2, 3, 3)
     assert int(reader.read(1, (2, 3))[0, 0, 0]) == 9
+
+
+@properties
+@given(st.lists(st.integers(0, 2), min_size=12, max_size=60), st.integers(1, 12), st.integers(0, 3), st.data())
+def test_subsets_per_class_are_nested_and_leave_evaluation_alone(labels, size, seed, drawn):
+    assume(len(set(labels)) == max(labels) + 1)
+    splits = [("train", "train", "test")[row % 3] for row in range(len(labels))]
+    data = dataset(labels, splits)
+
+    def limited(data: Dataset, per_class: int) -> pd.DataFrame:
+        asked = config(seed=seed)
+        asked.data.per_class = per_class
+        return limit_per_class(data, asked).table
+
+    small, large = limited(data, size), limited(data, size + drawn.draw(st.integers(0, 5)))
+    assert set(small["id"]) <= set(large["id"])
+    assert small.loc[small["split"] == "test", "id"].tolist() == data.table.loc[data.table["split"] == "test", "id"].tolist()
+    available = np.bincount(data.table.loc[data.table["split"] == "train", "label"], minlength=3)
+    assert np.bincount(small.loc[small["split"] == "train", "label"], minlength=3).tolist() == np.minimum(available, size).tolist()
+    shuffled = subset(data, drawn.draw(st.permutations(range(len(labels)))))
+    assert set(limited(shuffled, size)["id"]) == set(small["id"])
+    assert len(limited(data, 0)) == len(data.table)
