@@ -172,8 +172,8 @@ def test_a_mixture_is_the_weighted_mean_of_its_chains():
     found = augment.render(image, drawn, (40, 30))
     assert found.dtype == np.uint8
     np.testing.assert_allclose(255 - found.astype(float), expected, atol=0.51)
-    alone = Draw(policy=(policies.Chain(1.0),))
-    np.testing.assert_array_equal(augment.render(image, alone, (40, 30)), augment.render(image, Draw(), (40, 30)))
+    plain = Draw(policy=(policies.Chain(1.0),))
+    np.testing.assert_array_equal(augment.render(image, plain, (40, 30)), augment.render(image, Draw(), (40, 30)))
 
 
 @pytest.mark.parametrize("policy", policies.POLICIES)
