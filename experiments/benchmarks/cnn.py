@@ -28,26 +28,25 @@ def measure(batch_size: int, precision: str, steps: int) -> float:
 
     import imgclf  # noqa: F401  sets XLA's flags before JAX starts
     from imgclf import models
-    from imgclf.training import optim, sharding, step
-    from imgclf.training.state import create_state, make_apply_fn, split_model
+    from imgclf.training import freeze, phases, sharding
+    from imgclf.training.state import split_model
 
     config = runpy.run_path(str(ROOT / "configs" / "openimages_cnn.py"))["get_config"]("unread")
     config.loader.batch_size = batch_size
     config.model.precision = precision
-    graphdef, params, batch_stats = split_model(models.create(config, 2))
-    tx = optim.create_optimizer(config, optax.constant_schedule(config.optimizer.learning_rate), params)
-    mesh = sharding.create_mesh()
-    state = sharding.replicate(create_state(params, batch_stats, tx), mesh)
-    train_step = step.make_train_step(config, make_apply_fn(graphdef), tx, None, mesh)
+    model, mesh = models.create(config, 2), sharding.create_mesh()
+    schedule = optax.constant_schedule(config.optimizer.learning_rate)
+    (phase,) = phases.create(config, model, freeze.plan(config, model, 1000, 100.0), schedule, 1000, None, mesh)
+    state = sharding.replicate(phase.first_state(*split_model(model)[1:]), mesh)
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (batch_size, *config.data.image_size, 3), np.uint8)
     batch = sharding.put_batch({"image": image, "label": rng.integers(0, 2, batch_size, np.int32)}, mesh)
     for _ in range(4):
-        state, metrics = train_step(state, batch)
+        state, metrics = phase.step(state, batch)
     jax.block_until_ready(metrics)
     start = time.perf_counter()
     for _ in range(steps):
-        state, metrics = train_step(state, batch)
+        state, metrics = phase.step(state, batch)
     jax.block_until_ready((state, metrics))
     return batch_size * steps / (time.perf_counter() - start)
 

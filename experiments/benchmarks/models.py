@@ -18,8 +18,8 @@ from imgclf import models
 from imgclf.config import default_config
 from imgclf.models import pretrained
 from imgclf.platform_flags import restart_with_huge_pages
-from imgclf.training import optim, sharding, step
-from imgclf.training.state import create_state, make_apply_fn, split_model
+from imgclf.training import freeze, phases, sharding, step
+from imgclf.training.state import split_model
 
 CLASSES = 10
 
@@ -37,13 +37,12 @@ def measure(name: str, *, train: bool, precision: str, batch_size: int, size: in
     batch = sharding.put_batch({"image": image, "label": rng.integers(0, CLASSES, batch_size, np.int32)}, mesh)
     graphdef, params, batch_stats = split_model(model)
     if train:
-        tx = optim.create_optimizer(config, lambda _: 1e-3, params)
-        train_step = step.make_train_step(config, make_apply_fn(graphdef), tx, None, mesh)
-        state = sharding.replicate(create_state(params, batch_stats, tx), mesh)
+        (phase,) = phases.create(config, model, freeze.plan(config, model, 1000, 100.0), lambda _: 1e-3, 1000, None, mesh)
+        state = sharding.replicate(phase.first_state(params, batch_stats), mesh)
 
         def run() -> None:
             nonlocal state
-            state, metrics = train_step(state, batch)
+            state, metrics = phase.step(state, batch)
             jax.block_until_ready(metrics)
     else:
         from flax import nnx

@@ -31,7 +31,7 @@ from imgclf.evaluation.conformal import Conformal, sets
 from imgclf.training import sharding
 from imgclf.training.checkpoint import load_model
 from imgclf.training.evaluate import EvalStep
-from imgclf.training.state import Tree, make_apply_fn, path_name, split_model
+from imgclf.training.state import Tree, path_name, split_model
 from imgclf.training.step import make_eval_step
 
 Source = str | os.PathLike | np.ndarray
@@ -251,7 +251,7 @@ class Predictor:
         graphdef, params, batch_stats = split_model(abstract)
         expected, actual = {"params": params, "batch_stats": batch_stats}, {"params": self.params, "batch_stats": self.batch_stats}
         _check_shapes(expected, actual, len(self.class_names))
-        return make_eval_step(self.config, make_apply_fn(graphdef), self._mesh)
+        return make_eval_step(self.config, graphdef, self._mesh)
 
     @functools.cached_property
     def _mesh(self) -> jax.sharding.Mesh:

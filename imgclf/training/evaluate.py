@@ -12,8 +12,7 @@ from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.training import sharding
 from imgclf.training.state import Tree
-
-EvalStep = Callable[[Tree, Tree, dict[str, jax.Array]], dict[str, jax.Array]]
+from imgclf.training.step import EvalStep
 
 
 def put_ahead(batches: Iterator[pipeline.Batch], mesh: Mesh, ahead: int) -> Iterator[dict[str, jax.Array]]:

@@ -30,14 +30,14 @@ from imgclf import durations
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
-from imgclf.training import sharding, soup
+from imgclf.training import batch_augment, sharding, soup
 from imgclf.training.checkpoint import Checkpoints, load_model
-from imgclf.training.evaluate import EvalStep, evaluate_split, put_ahead
+from imgclf.training.evaluate import evaluate_split, put_ahead
 from imgclf.training.metrics_log import MetricsLog, MetricsWindow, NotFinite
 from imgclf.training.optim import evaluated_params
 from imgclf.training.phases import Phase, at
 from imgclf.training.state import TrainState, Tree, tree_sha256
-from imgclf.training.step import cross_entropy
+from imgclf.training.step import EvalStep, cross_entropy
 
 SOUP = "soup"  # folder of the averaged model
 
@@ -311,7 +311,7 @@ def fit(
                         if step == phases[phase].stop:
                             phase += 1
                             state = phases[phase].begin(state)
-                        state, metrics = phases[phase].step(state, {"image": batch["image"], "label": batch["label"]})
+                        state, metrics = phases[phase].step(state, batch_augment.inputs(batch))
                         step += 1
                         window.add(step, metrics)
                         if durations.is_due(step, plan.log) or step == plan.total:

@@ -23,7 +23,7 @@ from imgclf.training import freeze, loop, optim, probe_run, sharding
 from imgclf.training import phases as phases_lib
 from imgclf.training import step as step_lib
 from imgclf.training.evaluate import evaluate_split
-from imgclf.training.state import count_parameters, make_apply_fn, select, split_model
+from imgclf.training.state import count_parameters, select, split_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _prepare_fit(
         console.print(freezing.remark, highlight=False)
     weights = step_lib.class_weights(config, dataset.class_names, probe_run.class_counts(dataset))
     phases = phases_lib.create(config, model, freezing, schedule, plan.total, weights, mesh)
-    eval_step = step_lib.make_eval_step(config, make_apply_fn(graphdef), mesh)
+    eval_step = step_lib.make_eval_step(config, graphdef, mesh)
 
     def fit(workdir: Path, probed: probe_run.Probed | None) -> Outcome:
         start_params, start_stats = (params, batch_stats) if probed is None else (probed.fit.params, probed.fit.batch_stats)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from imgclf import durations
@@ -16,6 +17,7 @@ from imgclf.config import parse_arguments
 from imgclf.errors import UserError, nearest
 from imgclf.models.conversion import nest
 from imgclf.models.structure import within
+from imgclf.training.scalars import Scalars
 from imgclf.training.state import Tree, overlay, path_name, select
 
 # Their update needs more than gradients (a loss value, a line search, noise seeds), or their learning rate can't follow a schedule.
@@ -87,12 +89,16 @@ def cycled_momentum(config: ConfigDict, total_steps: int) -> tuple[str, optax.Sc
     """
     options = config.optimizer
     accepted = inspect.signature(getattr(optax, options.name)).parameters
-    name = "momentum" if options.name == "sgd" else "b1"
+    name = momentum_name(options.name)
     if options.schedule.name != "one_cycle" or name not in accepted or name in parse_arguments(options.args, "optimizer.args"):
         return None
     high, low = _CYCLE_MOMENTUM
     turns = {int(_CYCLE_RISES * total_steps): low / high, total_steps: high / low}
     return name, optax.schedules.piecewise_interpolate_schedule("cosine", high, turns)
+
+
+def momentum_name(optimizer: str) -> str:
+    return "momentum" if optimizer == "sgd" else "b1"
 
 
 def match_table(table: tuple[tuple[str, Any], ...], params: Tree, field: str, example: str = "('.*', 1.0)") -> Tree:
@@ -135,7 +141,7 @@ class EmaState(NamedTuple):
     ema: Tree
 
 
-def parameter_ema(decay: float) -> optax.GradientTransformation:
+def parameter_ema(decay: ArrayLike) -> optax.GradientTransformation:
     """Keeps an exponential moving average of the parameters after each update; the updates pass unchanged.
 
     The decay of update t is min(decay, (1 + t) / (10 + t)), so that a short run isn't ruled by its initial values
@@ -160,7 +166,7 @@ def evaluated_params(params: Tree, opt_state: optax.OptState) -> Tree:
     return params if averages is None else overlay(params, averages)
 
 
-def _decay_by_table(schedule: optax.Schedule | None, weight_decay: float, multipliers: Tree) -> optax.GradientTransformation:
+def _decay_by_table(schedule: optax.Schedule | None, weight_decay: ArrayLike, multipliers: Tree) -> optax.GradientTransformation:
     """Adds weight_decay · multiplier · param; times −schedule(step) where a schedule is given (decoupled, after the optimizer)."""
 
     def init(params: Tree):
@@ -223,6 +229,7 @@ def create_optimizer(
     total_steps: int = 0,
     since: Mapping[str, int] | None = None,
     depths: Mapping[str, int] | None = None,
+    scalars: Scalars | None = None,
 ) -> optax.GradientTransformation:
     """Builds clip → optimizer with weight decay → learning rates → average → accumulation, from `config.optimizer` and `config.train`.
 
@@ -238,6 +245,7 @@ def create_optimizer(
       since: names of those that train, the only ones that the result is for, and the step since which each does; None = all, from 0.
         With stages, those that begin later have counts of their own: their bias correction starts with them.
       depths: of the backbone's units where there is a layer_decay.
+      scalars: the numbers of this step, in place of the config's and the schedules'.
 
     Raises:
       UserError: for an unknown optimizer, arguments that it doesn't take, or a table that doesn't fit.
@@ -246,6 +254,13 @@ def create_optimizer(
     make = getattr(optax, options.name)
     accepted = inspect.signature(make).parameters
     every = config.train.accumulate
+    cycled = cycled_momentum(config, total_steps) if total_steps else None
+    clip_norm, weight_decay, ema = config.train.clip_norm, options.weight_decay, config.train.ema
+    if scalars is not None:
+        clip_norm, weight_decay, ema, schedule = scalars.clip_norm, scalars.weight_decay, scalars.ema, lambda _: scalars.learning_rate
+        cycled = None if scalars.cycled_momentum is None else (momentum_name(options.name), lambda _: scalars.cycled_momentum)
+        if scalars.momentum is not None:
+            arguments["momentum"] = scalars.momentum
 
     def train(tree: Tree) -> Tree:
         return tree if since is None else select(tree, since)
@@ -255,7 +270,7 @@ def create_optimizer(
 
     parts = []
     if config.train.clip_norm:
-        parts.append(optax.clip_by_global_norm(config.train.clip_norm))
+        parts.append(optax.clip_by_global_norm(clip_norm))
     own_decay = "weight_decay" in accepted
     if own_decay:
         arguments["weight_decay"] = 0.0  # optax's defaults differ from one optimizer to the next
@@ -265,10 +280,9 @@ def create_optimizer(
         if options.name in _INTERNAL_DECAY:
             if any(value not in (0.0, 1.0) for value in jax.tree.leaves(multipliers)):
                 raise UserError(f"config.optimizer.weight_decay_table: optax.{options.name} knows only the multipliers 0 and 1.")
-            arguments |= {"weight_decay": options.weight_decay, _INTERNAL_DECAY[options.name]: jax.tree.map(bool, multipliers)}
+            arguments |= {"weight_decay": weight_decay, _INTERNAL_DECAY[options.name]: jax.tree.map(bool, multipliers)}
         else:
-            decay = _decay_by_table(per_update(schedule) if own_decay else None, options.weight_decay, multipliers)
-    cycled = cycled_momentum(config, total_steps) if total_steps else None
+            decay = _decay_by_table(per_update(schedule) if own_decay else None, weight_decay, multipliers)
 
     def optimize(start: int) -> optax.GradientTransformation:
         keywords = {"learning_rate": per_update(schedule, start), **arguments}
@@ -290,6 +304,6 @@ def create_optimizer(
     if any(rate != 1 for rate in jax.tree.leaves(rates)):
         parts.append(_multiply(train(rates)))
     if config.train.ema:
-        parts.append(parameter_ema(config.train.ema))
+        parts.append(parameter_ema(ema))
     tx = optax.chain(*parts)
     return optax.MultiSteps(tx, every).gradient_transformation() if every > 1 else tx

@@ -1,7 +1,7 @@
 """The stages of training made ready to run: each with its optimizer and its compiled step, and the way from one to the next."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 
 from imgclf.models import structure
 from imgclf.models.classifier import Classifier
-from imgclf.training import freeze, optim
-from imgclf.training.state import TrainState, Tree, create_state, make_apply_fn, path_name, select
-from imgclf.training.step import Metrics, make_train_step
+from imgclf.training import freeze, optim, scalars, sharding
+from imgclf.training.scalars import Scalars
+from imgclf.training.state import TrainState, Tree, create_state, path_name, select
+from imgclf.training.step import Metrics, TrainStep, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +26,13 @@ class Phase:
     stop: int
     trainable: frozenset[str]  # names of the parameters that train
     tx: optax.GradientTransformation
-    step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
+    compiled: TrainStep
+    scalars: Scalars
     mesh: Mesh
+
+    def step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        """One training step; takes over the memory of `state`."""
+        return self.compiled(state, batch, self.scalars)
 
     def first_state(self, params: Tree, batch_stats: Tree) -> TrainState:
         """The state before the first step of a training that begins with this phase."""
@@ -73,14 +79,16 @@ def create(
       mesh: of all devices.
     """
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    if weights is None:
+        weights = np.ones(max(2, model.head.logits.out_features), np.float32)
+    cycled = optim.cycled_momentum(config, total_steps)
+    numbers = sharding.replicate(scalars.create(config, schedule, total_steps, weights, cycled and cycled[1]), mesh)
     depths = structure.depths(model.backbone) if config.optimizer.layer_decay != 1 else None
     phases = []
     for stage in freezing.stages:
         tx = optim.create_optimizer(config, schedule, params, total_steps=total_steps, since=stage.since, depths=depths)
-        apply = make_apply_fn(freeze.graphdef_of(model, stage.frozen_norms))
-        trainable = frozenset(stage.since)
-        step = make_train_step(config, apply, tx, weights, mesh, trainable)
-        phases.append(Phase(stage.start, stage.stop, trainable, tx, step, mesh))
+        compiled = make_train_step(config, freeze.graphdef_of(model, stage.frozen_norms), mesh, stage.since, depths)
+        phases.append(Phase(stage.start, stage.stop, frozenset(stage.since), tx, compiled, numbers, mesh))
     return tuple(phases)
 
 

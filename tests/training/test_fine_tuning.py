@@ -14,7 +14,7 @@ from imgclf.models import pretrained
 from imgclf.models.conversion import flatten
 from imgclf.training import freeze, methods, optim, phases, sharding
 from imgclf.training.evaluate import evaluate_split, put_ahead
-from imgclf.training.state import make_apply_fn, split_model
+from imgclf.training.state import split_model
 from imgclf.training.step import cross_entropy, make_eval_step
 
 STEPS = 20
@@ -50,7 +50,7 @@ def test_the_loss_falls_and_what_is_frozen_stays(small, preset):
     (phase,) = phases.create(config, model, freezing, optim.create_schedule(config, STEPS, 10.0), STEPS, None, mesh)
     graphdef, params, batch_stats = split_model(model)
     state = sharding.replicate(phase.first_state(*jax.tree.map(np.array, (params, batch_stats))), mesh)
-    eval_step = make_eval_step(config, make_apply_fn(graphdef), mesh)
+    eval_step = make_eval_step(config, graphdef, mesh)
 
     def val_loss() -> float:
         rows, logits = evaluate_split(eval_step, state.params, state.batch_stats, dataset, config, "val", mesh)

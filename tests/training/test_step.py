@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from imgclf import models
 from imgclf.errors import UserError
 from imgclf.training import sharding, step
-from imgclf.training.state import make_apply_fn, split_model, tree_sha256
+from imgclf.training.state import split_model, tree_sha256
 
 NAMES = ("cat", "dog", "owl")
 COUNTS = np.array([50, 30, 20])
@@ -66,13 +66,12 @@ def test_a_flipped_evaluation_is_the_mean_over_image_and_mirror_image():
     config = digits_config(**{"data.mean": (0.5, 0.5, 0.5), "data.std": (0.5, 0.5, 0.5)})
     mesh = sharding.create_mesh()
     graphdef, params, batch_stats = split_model(models.create(config, 10))
-    apply = make_apply_fn(graphdef)
     rng = np.random.default_rng(0)
     batch = {"image": rng.integers(0, 256, (4, 8, 8, 3), np.uint8), "label": np.zeros(4, np.int32)}
     batch |= {"index": np.arange(4), "mask": np.ones(4, bool)}
 
     def logits(**changes):
-        return step.make_eval_step(config, apply, mesh)(params, batch_stats, batch | changes)["logits"]
+        return step.make_eval_step(config, graphdef, mesh)(params, batch_stats, batch | changes)["logits"]
 
     plain, mirrored = logits(), logits(image=batch["image"][:, :, ::-1])
     assert np.abs(plain - mirrored).max() > 1e-3
