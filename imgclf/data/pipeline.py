@@ -26,12 +26,13 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from imgclf.data import augment as geometry
+from imgclf.data import sampling
 from imgclf.data.images import ImageError
 from imgclf.data.table import Dataset, ImageReader
 from imgclf.errors import UserError
 
-# image uint8 [B, H, W, 3]; label int32 [B]; index int64 [B], row of the table; mask bool [B]. Training, and augmented views, also have what
-# the training step does to each image, as far as the config wants it: color float32 [B, 3, 4]; erase int32 [B, n, 4]; erase_seed uint32 [B].
+# image uint8 [B, H, W, 3]; label int32 [B]; index int64 [B], row of the table; mask bool [B]. Augmented batches also have what the training
+# step does to each image, as far as the config wants it: color float32 [B, 3, 4]; erase int32 [B, n, 4]; erase_seed uint32 [B].
 Batch = dict[str, np.ndarray]
 
 # Decoded images by (row, reduction), kept as long as their reader: evaluation comes back to the same images every epoch. Filled as
@@ -59,8 +60,8 @@ def train_batches(
 ) -> "Batches":
     """Streams this shard's rows of the global training batches `start_step`, `start_step + 1`, …
 
-    Every epoch is a new permutation of the training rows, and batches run across epochs. The shards' rows in a row
-    are the global batch, so that it is the same array, in the same order, for any number of hosts.
+    Every epoch is a new permutation of the training rows, or has them as often as `loader.sampling` says, and batches run across epochs.
+    The shards' rows in a row are the global batch, so that it is the same array, in the same order, for any number of hosts.
 
     Args:
       dataset: rows with split "train" are used.
@@ -76,9 +77,24 @@ def train_batches(
       UserError: if there is nothing to train on or the batch does not divide; while iterating, if an image can no longer be read.
     """
     size = _share(config.loader.batch_size, shards, "loader.batch_size")
-    order = _TrainOrder(_rows(dataset, "train"), config.seed, size, shard, shards)
+    order = _train_order(dataset, config, size, shard, shards)
     stop = sys.maxsize if num_steps is None else start_step + num_steps
     return _batches(dataset, config, order, start_step, stop, augmented=True)
+
+
+def train_rows(dataset: Dataset, config: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which rows of the table, in which epochs of theirs, the global training batch of a step shows: int64 [B] each.
+
+    An example's epoch counts how often training has shown it before; it is that of the stream with `loader.sampling="natural"`.
+    """
+    return _train_order(dataset, config, config.loader.batch_size)(step)
+
+
+def train_place(dataset: Dataset, config: ConfigDict, row: int, epoch: int) -> tuple[int, int]:
+    """Returns the step whose batch shows a training row in this epoch of its own, and the place in that (global) batch."""
+    order = _train_order(dataset, config, config.loader.batch_size)
+    place = order.sampler.place(int(np.searchsorted(order.rows, row)), epoch)
+    return divmod(place, config.loader.batch_size)
 
 
 def eval_batches(dataset: Dataset, config: ConfigDict, split: str, *, shard: int = 0, shards: int = 1) -> "Batches":
@@ -185,18 +201,19 @@ class _TrainOrder:
     """Which example, in which epoch, stands at each place of the endless stream."""
 
     rows: np.ndarray  # int64 [N]
-    seed: int
+    sampler: sampling.Sampler
     size: int  # of this shard's batches
     shard: int
     shards: int
 
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         places = (step * self.shards + self.shard) * self.size + np.arange(self.size)
-        epochs, positions = np.divmod(places, len(self.rows))
-        rows = np.empty_like(places)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            rows[here] = self.rows[_permutation(self.seed, int(epoch), len(self.rows))[positions[here]]]
+        passes, places = np.divmod(places, len(self.rows))
+        rows, epochs = np.empty_like(places), np.empty_like(places)
+        for number in np.unique(passes):
+            here = passes == number
+            positions, shown = self.sampler.epoch(int(number))
+            rows[here], epochs[here] = self.rows[positions[places[here]]], shown[places[here]]
         return rows, epochs
 
 
@@ -227,13 +244,6 @@ class _ListedOrder:
         here = slice(step * self.size, (step + 1) * self.size)
         missing = (0, self.size - len(self.rows[here]))
         return np.pad(self.rows[here], missing, constant_values=-1), np.pad(self.epochs[here], missing)
-
-
-@functools.lru_cache(maxsize=4)  # two epochs of a batch that runs across their border, for training streams of two seeds
-def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of an epoch; sorts raw bits, whose stream numpy guarantees, unlike that of `Generator.permutation`."""
-    bits = geometry.view_rng(seed, "\0order", epoch).bit_generator.random_raw(count)
-    return np.argsort(bits, kind="stable")
 
 
 @dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps
@@ -287,7 +297,10 @@ class _Fetch:
 
     def _view(self, row: int, epoch: int) -> tuple[np.ndarray, geometry.Draw]:
         full_size = int(self.heights[row]), int(self.widths[row])
-        drawn, factor = geometry.Draw(), 1  # evaluation decodes whole images: it shows what `augment.view` shows of an array
+        drawn, factor = (
+            geometry.evaluation(self.augment),
+            1,
+        )  # evaluation decodes whole images: it shows what `augment.view` shows of an array
         if self.augmented:
             drawn = geometry.draw(geometry.view_rng(self.seed, self.ids[row], epoch), self.augment)
             factor = geometry.reduction(drawn, full_size, self.size, self.resize, self.crop_fraction)
@@ -370,6 +383,12 @@ def _decoded(reader: ImageReader) -> dict[tuple[int, int], np.ndarray]:
         _DECODED[key] = {}
         weakref.finalize(reader, _DECODED.pop, key, None)
     return _DECODED[key]
+
+
+def _train_order(dataset: Dataset, config: ConfigDict, size: int, shard: int = 0, shards: int = 1) -> _TrainOrder:
+    rows = _rows(dataset, "train")
+    sampler = sampling.Sampler(config.seed, dataset.table["label"].to_numpy(np.int64)[rows], config.loader.sampling)
+    return _TrainOrder(rows, sampler, size, shard, shards)
 
 
 def _rows(dataset: Dataset, split: str) -> np.ndarray:

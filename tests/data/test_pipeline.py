@@ -87,6 +87,13 @@ def config():
     return config
 
 
+def elementwise(config):
+    """What the training step does to images, and another order."""
+    config.augment.hue, config.augment.contrast, config.augment.erase, config.augment.cutout = 20.0, 0.3, 0.7, 5
+    config.augment.erase_fill, config.loader.sampling = "noise", "balanced"
+    return config
+
+
 def take(stream):
     with stream:
         return list(stream)
@@ -135,6 +142,7 @@ def test_an_example_gets_another_view_each_epoch(dataset, config):
 
 
 def test_the_stream_is_the_same_for_0_1_and_4_threads_and_2_workers(dataset, config):
+    elementwise(config)
     expected = take(pipeline.train_batches(dataset, config, num_steps=7))
     for threads, workers in ((1, 0), (4, 0), (0, 2)):
         config.loader.threads, config.loader.workers = threads, workers
@@ -145,10 +153,38 @@ def test_the_stream_is_the_same_for_0_1_and_4_threads_and_2_workers(dataset, con
     assert_same(evaluated, take(pipeline.eval_batches(dataset, config, "val")))
 
 
+def test_batches_carry_what_the_step_does(dataset, config):
+    plain = take(pipeline.train_batches(dataset, config, num_steps=2))
+    sampling = elementwise(config).loader.sampling
+    config.loader.sampling = "natural"
+    for batch, without in zip(take(pipeline.train_batches(dataset, config, num_steps=2)), plain, strict=True):
+        np.testing.assert_array_equal(batch["image"], without["image"])  # other kinds' draws are as they were
+        assert {key: (value.shape, value.dtype) for key, value in batch.items() if key not in without} == {
+            "color": ((8, 3, 4), np.float32),
+            "erase": ((8, 2, 4), np.int32),
+            "erase_seed": ((8,), np.uint32),
+        }
+        assert len(np.unique(batch["erase_seed"])) == 8
+    config.augment.erase, config.augment.hue, config.augment.contrast, config.augment.erase_fill = 0.0, 0.0, 0.0, "mean"
+    (batch,) = take(pipeline.train_batches(dataset, config, num_steps=1))
+    assert batch["erase"].shape == (8, 1, 4)
+    assert "color" not in batch
+    assert take(pipeline.eval_batches(dataset, elementwise(config), "val"))[0].keys() == {"image", "label", "index", "mask"}
+    config.loader.sampling = sampling
+    for step, batch in enumerate(take(pipeline.train_batches(dataset, config, num_steps=9))):
+        rows, epochs = pipeline.train_rows(dataset, config, step)
+        np.testing.assert_array_equal(batch["index"], rows)
+        for place, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
+            assert pipeline.train_place(dataset, config, row, epoch) == (step, place)
+        (again,) = take(pipeline.row_batches(dataset, config, rows[:4], epochs[:4]))  # a view knows nothing of its batch
+        assert_same([again], [{key: value[:4] for key, value in batch.items()}])
+
+
 @settings(deadline=None, derandomize=True, max_examples=15)
-@given(start=st.integers(0, 40), count=st.integers(1, 4), threads=st.sampled_from([0, 2]))
-def test_starting_at_a_step_is_skipping_to_it(tmp_path_factory, start, count, threads):
+@given(start=st.integers(0, 40), count=st.integers(1, 4), threads=st.sampled_from([0, 2]), sampling=st.sampled_from(["natural", "sqrt"]))
+def test_starting_at_a_step_is_skipping_to_it(tmp_path_factory, start, count, threads, sampling):
     dataset, config = _tiny(tmp_path_factory), default_config()
+    config.loader.sampling = sampling
     config.data.image_size, config.augment.flip = (8, 8), 0.5
     config.loader.batch_size, config.loader.threads = 3, threads
     straight = take(pipeline.train_batches(dataset, config, num_steps=start + count))[start:]
@@ -163,6 +199,7 @@ def _tiny(tmp_path_factory, kept=[]):  # noqa: B006 one folder for all examples 
 
 @pytest.mark.parametrize("shards", [2, 4])
 def test_shards_share_the_global_batch(dataset, config, shards):
+    elementwise(config)
     whole = take(pipeline.train_batches(dataset, config, num_steps=6))
     parts = [take(pipeline.train_batches(dataset, config, num_steps=6, shard=shard, shards=shards)) for shard in range(shards)]
     for step, batch in enumerate(whole):

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-# NTSC's luma and chroma (FCC 1953, to 4 digits): grey has no chroma, so that hue and saturation leave it and every pixel's luma as they are.
+# NTSC's luma and chroma (FCC 1953, 4 digits): grey has no chroma, so that hue and saturation leave it, and the luma of every pixel, as is.
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
@@ -32,6 +32,8 @@ class Color:
 
 def is_on(augment: Any) -> bool:
     """Whether `config.augment` changes colours."""
+    if augment.mode == "keras_legacy":  # its brightness is the host's
+        return False
     return any((augment.brightness, augment.contrast, augment.saturation, augment.hue, augment.grayscale))
 
 
