@@ -297,10 +297,8 @@ class _Fetch:
 
     def _view(self, row: int, epoch: int) -> tuple[np.ndarray, geometry.Draw]:
         full_size = int(self.heights[row]), int(self.widths[row])
-        drawn, factor = (
-            geometry.evaluation(self.augment),
-            1,
-        )  # evaluation decodes whole images: it shows what `augment.view` shows of an array
+        # Evaluation decodes whole images: it shows what `augment.view` shows of an array.
+        drawn, factor = geometry.evaluation(self.augment), 1
         if self.augmented:
             drawn = geometry.draw(geometry.view_rng(self.seed, self.ids[row], epoch), self.augment)
             factor = geometry.reduction(drawn, full_size, self.size, self.resize, self.crop_fraction)
