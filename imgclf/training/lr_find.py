@@ -21,7 +21,7 @@ from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 from imgclf.models.classifier import Classifier
-from imgclf.training import freeze, loop, methods, phases, probe_run, sharding
+from imgclf.training import batch_augment, freeze, loop, methods, phases, probe_run, sharding
 from imgclf.training.evaluate import put_ahead
 from imgclf.training.state import TrainState, split_model
 from imgclf.training.step import class_weights
@@ -130,7 +130,7 @@ def _sweep(
     shard = {"shard": jax.process_index(), "shards": jax.process_count()}
     with pipeline.train_batches(dataset, config, num_steps=steps, **shard) as batches, bar:
         for batch in put_ahead(iter(batches), mesh, config.loader.prefetch):
-            state, metrics = train_step(state, {"image": batch["image"], "label": batch["label"]})
+            state, metrics = train_step(state, batch_augment.inputs(batch))
             loss = float(metrics["train_loss"])
             if not math.isfinite(loss):
                 diverged = True
