@@ -11,7 +11,7 @@ from PIL import Image
 
 from imgclf.config import default_config
 from imgclf.data import augment
-from imgclf.data.augment import POLICY, Draw, pixels, policies, view_rng
+from imgclf.data.augment import POLICY, Draw, policies, view_rng
 from imgclf.data.augment.pixels import Operation
 from imgclf.errors import UserError
 
@@ -72,9 +72,6 @@ def test_rand_augment_draws_all_operations_alike_in_any_order():
     turned = [turn.amount for (chain,) in chains("rand_augment", "magnitude=30") for turn in chain.turns if turn.name == "rotate"]
     assert set(turned) == {30.0, -30.0}
     assert abs(np.mean(turned)) < 5
-    assert all(
-        chain == policies.Chain(1.0) or "posterize" in str(chain) or chain.turns or chain.pixels for (chain,) in chains("rand_augment")
-    )
 
 
 def test_trivial_augment_draws_one_operation_of_any_magnitude():
