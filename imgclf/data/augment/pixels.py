@@ -128,11 +128,10 @@ def equalize(image: np.ndarray) -> np.ndarray:
 
 def autocontrast(image: np.ndarray) -> np.ndarray:
     """Spreads each channel over 0..255: Pillow's ImageOps.autocontrast."""
-    present = _histogram(image) > 0
-    low, high = present.argmax(1), 255 - present[:, ::-1].argmax(1)
+    low, high = np.array([cv2.minMaxLoc(channel)[:2] for channel in cv2.split(image)]).T
     scale = np.where(high > low, 255 / np.maximum(high - low, 1), 1)
-    offset = np.where(high > low, -low * scale, 0)
-    return cv2.LUT(image, np.clip(_LEVELS[:, None] * scale + offset, 0, 255).astype(np.uint8)[:, None])
+    offset = np.where(high > low, -low * scale - 0.499, 0)  # Pillow cuts fractions off, where this rounds
+    return cv2.transform(image, np.column_stack([np.diag(scale), offset]))
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
