@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 from ml_collections import ConfigDict
@@ -30,13 +31,13 @@ class Mix(NamedTuple):
     box: jax.Array
 
 
-def parameters(config: ConfigDict) -> dict[str, float] | None:
-    """What `draw` takes, from `config.augment`; None where nothing is mixed."""
+def parameters(config: ConfigDict) -> dict[str, ArrayLike] | None:
+    """What `draw` takes, from `config.augment`, float32; None where nothing is mixed."""
     augment = config.augment
     if not (augment.mixup or augment.cutmix):
         return None
     names = ("mixup", "cutmix", "mix_switch", "mix_probability")
-    return {name: float(augment[name]) for name in names}
+    return {name: np.float32(augment[name]) for name in names}
 
 
 def step_key(key: jax.Array, step: ArrayLike) -> jax.Array:
@@ -67,12 +68,12 @@ def draw(key: jax.Array, size: tuple[int, int], parameters: dict[str, ArrayLike]
 
 
 def cut_box(share: ArrayLike, y: ArrayLike, x: ArrayLike, size: tuple[int, int]) -> jax.Array:
-    """CutMix's box of 1 - share of the area around (y, x), before it is cut off at the edges: int32 [4]."""
+    """CutMix's box around (y, x), of 1 - share of the area before it is cut off at the edges: int32 [4]."""
     edge = jnp.sqrt(1 - jnp.asarray(share))
     ends = []
     for centre, pixels in ((y, size[0]), (x, size[1])):
-        half = (edge * pixels).astype(jnp.int32) // 2
-        ends.append((jnp.clip(centre - half, 0, pixels), jnp.clip(centre + half, 0, pixels)))
+        side = (edge * pixels).astype(jnp.int32)
+        ends.append((jnp.clip(centre - side // 2, 0, pixels), jnp.clip(centre + (side + 1) // 2, 0, pixels)))
     (top, bottom), (left, right) = ends
     return jnp.stack([top, left, bottom, right]).astype(jnp.int32)
 

@@ -16,11 +16,12 @@ from ml_collections import ConfigDict
 
 from imgclf import config as config_lib
 from imgclf.config import parse_arguments
+from imgclf.training import mixing
 
 # Fields that the compiled step does not know: it is given their values, or they matter elsewhere.
 _NOT_COMPILED = re.compile(
     r"name|seed|data\.(?!mean$|std$).*|loader\..*|probe\..*|eval\..*"
-    r"|augment\.(?!mixup$|cutmix$|mix_|erase).*"  # what is drawn on the host
+    r"|augment\..*"  # drawn on the host, or an argument too
     r"|train\.(method|duration|label_smoothing|class_weights|log_every|eval_every|checkpoint_.*|best_metric|early_stopping\..*|soup)"
     r"|optimizer\.(learning_rate|schedule\..*)"
 )
@@ -42,6 +43,7 @@ class Scalars:
     ema: ArrayLike
     label_smoothing: ArrayLike
     class_weights: ArrayLike  # [C]
+    mixing: dict[str, ArrayLike] | None  # what `mixing.draw` takes; None = nothing is mixed
     dropout_key: ArrayLike  # its data, uint32
 
     def at(self, step: ArrayLike, every: int) -> "Scalars":
@@ -76,6 +78,7 @@ def create(
         ema=np.float32(config.train.ema),
         label_smoothing=np.float32(config.train.label_smoothing),
         class_weights=np.asarray(class_weights, np.float32),
+        mixing=mixing.parameters(config),
         dropout_key=np.asarray(jax.random.key_data(jax.random.key(config.seed))),
     )
 

@@ -104,13 +104,13 @@ _Items = tuple[tuple[str, int], ...] | None  # of a dict, hashable
 @functools.lru_cache(maxsize=16)
 def _train_step(structure: str, graphdef: nnx.GraphDef, mesh: Mesh, since: _Items, depths: _Items) -> TrainStep:
     config, apply = config_lib.from_json(structure), make_apply_fn(graphdef)
-    mean, std, mixed = config.data.mean, config.data.std, mixing.parameters(config)
+    mean, std = config.data.mean, config.data.std
     trainable = None if since is None else frozenset(name for name, _ in since)
     options = {"since": None if since is None else dict(since), "depths": None if depths is None else dict(depths)}
 
     def train_step(state: TrainState, batch: dict[str, jax.Array], scalars: Scalars) -> tuple[TrainState, Metrics]:
         key = jax.random.wrap_key_data(scalars.dropout_key)
-        mix = mixing.draw(mixing.step_key(key, state.step), batch["image"].shape[1:3], mixed) if mixed else None
+        mix = mixing.draw(mixing.step_key(key, state.step), batch["image"].shape[1:3], scalars.mixing) if scalars.mixing else None
         image, label = normalize(batch_augment.augmented(batch, mean, std, mix), mean, std), batch["label"]
         now = scalars.at(state.step, config.train.accumulate)
         tx = optim.create_optimizer(config, optax.constant_schedule(0.0), state.params, scalars=now, **options)

@@ -83,4 +83,4 @@ def apply(view: np.ndarray, affine: np.ndarray) -> np.ndarray:
     Returns:
       uint8 [H, W, 3].
     """
-    return cv2.transform(view, affine)
+    return np.rint(np.clip(cv2.transform(view.astype(np.float32), affine), 0, 255)).astype(np.uint8)  # of bytes, cv2 rounds the matrix
