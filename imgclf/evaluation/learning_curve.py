@@ -86,7 +86,8 @@ def extrapolate(correct: Mapping[int, np.ndarray], *, factors: Sequence[float] =
       seed: of the bootstrap.
 
     Returns:
-      `points`: {images, error, error_ci95} of each size; `law`: a, b, c, each with an interval; `beyond`: {images, factor, error,
+      `points`: {images, error, error_ci95} of each size; `law`: a, b, c, each with an interval; `curve`: {images, error, error_ci95} of
+      the law from the smallest size to the last factor; `beyond`: {images, factor, error,
       error_ci95, gain, gain_ci95 (of accuracy, over the fitted error at the largest size)}; `backtest`: the largest size's error,
       predicted from the smaller ones: {images, predicted, predicted_ci95, measured, difference_ci95}, None where they are too few;
       `unsupported`: why the continuation is not to be relied upon, "" where nothing speaks against it.
@@ -99,11 +100,13 @@ def extrapolate(correct: Mapping[int, np.ndarray], *, factors: Sequence[float] =
         {"images": size, "error": float(error), "error_ci95": _interval(column)}
         for size, error, column in zip(sizes, errors, resampled.T, strict=True)
     ]
-    about: dict[str, Any] = {"points": points, "law": None, "beyond": [], "backtest": None}
+    about: dict[str, Any] = {"points": points, "law": None, "curve": [], "beyond": [], "backtest": None}
     if len(sizes) < MIN_SIZES:
         return about | {"unsupported": f"{len(sizes)} sizes don't determine the three parameters of a curve; measure {MIN_SIZES} or more"}
     law, laws = fit(sizes, errors), fit(sizes, resampled)
     about["law"] = {name: float(getattr(law, name)) for name in "abc"} | {f"{name}_ci95": _interval(getattr(laws, name)) for name in "abc"}
+    for n in (*np.geomspace(sizes[0], largest, 15), *np.geomspace(largest, largest * max(factors), 10)[1:]):
+        about["curve"].append({"images": float(n), "error": float(law(n)), "error_ci95": _interval(laws(n))})
     for factor in factors:
         n = largest * factor
         row = {"images": n, "factor": factor, "error": float(law(n)), "error_ci95": _interval(laws(n))}

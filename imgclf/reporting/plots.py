@@ -6,6 +6,8 @@ Colours are the light theme's; the page's style sheet maps them to the dark them
 
 import hashlib
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -69,6 +71,81 @@ def intervals(rows: list[dict], title: str) -> Markup:
     )
     points = alt.Chart(frame).mark_circle(color=BLUE, size=50, opacity=1).encode(x="value:Q", y=names)
     return _svg(bars + points, title, height=60 + 26 * len(frame))
+
+
+def data_sizes(found: Mapping[str, Mapping[str, Any]], title: str) -> Markup:
+    """Draws accuracy over the number of training images: measured with intervals, and the fitted law, dashed beyond the measured.
+
+    Args:
+      found: name → what `evaluation.learning_curve.extrapolate` returned.
+    """
+    rows: dict[str, list[dict]] = {"points": [], "curve": []}
+    for name, about in found.items():
+        last = about["points"][-1]["images"]
+        for kind, own in rows.items():
+            for row in about[kind]:
+                high, low = (1 - bound for bound in row["error_ci95"])
+                place = {"name": name, "images": row["images"], "beyond": row["images"] > last * 1.0001}
+                own.append(place | {"accuracy": 1 - row["error"], "low": low, "high": high})
+    colour = alt.Color(
+        "name:N",
+        sort=None,
+        scale=alt.Scale(domain=list(found), range=[BLUE, ORANGE, INK, MUTED][: len(found)]),
+        legend=alt.Legend(title=None, orient="top", symbolOpacity=1),
+    )
+    ticks = sorted({row["images"] for about in found.values() for row in (*about["points"], *about["beyond"])})
+    axis = alt.Axis(values=ticks, labelExpr="datum.label", format=",", grid=False, labelOverlap="greedy")
+    x = alt.X("images:Q", title="training images per class", axis=axis, scale=alt.Scale(type="log", nice=False))
+    y = alt.Y("accuracy:Q", title=None, axis=alt.Axis(labelExpr=PERCENT, tickCount=6), scale=alt.Scale(zero=False, nice=True))
+    base = alt.Chart(pd.DataFrame(rows["points"])).encode(x=x, color=colour)
+    layers = [
+        base.mark_rule(strokeWidth=1.6).encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
+        base.mark_circle(size=44, opacity=1).encode(y=y),
+    ]
+    if rows["curve"]:
+        fitted = alt.Chart(pd.DataFrame(rows["curve"])).encode(x=x, color=colour)
+        band = fitted.mark_area(opacity=0.14).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
+        inside = fitted.mark_line(strokeWidth=1.8).encode(y=y).transform_filter("!datum.beyond")
+        layers = [band, inside, fitted.mark_line(strokeWidth=1.8, strokeDash=[4, 3], opacity=0.6).encode(y=y), *layers]
+    return _svg(alt.layer(*layers), title, height=HEIGHT + 60)
+
+
+def learning_rates(sweep: pd.DataFrame, marks: dict[str, float], title: str) -> tuple[Markup, bytes]:
+    """Draws the loss over the learning rate of a finder's sweep, with its suggestions.
+
+    Args:
+      sweep: columns rate, loss and smoothed.
+      marks: name → learning rate.
+
+    Returns:
+      The chart as SVG, and as a PNG of twice the size on white.
+    """
+    low, high = float(min(sweep["smoothed"].min(), sweep["loss"].min())), float(sweep["smoothed"].iloc[: max(1, len(sweep) // 2)].max())
+    margin = max(0.1 * (high - low), 0.01 * high)
+    vertical = alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)  # where it diverges, the loss leaves the chart
+    horizontal = alt.X(
+        "rate:Q", title="learning rate", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~e", grid=False, tickCount=8)
+    )
+    base = alt.Chart(sweep)
+    points = base.mark_circle(color=MUTED, size=10, opacity=0.45, clip=True).encode(
+        x=horizontal, y=alt.Y("loss:Q", title=None, scale=vertical)
+    )
+    line = base.mark_line(color=BLUE, strokeWidth=1.8, clip=True).encode(x=horizontal, y=alt.Y("smoothed:Q", title=None, scale=vertical))
+    layers = [points, line]
+    if marks:
+        found = pd.DataFrame({"name": list(marks), "rate": list(marks.values())})
+        found["smoothed"] = np.interp(np.log(found["rate"]), np.log(sweep["rate"]), sweep["smoothed"])
+        colour = alt.Color(
+            "name:N",
+            sort=None,
+            legend=alt.Legend(title=None, orient="top"),
+            scale=alt.Scale(domain=list(marks), range=[ORANGE, INK, MUTED]),
+        )
+        place = alt.Chart(found).encode(x="rate:Q", y="smoothed:Q", color=colour)
+        layers.append(place.mark_circle(size=70, opacity=1))
+    chart = alt.layer(*layers)
+    png = vl_convert.vegalite_to_png(_styled(chart, title, background="white").to_dict(), scale=2)
+    return _svg(chart, title), png
 
 
 def learning_rates(sweep: pd.DataFrame, marks: dict[str, float], title: str) -> tuple[Markup, bytes]:
