@@ -65,6 +65,9 @@ def default_config() -> ConfigDict:
     split.fold = 0
 
     augment = config.augment = ConfigDict()  # of training images; one matrix, one resample
+    # corrected | keras_legacy: as Keras's ImageDataGenerator did it until 2020, about a point off the centre, after a resize by nearest
+    # neighbours, in evaluation too; only flip, vertical_flip, rotate, shift (below 1), shear, zoom, brightness and fill
+    augment.mode = "corrected"
     augment.crop_scale = (1.0, 1.0)  # random resized crop: share of the area; (1, 1) = off
     augment.crop_ratio = (0.75, 1.3333333)  # its aspect ratio
     augment.flip = 0.0  # probability of a horizontal flip
@@ -73,7 +76,9 @@ def default_config() -> ConfigDict:
     augment.shift = (0.0, 0.0)  # (height, width) as a share of the size: uniform in ±shift
     augment.shear = 0.0  # degrees
     augment.zoom = (1.0, 1.0)  # uniform factor per axis; above 1 zooms out, as in Keras
-    augment.fill = "nearest"  # nearest | constant | reflect: what stands outside the image
+    augment.zoom_joint = False  # one such factor for both axes, which keeps proportions
+    augment.perspective = 0.0  # corners move inwards by a share of half the size, uniform in 0 to this (torchvision's distortion_scale)
+    augment.fill = "nearest"  # nearest | constant | reflect | wrap: what stands outside the image
     augment.fill_value = 0  # of constant, 0..255
     augment.pad_crop = 0  # pixels: pad with fill, crop back at a random place (the CIFAR recipe)
     augment.margin_crop = 0.0  # resize to 1 + this times the size, crop back at a random place (retrain.py's random_crop, in %)

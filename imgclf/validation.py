@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from imgclf import durations
-from imgclf.config import check_field, flatten, parse_arguments
+from imgclf.config import check_field, default_config, flatten, parse_arguments
 from imgclf.errors import UserError, nearest
 
 CHOICES = {
@@ -15,7 +15,8 @@ CHOICES = {
     "data.resize": ("squash", "crop", "pad"),
     "data.audit": ("fix", "error", "off"),
     "data.split.method": ("auto", "given", "stratified", "hash", "kfold"),
-    "augment.fill": ("nearest", "constant", "reflect"),
+    "augment.mode": ("corrected", "keras_legacy"),
+    "augment.fill": ("nearest", "constant", "reflect", "wrap"),
     "augment.policy": ("none", "rand_augment", "trivial_augment", "aug_mix"),
     "augment.erase_fill": ("mean", "noise"),
     "loader.sampling": ("natural", "balanced", "sqrt"),
@@ -74,6 +75,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "augment.shift": (lambda v: len(v) == 2 and min(v) >= 0, "(height, width) shares, 0 or more"),
     "augment.shear": (lambda v: 0 <= v < 90, "degrees, at least 0 and below 90"),
     "augment.zoom": (lambda v: len(v) == 2 and 0 < v[0] <= v[1], "(smallest, largest) factor, above 0"),
+    "augment.perspective": _PROBABILITY,
     "augment.fill_value": (lambda v: 0 <= v <= 255, "between 0 and 255"),
     "augment.pad_crop": _NOT_NEGATIVE,
     "augment.margin_crop": _NOT_NEGATIVE,
@@ -197,6 +199,25 @@ def _validate_freeze(config: ConfigDict) -> None:
         raise UserError(f"config.freeze.table={options.table!r} does not go with the presets {', '.join(map(repr, presets))}; {way_out}.")
 
 
+_NOT_KERAS = ("crop_scale", "zoom_joint", "perspective", "pad_crop", "margin_crop", "margin_scale", "policy")
+_NOT_KERAS += ("contrast", "saturation", "hue", "grayscale")
+
+
+def _validate_keras(config: ConfigDict) -> None:
+    """ImageDataGenerator had no more than it had."""
+    default = default_config().augment
+    for name in _NOT_KERAS:
+        if config.augment[name] != default[name]:
+            raise UserError(
+                f"config.augment.{name}={config.augment[name]!r} does not go with augment.mode='keras_legacy': ImageDataGenerator "
+                f"had no such thing; set it to {default[name]!r}, or use mode='corrected'."
+            )
+    if config.data.resize != "squash":
+        raise UserError(f"config.data.resize={config.data.resize!r} does not go with augment.mode='keras_legacy'; Keras had 'squash' only.")
+    if max(config.augment.shift) >= 1:
+        raise UserError(f"config.augment.shift={config.augment.shift!r} is not valid with augment.mode='keras_legacy'; expected below 1.")
+
+
 def _validate_combinations(config: ConfigDict) -> None:
     data, train = config.data, config.train
     if data.source in ("folder", "csv") and not data.path:
@@ -209,6 +230,14 @@ def _validate_combinations(config: ConfigDict) -> None:
             f"config.data.split.fold={data.split.fold} is beyond config.data.split.folds={data.split.folds}; "
             f"folds count from 0 to {data.split.folds - 1}."
         )
+    if config.augment.mode == "keras_legacy":
+        _validate_keras(config)
+    if config.augment.policy == "none" and config.augment.policy_args:
+        raise UserError(f"config.augment.policy_args={config.augment.policy_args!r} needs config.augment.policy, such as 'rand_augment'.")
+    if config.augment.policy != "none":
+        from imgclf.data.augment import policies  # and with it OpenCV, only where it is needed
+
+        policies.settings(config.augment.policy, config.augment.policy_args)
     if train.early_stopping.patience and not train.best_metric:
         raise UserError("config.train.early_stopping.patience needs config.train.best_metric, 'val_loss' or 'val_top1'.")
     if train.soup and not train.best_metric:

@@ -17,7 +17,7 @@ with a frozen dataclass of its parameters and a function that draws it, or None,
 """
 
 from imgclf.data.augment import color, erase, pixels, policies
-from imgclf.data.augment.draws import COLOR, ERASE, GEOMETRY, PIXELS, POLICY, Draw, draw, is_neutral, sibling, view_rng
+from imgclf.data.augment.draws import COLOR, ERASE, GEOMETRY, PIXELS, POLICY, Draw, draw, evaluation, is_neutral, sibling, view_rng
 from imgclf.data.augment.geometry import BORDERS, RESIZE_MODES, Size, matrix, reduction
 from imgclf.data.augment.views import render, view
 
@@ -34,6 +34,7 @@ __all__ = [
     "color",
     "draw",
     "erase",
+    "evaluation",
     "is_neutral",
     "matrix",
     "pixels",

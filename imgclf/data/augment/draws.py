@@ -40,6 +40,7 @@ class Draw:
     margin: tuple[float, float, float] = (1.0, 0.0, 0.0)  # the view is made this many times larger, then cropped at (y, x) in [0, 1)
     policy: tuple[Chain, ...] = ()  # mixed by their weights; the turns of a single one are in the view's matrix
     pixels: tuple[Operation, ...] = ()  # after those of the policy
+    keras_brightness: float | None = None  # factor, of mode=keras_legacy alone
     color: Color | None = None
     erase: Erase | None = None
 
@@ -80,11 +81,16 @@ def sibling(rng: np.random.Generator, kind: int) -> np.random.Generator:
 
 def is_neutral(augment: Any) -> bool:
     """Whether `config.augment` leaves every image by itself as evaluation shows it; MixUp and CutMix join two."""
-    geometry = (augment.flip, augment.vertical_flip, augment.rotate, *augment.shift, augment.shear, augment.pad_crop)
-    distortion = (augment.margin_crop, augment.margin_scale)
+    geometry = (augment.flip, augment.vertical_flip, augment.rotate, *augment.shift, augment.shear, augment.perspective, augment.pad_crop)
+    distortion = (augment.margin_crop, augment.margin_scale, augment.brightness)
     if augment.policy != "none" or pixels.is_on(augment) or color.is_on(augment) or erase.is_on(augment):
         return False
     return tuple(augment.crop_scale) == tuple(augment.zoom) == (1.0, 1.0) and not any((*geometry, *distortion))
+
+
+def evaluation(augment: Any | None) -> Draw:
+    """Returns the view of evaluation; None = the default mode."""
+    return Draw() if augment is None else Draw(mode=augment.mode)
 
 
 def draw(rng: np.random.Generator, augment: Any) -> Draw:
@@ -96,7 +102,8 @@ def draw(rng: np.random.Generator, augment: Any) -> Draw:
       rng: see `view_rng`.
       augment: `config.augment`, or anything with its attributes.
     """
-    u, tries, v = rng.random(10), rng.random((_CROP_TRIES, 4)), rng.random(3)
+    u, tries, v = rng.random(10), rng.random((_CROP_TRIES, 4)), rng.random(4)  # the last is no longer used
+    corners = rng.random(8)
     signed = 2 * u - 1
     crops: tuple[tuple[float, float, float, float], ...] = ()
     if tuple(augment.crop_scale) != (1.0, 1.0):
@@ -105,8 +112,11 @@ def draw(rng: np.random.Generator, augment: Any) -> Draw:
         tries[:, 1] = np.exp(math.log(narrow) + (math.log(wide) - math.log(narrow)) * tries[:, 1])
         crops = tuple(map(tuple, tries.tolist()))
     zoom_low, zoom_high = augment.zoom
+    zoom_x = u[6] if augment.zoom_joint else u[7]
     pad = augment.pad_crop
+    keras = augment.mode == "keras_legacy" and augment.brightness
     return Draw(
+        mode=augment.mode,
         crops=crops,
         crop_ratio=tuple(augment.crop_ratio),
         flip=bool(u[0] < augment.flip),
@@ -114,11 +124,13 @@ def draw(rng: np.random.Generator, augment: Any) -> Draw:
         rotate=float(augment.rotate * signed[2]),
         shift=(float(augment.shift[0] * signed[3]), float(augment.shift[1] * signed[4])),
         shear=float(augment.shear * signed[5]),
-        zoom=(float(zoom_low + (zoom_high - zoom_low) * u[6]), float(zoom_low + (zoom_high - zoom_low) * u[7])),
+        zoom=(float(zoom_low + (zoom_high - zoom_low) * u[6]), float(zoom_low + (zoom_high - zoom_low) * zoom_x)),
+        perspective=tuple((augment.perspective * corners).tolist()),
         offset=(int(u[8] * (2 * pad + 1)) - pad, int(u[9] * (2 * pad + 1)) - pad) if pad else (0, 0),
         margin=(float((1 + augment.margin_crop) * (1 + augment.margin_scale * v[0])), float(v[1]), float(v[2])),
         policy=policies.draw(sibling(rng, POLICY), augment) if augment.policy != "none" else (),
         pixels=pixels.draw(sibling(rng, PIXELS), augment) if pixels.is_on(augment) else (),
+        keras_brightness=float(1 + augment.brightness * (2 * sibling(rng, COLOR).random() - 1)) if keras else None,
         color=color.draw(sibling(rng, COLOR), augment) if color.is_on(augment) else None,
         erase=erase.draw(sibling(rng, ERASE), augment) if erase.is_on(augment) else None,
     )

@@ -6,15 +6,23 @@ import math
 import cv2
 import numpy as np
 
+from imgclf.data.augment import keras_legacy, policies
 from imgclf.data.augment.draws import Draw
 
 RESIZE_MODES = ("squash", "crop", "pad")
-BORDERS = {"nearest": cv2.BORDER_REPLICATE, "constant": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT}
+BORDERS = {
+    "nearest": cv2.BORDER_REPLICATE,
+    "constant": cv2.BORDER_CONSTANT,
+    "reflect": cv2.BORDER_REFLECT,  # the edge's pixels twice
+    "wrap": cv2.BORDER_WRAP,
+}
 
 # Input pixels per output pixel that are left to the bilinear warp; what shrinks more is averaged down to this first. Against 6x6
 # supersampling of photos turned by 20 degrees and shrunk 2 to 4 times, leaving 1.5 has half the error of leaving 1 (blurred twice)
 # and a third less than leaving 2 (aliased).
 _WARP_SHRINK = 1.5
+_MAX_SAMPLES = 4  # per output pixel and axis, where a perspective shrinks one side more than the other
+_HORIZON = 0.1  # the least depth in view, against the centre's
 
 Size = tuple[int, int]  # (height, width)
 
@@ -22,8 +30,9 @@ Size = tuple[int, int]  # (height, width)
 def matrix(drawn: Draw, in_size: Size, out_size: Size, resize: str = "squash", crop_fraction: float = 1.0) -> np.ndarray:
     """Composes a view into one map from output to input pixels.
 
-    From the output inwards: flips; the offset of the padded crop; Keras's affine map R(rotate)·T(shift)·Shear·Zoom about the centre
-    (ImageDataGenerator's on (row, column), with the centre at size/2 - 0.5); the crop out of a larger view; the crop and the resize.
+    From the output inwards: the turns of a policy, the last one first; flips; the offset of the padded crop; the perspective; Keras's
+    affine map R(rotate)·T(shift)·Shear·Zoom about the centre (ImageDataGenerator's on (row, column), with the centre at size/2 - 0.5);
+    the crop out of a larger view; the crop and the resize. Not for mode=keras_legacy, which resizes first.
 
     Args:
       drawn: the parameters.
@@ -32,21 +41,28 @@ def matrix(drawn: Draw, in_size: Size, out_size: Size, resize: str = "squash", c
       crop_fraction: of resize=crop.
 
     Returns:
-      float64 [3, 3], acting on columns (x, y, 1) with pixel centres at whole numbers, as cv2.warpAffine takes with WARP_INVERSE_MAP.
+      float64 [3, 3], acting on columns (x, y, 1) with pixel centres at whole numbers, as cv2.warpAffine and cv2.warpPerspective take
+      with WARP_INVERSE_MAP. The last row is (0, 0, 1) unless there is a perspective.
     """
     (y, x, h, w), (top, left, rows, columns) = _boxes(drawn, in_size, out_size, resize, crop_fraction)
     to_input = _scaling(w / columns, h / rows, x - left * w / columns, y - top * h / rows)
-    return to_input @ _affine(drawn, out_size) @ _mirror(drawn, out_size)
+    place = _affine(drawn, out_size) @ _perspective(drawn, out_size) @ _mirror(drawn, out_size)
+    return to_input @ place @ policies.turned(drawn.turns, out_size)
 
 
 def reduction(drawn: Draw, in_size: Size, out_size: Size, resize: str = "squash", crop_fraction: float = 1.0) -> int:
     """Returns the factor, 1, 2, 4 or 8, by which the image may be decoded smaller without loss to this view."""
+    if drawn.mode == "keras_legacy":
+        return 1  # it takes single pixels of the whole image
+    if len(drawn.policy) > 1:
+        views = (dataclasses.replace(drawn, policy=(chain,)) for chain in drawn.policy)
+        return min(reduction(view, in_size, out_size, resize, crop_fraction) for view in views)
     if drawn.is_aligned:
         (_, _, h, w), (_, _, rows, columns) = _boxes(drawn, in_size, out_size, resize, crop_fraction)
         shrink = min(h / rows, w / columns)
     else:
         to_input = matrix(drawn, in_size, out_size, resize, crop_fraction)
-        shrink = min(math.hypot(*to_input[0, :2]), math.hypot(*to_input[1, :2])) / _WARP_SHRINK
+        shrink = _shrinkage(to_input, in_size, out_size)[0].min() / _WARP_SHRINK
     return next((factor for factor in (8, 4, 2) if factor <= shrink), 1)
 
 
@@ -66,7 +82,8 @@ def resample(
     Without rotation, shear, shift and zoom it is a crop and one `cv2.resize`: area averaging where it shrinks, bilinear where it
     enlarges. On photos of 400x533 this differs from Pillow's antialiased bilinear resize by 1.0 grey levels at 224x224 (mean
     absolute difference), 1.4 at 128x128, and by 0.5 from its box filter at 32x32, where a bilinear resize without antialiasing
-    is off by 2.4, 4.6 and 10.7. Otherwise area averaging, where the map shrinks, and one bilinear warp.
+    is off by 2.4, 4.6 and 10.7. Otherwise area averaging, where the map shrinks, and one bilinear warp; a perspective, which shrinks one
+    side more than the other, takes up to 4x4 samples per output pixel. mode=keras_legacy is `keras_legacy.resample`.
 
     Args:
       image: uint8 [h, w, 3], whole or decoded at a reduced scale.
@@ -74,7 +91,7 @@ def resample(
       size: (height, width) of the result.
       resize: squash | crop | pad.
       crop_fraction: of resize=crop.
-      fill: nearest | constant | reflect, what stands outside the image, also around resize=pad.
+      fill: nearest | constant | reflect | wrap, what stands outside the image, also around resize=pad.
       fill_value: of constant, 0..255.
       full_size: (height, width) before a reduced decode.
 
@@ -83,6 +100,8 @@ def resample(
     """
     actual = image.shape[:2]
     full_size = full_size or actual
+    if drawn.mode == "keras_legacy":
+        return keras_legacy.resample(image, drawn, size, fill, fill_value)
     if drawn.is_aligned:
         box, (top, left, rows, columns) = _boxes(drawn, full_size, size, resize, crop_fraction)
         whole = box == (0, 0, *full_size)
@@ -92,15 +111,17 @@ def resample(
             return _flipped(out, drawn)
     to_input = matrix(drawn, full_size, size, resize, crop_fraction)
     to_input = _resize_map(actual, full_size) @ to_input
-    image, to_input = _warpable(image, to_input, size)
-    return cv2.warpAffine(
+    image, to_input, samples = _warpable(image, to_input, size)
+    warp, map_ = (cv2.warpAffine, to_input[:2]) if _is_affine(to_input) else (cv2.warpPerspective, to_input)
+    out = warp(
         image,
-        to_input[:2],
-        (size[1], size[0]),
+        map_,
+        (samples * size[1], samples * size[0]),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=BORDERS[fill],
         borderValue=(fill_value,) * 3,
     )
+    return out if samples == 1 else cv2.resize(out, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def _boxes(
@@ -173,8 +194,6 @@ def _mirror(drawn: Draw, size: Size) -> np.ndarray:
 
 
 def _affine(drawn: Draw, size: Size) -> np.ndarray:
-    if drawn.is_aligned:
-        return np.eye(3)
     turn, shear = math.radians(drawn.rotate), math.radians(drawn.shear)
     c, s = math.cos(turn), math.sin(turn)
     rotation = np.array([[c, -s], [s, c]])  # on (row, column), here and below
@@ -185,6 +204,25 @@ def _affine(drawn: Draw, size: Size) -> np.ndarray:
     out[:2, :2] = linear[::-1, ::-1]
     out[:2, 2] = moved[::-1]
     return out
+
+
+def _perspective(drawn: Draw, size: Size) -> np.ndarray:
+    """torchvision's RandomPerspective, of real instead of whole pixels: the corner pixels' centres are moved inwards.
+
+    Moved far, corners bring the horizon into view, behind which torchvision shows the image upside down; they are moved less then.
+    """
+    if not any(drawn.perspective):
+        return np.eye(3)
+    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], np.float32)  # (x, y) as a share of the size
+    inwards = (1 - 2 * corners) / 2 * np.array(drawn.perspective).reshape(4, 2)
+    while True:
+        out = cv2.getPerspectiveTransform((corners + inwards).astype(np.float32), corners)
+        depth = np.array([(0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1), (0.5, 0.5, 1)]) @ out[2]
+        if depth.min() > _HORIZON * depth[4] > 0:
+            break
+        inwards *= 0.9
+    scale = np.array([max(1, size[1] - 1), max(1, size[0] - 1), 1.0])
+    return out * scale[:, None] / scale
 
 
 def _scaled_box(box: tuple[int, int, int, int], full_size: Size, actual: Size) -> tuple[int, int, int, int]:
@@ -227,12 +265,38 @@ def _flipped(image: np.ndarray, drawn: Draw) -> np.ndarray:
     return image
 
 
-def _warpable(image: np.ndarray, to_input: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts an image to what the warp will read, and averages it down where the warp would skip pixels."""
+def _is_affine(to_input: np.ndarray) -> bool:
+    return tuple(to_input[2]) == (0, 0, 1)
+
+
+def _shrinkage(to_input: np.ndarray, in_size: Size, out_size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the least and the most input pixels (x, y) per output pixel, over what is shown of the image."""
+    if _is_affine(to_input):
+        shrink = np.hypot(to_input[:2, 0], to_input[:2, 1])
+        return shrink, shrink
+    x, y = np.meshgrid(np.linspace(0, out_size[1] - 1, 5), np.linspace(0, out_size[0] - 1, 5))
+    homogeneous = to_input @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
+    depth, places = homogeneous[2], homogeneous[:2] / homogeneous[2]
+    jacobian = (to_input[:2, :2, None] - places[:, None] * to_input[2, :2, None]) / depth
+    shrink = np.hypot(jacobian[:, 0], jacobian[:, 1])
+    shown = (places >= 0).all(0) & (places[0] < in_size[1]) & (places[1] < in_size[0])
+    if shown.any():
+        shrink = shrink[:, shown]
+    return shrink.min(1), shrink.max(1)
+
+
+def _warpable(image: np.ndarray, to_input: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray, int]:
+    """Cuts an image to what the warp will read, and averages it down where the warp would skip pixels.
+
+    Returns:
+      The smaller image; the map to it; the samples per output pixel and axis that it is for, 1 unless a perspective needs more.
+    """
     h, w = image.shape[:2]
     corners = to_input @ np.array([[0, size[1] - 1, 0, size[1] - 1], [0, 0, size[0] - 1, size[0] - 1], [1, 1, 1, 1]])
-    shrink = [max(1.0, math.hypot(*to_input[axis, :2]) / _WARP_SHRINK) for axis in (0, 1)]
-    (left, top), (right, bottom) = np.floor(corners[:2].min(1)).astype(int), np.ceil(corners[:2].max(1)).astype(int) + 1
+    corners = corners[:2] / corners[2]
+    least, most = _shrinkage(to_input, (h, w), size)
+    shrink = np.maximum(1, least / _WARP_SHRINK)
+    (left, top), (right, bottom) = np.floor(corners.min(1)).astype(int), np.ceil(corners.max(1)).astype(int) + 1
     margin = math.ceil(2 * max(shrink))
     left, top, right, bottom = left - margin, top - margin, right + margin, bottom + margin
     if left >= 0 and top >= 0 and right <= w and bottom <= h:  # else the fill, which depends on the image's edge, is in view
@@ -243,4 +307,8 @@ def _warpable(image: np.ndarray, to_input: np.ndarray, size: Size) -> tuple[np.n
     if smaller != (h, w):
         image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
         to_input = _resize_map(smaller, (h, w)) @ to_input
-    return image, to_input
+    samples = 1
+    if not _is_affine(to_input):
+        samples = min(_MAX_SAMPLES, math.ceil((most / shrink).max() / _WARP_SHRINK))
+        to_input = to_input @ _resize_map(size, (samples * size[0], samples * size[1]))
+    return image, to_input, samples

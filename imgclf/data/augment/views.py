@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from imgclf.data.augment import pixels
-from imgclf.data.augment.draws import Draw, draw
+from imgclf.data.augment.draws import Draw, draw, evaluation
 from imgclf.data.augment.geometry import Size, resample
 
 
@@ -29,7 +29,7 @@ def render(
       size: (height, width) of the result.
       resize: squash | crop | pad.
       crop_fraction: of resize=crop.
-      fill: nearest | constant | reflect, what stands outside the image, also around resize=pad.
+      fill: nearest | constant | reflect | wrap, what stands outside the image, also around resize=pad.
       fill_value: of constant, 0..255.
       full_size: (height, width) before a reduced decode.
 
@@ -70,7 +70,7 @@ def view(
     Returns:
       uint8 [H, W, 3], never the memory of `image`.
     """
-    drawn = Draw() if augment is None or rng is None else draw(rng, augment)
+    drawn = draw(rng, augment) if augment is not None and rng is not None else evaluation(augment)
     fill, fill_value = ("nearest", 0) if augment is None else (augment.fill, augment.fill_value)
     out = render(image, drawn, size, resize, crop_fraction=crop_fraction, fill=fill, fill_value=fill_value)
     return out.copy() if np.may_share_memory(out, image) else out
