@@ -148,44 +148,6 @@ def learning_rates(sweep: pd.DataFrame, marks: dict[str, float], title: str) -> 
     return _svg(chart, title), png
 
 
-def learning_rates(sweep: pd.DataFrame, marks: dict[str, float], title: str) -> tuple[Markup, bytes]:
-    """Draws the loss over the learning rate of a finder's sweep, with its suggestions.
-
-    Args:
-      sweep: columns rate, loss and smoothed.
-      marks: name → learning rate.
-
-    Returns:
-      The chart as SVG, and as a PNG of twice the size on white.
-    """
-    low, high = float(min(sweep["smoothed"].min(), sweep["loss"].min())), float(sweep["smoothed"].iloc[: max(1, len(sweep) // 2)].max())
-    margin = max(0.1 * (high - low), 0.01 * high)
-    vertical = alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)  # where it diverges, the loss leaves the chart
-    horizontal = alt.X(
-        "rate:Q", title="learning rate", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~e", grid=False, tickCount=8)
-    )
-    base = alt.Chart(sweep)
-    points = base.mark_circle(color=MUTED, size=10, opacity=0.45, clip=True).encode(
-        x=horizontal, y=alt.Y("loss:Q", title=None, scale=vertical)
-    )
-    line = base.mark_line(color=BLUE, strokeWidth=1.8, clip=True).encode(x=horizontal, y=alt.Y("smoothed:Q", title=None, scale=vertical))
-    layers = [points, line]
-    if marks:
-        found = pd.DataFrame({"name": list(marks), "rate": list(marks.values())})
-        found["smoothed"] = np.interp(np.log(found["rate"]), np.log(sweep["rate"]), sweep["smoothed"])
-        colour = alt.Color(
-            "name:N",
-            sort=None,
-            legend=alt.Legend(title=None, orient="top"),
-            scale=alt.Scale(domain=list(marks), range=[ORANGE, INK, MUTED]),
-        )
-        place = alt.Chart(found).encode(x="rate:Q", y="smoothed:Q", color=colour)
-        layers.append(place.mark_circle(size=70, opacity=1))
-    chart = alt.layer(*layers)
-    png = vl_convert.vegalite_to_png(_styled(chart, title, background="white").to_dict(), scale=2)
-    return _svg(chart, title), png
-
-
 def reliability(bins: list[dict]) -> Markup:
     """Draws accuracy over confidence against the diagonal, and how many examples stand in each bin.
 
