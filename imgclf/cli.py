@@ -6,9 +6,11 @@ import typer
 
 from imgclf.commands import label_errors, lr_find
 from imgclf.commands.cache import cache
+from imgclf.commands.data import data
 from imgclf.commands.models import models
 from imgclf.commands.openimages import openimages
 from imgclf.commands.predict import predict
+from imgclf.commands.robustness import robustness
 from imgclf.errors import UserError
 
 app = typer.Typer(
@@ -31,8 +33,10 @@ def _commands() -> None:
 
 
 app.add_typer(cache, name="cache")
+app.add_typer(data, name="data")
 app.command(context_settings=label_errors.SETTINGS)(label_errors.label_errors)
 app.command(context_settings=lr_find.SETTINGS)(lr_find.lr_find)
 app.command()(models)
 app.add_typer(openimages, name="openimages")
 app.command()(predict)
+app.command()(robustness)

@@ -45,9 +45,9 @@ def dataset_of(data: Any) -> Dataset | None:
 def evaluate(predictor: "Predictor", data: Data, *, console: Console) -> Evaluation:
     """Scores labeled images; see `Predictor.evaluate`."""
     dataset = _need_dataset(data, "evaluate")
-    labels = _labels(predictor, dataset)
+    labels = labels_of(predictor, dataset)
     result = Evaluation(metrics.evaluate(probabilities(predictor, dataset, console), labels, predictor.class_names))
-    result["warnings"] = _warnings(predictor, dataset)
+    result["warnings"] = warnings_of(predictor, dataset)
     return result
 
 
@@ -55,7 +55,7 @@ def mistakes(predictor: "Predictor", data: Data, path: str | os.PathLike, *, con
     """The images that are taken for another class; see `Predictor.mistakes`."""
     dataset = _need_dataset(data, "mistakes")
     page = gallery.pages.check_target(path)
-    labels = _labels(predictor, dataset)
+    labels = labels_of(predictor, dataset)
     said = probabilities(predictor, dataset, console)
     predicted, rows = said.argmax(1), np.arange(len(labels))
     names = np.array(predictor.class_names, object)
@@ -125,7 +125,7 @@ def _need_dataset(data: Any, name: str) -> Dataset:
     return dataset
 
 
-def _labels(predictor: "Predictor", dataset: Dataset) -> np.ndarray:
+def labels_of(predictor: "Predictor", dataset: Dataset) -> np.ndarray:
     """int64 [N] in the classifier's order of classes, which may differ from the data's."""
     known = {name: label for label, name in enumerate(predictor.class_names)}
     names = dataset.table["class_name"]
@@ -140,7 +140,7 @@ def _labels(predictor: "Predictor", dataset: Dataset) -> np.ndarray:
     return names.map(known).to_numpy(np.int64)
 
 
-def _warnings(predictor: "Predictor", dataset: Dataset) -> list[str]:
+def warnings_of(predictor: "Predictor", dataset: Dataset) -> list[str]:
     """What the run's own table says of these images: those it was trained on tell nothing about new ones."""
     path = predictor.folder / "dataset.parquet" if predictor.folder else None
     if path is None or not path.exists():

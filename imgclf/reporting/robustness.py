@@ -1,0 +1,60 @@
+"""What a test of robustness leaves: robustness.json, and robustness.html with curves and pictures, one page without scripts."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from imgclf import run_folder
+from imgclf.evaluation.corruptions import CORRUPTIONS
+from imgclf.evaluation.robustness import CLEAN, Condition
+from imgclf.reporting import pages, plots
+
+PAGE, FIGURES = "robustness.html", "robustness.json"
+_BLOWN_UP = 96  # pixels: smaller views are shown with their pixels
+
+
+def write(folder: Path, results: Mapping[str, Any], tested: Sequence[Condition], views: Sequence[np.ndarray]) -> Path:
+    """Writes both files into `folder`, which is made.
+
+    Args:
+      folder: an earlier test's files in it are replaced.
+      results: of `evaluation.robustness.summarize`, with name, split, n, notes and orientations.
+      tested: its conditions.
+      views: one image under each of them, uint8 [H, W, 3].
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: if they can't be written, or something else stands in the page's place.
+    """
+    page = pages.check_target(folder / PAGE)
+    shown: dict[str, list[str]] = {}
+    for (name, _), view in zip(tested, views, strict=True):
+        shown.setdefault(name, []).append(f"data:image/webp;base64,{pages.thumbnail(view, 160)}")
+    severities = sorted({severity for _, severity in tested} - {0})
+    rows = [{**dataclasses.asdict(CORRUPTIONS[name]), "pictures": shown[name], **row} for name, row in results["corruptions"].items()]
+    charts = [plots.severities({CORRUPTIONS[name].title: curve(results, name)}, CORRUPTIONS[name].title) for name in results["corruptions"]]
+    context = {
+        "style": pages.source("report.css"),
+        "results": results,
+        "rows": rows,
+        "charts": charts,
+        "severities": severities,
+        "clean": shown[CLEAN[0]][0],
+        "small": max(views[0].shape[:2]) <= _BLOWN_UP,
+    }
+    pages.write(page, "robustness.html.j2", context)
+    run_folder.write_json(folder / FIGURES, dict(results))
+    return page
+
+
+def curve(results: Mapping[str, Any], name: str) -> pd.DataFrame:
+    """Columns severity (0 = clean), value, low and high of one corruption."""
+    clean, tested = results["clean"], results["corruptions"][name]["severities"]
+    rows = [(0, clean["top1"], *clean["top1_ci95"]), *((int(s), row["top1"], *row["top1_ci95"]) for s, row in tested.items())]
+    return pd.DataFrame(rows, columns=["severity", "value", "low", "high"])
