@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import cv2
 import numpy as np
 
 from imgclf.data.augment import pixels
@@ -41,11 +42,14 @@ def render(
         out = resample(image, drawn, size, resize, **place)
         return pixels.apply(out, (*drawn.policy[0].pixels, *drawn.pixels) if drawn.policy else drawn.pixels)
     plain = resample(image, dataclasses.replace(drawn, policy=()), size, resize, **place)
-    mixed = np.full(plain.shape, 0.5, np.float32)  # so that the cut to whole numbers rounds
+    mixed, total = np.zeros(plain.shape, np.float32), 0.0
     for chain in drawn.policy:
+        if chain.weight == 0:
+            continue
         view = resample(image, dataclasses.replace(drawn, policy=(chain,)), size, resize, **place) if chain.turns else plain
-        mixed += np.float32(chain.weight) * pixels.apply(view, chain.pixels)
-    return pixels.apply(mixed.astype(np.uint8), drawn.pixels)
+        total += chain.weight
+        cv2.accumulateWeighted(pixels.apply(view, chain.pixels), mixed, chain.weight / total)  # the mean of those so far
+    return pixels.apply(cv2.convertScaleAbs(mixed), drawn.pixels)
 
 
 def view(
