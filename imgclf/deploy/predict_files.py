@@ -38,7 +38,8 @@ _PART_SECONDS, _PART_ROWS = 15.0, 16_384  # a part is written when either is rea
 _ROW_GROUP = 65_536  # of the parquet file
 _VERSION = 1  # of the columns: part of what OUT was made of
 # The fields of a run's config that its predictions depend on.
-_CONFIG = ("data.image_size", "data.resize", "data.crop", "data.mean", "data.std", "data.max_pixels", "augment.fill", "model.", "eval.flip")
+_CONFIG = ("data.image_size", "data.resize", "data.crop", "data.mean", "data.std", "data.max_pixels", "augment.mode", "augment.fill")
+_CONFIG += ("model.", "eval.flip")
 
 
 @dataclasses.dataclass(frozen=True)

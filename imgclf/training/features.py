@@ -97,6 +97,8 @@ def _identity(config: ConfigDict, classifier: Classifier, backbone_sha256: str, 
         identity["cnn"] = {key: model["cnn"][key] for key in ("widths", "kernel", "padding", "pool", "norm")}
     if data["resize"] == "pad":
         identity["fill"] = [fields["augment"]["fill"], fields["augment"]["fill_value"]]
+    if fields["augment"]["mode"] != "corrected":
+        identity["mode"] = fields["augment"]["mode"]
     if augmented:
         of_pairs = ("mixup", "cutmix", "mix_switch", "mix_probability")  # no part of an image's own view
         identity |= {"augment": {name: value for name, value in fields["augment"].items() if name not in of_pairs}, "seed": fields["seed"]}
