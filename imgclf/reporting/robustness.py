@@ -58,3 +58,37 @@ def curve(results: Mapping[str, Any], name: str) -> pd.DataFrame:
     clean, tested = results["clean"], results["corruptions"][name]["severities"]
     rows = [(0, clean["top1"], *clean["top1_ci95"]), *((int(s), row["top1"], *row["top1_ci95"]) for s, row in tested.items())]
     return pd.DataFrame(rows, columns=["severity", "value", "low", "high"])
+
+
+def write_study(folder: Path, results: Mapping[str, Any]) -> Path:
+    """Writes both files of a study's arms into its folder.
+
+    Args:
+      folder: the study's.
+      results: question, data, baseline, seeds, n; `arms`: name → `evaluation.robustness.summarize` with orientations; `comparisons` of
+        their means with the baseline.
+
+    Returns:
+      The path of the page.
+    """
+    page = pages.check_target(folder / PAGE)
+    arms = results["arms"]
+    names = list(next(iter(arms.values()))["corruptions"])
+    of = {name: {arm: curve(row, name) for arm, row in arms.items()} for name in names}
+    mean = {arm: sum(of[name][arm] for name in names) / len(names) for arm in arms}
+    charts = [plots.severities(mean, "mean of all corruptions"), *(plots.severities(of[name], CORRUPTIONS[name].title) for name in names)]
+    means = [
+        {"name": arm, "value": row["mean_top1"], "low": row["mean_top1_ci95"][0], "high": row["mean_top1_ci95"][1]}
+        for arm, row in arms.items()
+    ]
+    context = {
+        "style": pages.source("report.css"),
+        "results": results,
+        "intervals": plots.intervals(means, "mean corruption accuracy, with 95 % intervals"),
+        "charts": charts,
+        "names": names,
+        "titles": {name: CORRUPTIONS[name].title for name in names},
+    }
+    pages.write(page, "robustness_study.html.j2", context)
+    run_folder.write_json(folder / FIGURES, dict(results))
+    return page
