@@ -18,7 +18,7 @@ from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 from imgclf.models import families, pretrained
 from imgclf.models.classifier import Classifier, NormHead
-from imgclf.training import loop, minibatch
+from imgclf.training import loop, minibatch, mixing
 from imgclf.training.checkpoint import Checkpoints, load_model
 from imgclf.training.features import extract
 from imgclf.training.probe import DEFAULT_STRENGTHS, CrossValidation, Linear, fit_linear
@@ -76,6 +76,13 @@ def prepare(config: ConfigDict, dataset: Dataset, model: Classifier, console: Co
     weight = class_weights(config, dataset.class_names, class_counts(dataset))
     if not augment.is_neutral(config.augment) and not probe.views:
         console.print("config.augment does nothing to a probe without config.probe.views: features are of plain images.", highlight=False)
+    if mixing.parameters(config):
+        console.print("config.augment.mixup and cutmix do nothing to a probe: its features are of single images.", highlight=False)
+    if config.loader.sampling != "natural" and probe.solver != "minibatch":
+        console.print(
+            f"config.loader.sampling does nothing to a {probe.solver} probe, which takes all images at once; use train.class_weights.",
+            highlight=False,
+        )
     solve = _prepare_minibatch if probe.solver == "minibatch" else _prepare_linear
     solve = solve(config, dataset, model, train_rows, weight, console)
     params, batch_stats = jax.device_get(split_model(model)[1:])

@@ -62,7 +62,7 @@ def test_the_label_has_the_share_of_the_pixels(share, y, x):
 
 
 def test_draws():
-    keys = jax.vmap(lambda step: mixing.step_key(jax.random.key(3), step))(jnp.arange(4000))
+    keys = jax.vmap(lambda step: mixing.step_key(jax.random.key(3), step))(jnp.arange(3000))
     draw = jax.jit(jax.vmap(lambda key, parameters: mixing.draw(key, (16, 24), parameters), in_axes=(0, None)))
 
     def drawn(**fields) -> Mix:
@@ -75,7 +75,7 @@ def test_draws():
     assert not only.box.any()
     assert only.share.mean() == pytest.approx(0.5, abs=0.02)  # a label is expected to keep half
     assert only.share.var() == pytest.approx(0.25 / 1.8, abs=0.01)  # of Beta(a, a): 1 / (4 (2a + 1))
-    assert len(np.unique(only.share)) > 3000
+    assert len(np.unique(only.share)) > 2500
     boxes = drawn(cutmix=1.0)
     assert (boxes.weight == 1).all()
     area = (boxes.box[:, 2] - boxes.box[:, 0]) * (boxes.box[:, 3] - boxes.box[:, 1])

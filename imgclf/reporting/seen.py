@@ -1,0 +1,81 @@
+"""The page of `imgclf data show`: what training saw of a few examples, beside what evaluation sees."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import Progress
+
+from imgclf.config import default_config, flatten
+from imgclf.data import pipeline
+from imgclf.data.table import Dataset
+from imgclf.reporting import pages
+from imgclf.training import seen
+
+_EDGE = 320  # longer side of a view in pixels
+
+
+def write_page(path: Path, config: ConfigDict, dataset: Dataset, rows: Sequence[int], epochs: Sequence[int], console: Console) -> Path:
+    """Writes the page.
+
+    Args:
+      path: an older page there is replaced.
+      config: the whole config, resolved.
+      dataset: as it is trained on.
+      rows: of its table, of the training split.
+      epochs: which views to show.
+      console: shows the progress.
+
+    Raises:
+      UserError: if the path holds something else, or an image can no longer be read.
+    """
+    pages.check_target(path)
+    config = config.copy_and_resolve_references()
+    config.loader.eval_batch_size, config.loader.workers = len(rows), 0
+    with pipeline.row_batches(dataset, config, np.array(rows)) as batches:
+        plain = next(batches)["image"]
+    examples = []
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        for row, image in bar.track(list(zip(rows, plain, strict=True)), description="views"):
+            found = seen.views(config, dataset, row, epochs)
+            examples.append(_name(dataset, row) | {"plain": _picture(image), "views": [_view(dataset, view) for view in found]})
+    defaults = flatten(default_config())
+    fields = {**flatten(config.augment, "augment."), "loader.sampling": config.loader.sampling, "seed": config.seed}
+    return pages.write(
+        path,
+        "seen.html.j2",
+        {
+            "title": config.name,
+            "examples": examples,
+            "fields": [f"{name}={_short(value)}" for name, value in fields.items() if value != defaults[name] or name == "seed"],
+            "natural": config.loader.sampling == "natural",
+            "small": max(config.data.image_size) <= pages.LOSSLESS_EDGE,
+            "style": pages.source("report.css") + pages.source("seen.css"),
+        },
+    )
+
+
+def _short(value: Any) -> str:
+    return (
+        "(" + ", ".join(map(_short, value)) + ")" if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+    )
+
+
+def _name(dataset: Dataset, row: int) -> dict[str, str]:
+    return {"id": dataset.table["id"].iat[row], "class_name": dataset.table["class_name"].iat[row]}
+
+
+def _view(dataset: Dataset, view: seen.Seen) -> dict[str, Any]:
+    shown = {"src": _picture(view.image), "epoch": view.epoch, "step": view.step, "place": view.place, "partner": None}
+    if (partner := view.partner) is not None:
+        kind = "MixUp" if partner.box is None else "CutMix"
+        shown["partner"] = {"kind": kind, "rest": 1 - partner.share, "src": _picture(partner.image), **_name(dataset, partner.row)}
+    return shown
+
+
+def _picture(image: np.ndarray) -> str:
+    pixels = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
+    return f"data:image/webp;base64,{pages.thumbnail(pixels, _EDGE)}"

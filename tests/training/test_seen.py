@@ -1,0 +1,77 @@
+"""What `imgclf data show` draws is what the training step saw."""
+
+import jax
+import numpy as np
+import pytest
+from digits_experiment import digits_config
+from rich.console import Console
+
+from imgclf.data import pipeline
+from imgclf.data.splits import assign_splits
+from imgclf.data.table import load_dataset
+from imgclf.errors import UserError
+from imgclf.models import pretrained
+from imgclf.reporting import seen as page
+from imgclf.training import batch_augment, mixing, seen
+
+
+@pytest.fixture(scope="module")
+def config():
+    changes = {"augment.hue": 20.0, "augment.brightness": 0.3, "augment.erase": 0.5, "augment.erase_fill": "noise"}
+    return pretrained.resolve(digits_config(**changes, **{"loader.batch_size": 16}))
+
+
+@pytest.fixture(scope="module")
+def dataset(config):
+    return assign_splits(load_dataset(config), config)
+
+
+@pytest.mark.parametrize("mixed", [{}, {"mixup": 0.4, "cutmix": 1.0, "mix_probability": 0.8, "erase_fill": "mean"}], ids=["alone", "mixed"])
+def test_views_are_the_steps(config, dataset, mixed):
+    config = config.copy_and_resolve_references()
+    config.augment.update(mixed)
+    config.loader.sampling = "sqrt" if mixed else "natural"
+    row = int(np.flatnonzero(dataset.table["split"] == "train")[3])
+    found = seen.views(config, dataset, row, range(5))
+    augmented = jax.jit(batch_augment.augmented, static_argnums=(1, 2))
+    draw = jax.jit(lambda step, parameters: mixing.draw(mixing.step_key(jax.random.key(config.seed), step), (8, 8), parameters))
+    kinds = set()
+    for view in found:
+        with pipeline.train_batches(dataset, config, start_step=view.step, num_steps=1) as batches:
+            (batch,) = batches
+        assert batch["index"][view.place] == row
+        mix = None
+        if mixed:
+            mix = draw(view.step, mixing.parameters(config))
+            if float(mix.share) < 1:
+                assert batch["index"][-1 - view.place] == view.partner.row
+                assert view.partner.share == float(mix.share)
+                kinds.add(view.partner.box is None)
+            else:
+                assert view.partner is None
+                kinds.add("alone")
+        images = augmented(batch_augment.inputs(batch), tuple(config.data.mean), tuple(config.data.std), mix)
+        np.testing.assert_array_equal(view.image, images[view.place])
+    assert len({view.step for view in found}) == 5
+    assert len(kinds) == (3 if mixed else 0)
+
+
+def test_the_page(config, dataset, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.augment.mixup = 1.0
+    rows = np.flatnonzero(dataset.table["split"] == "train")[:2].tolist()
+    text = page.write_page(tmp_path / "views.html", config, dataset, rows, range(3, 5), Console(quiet=True)).read_text()
+    for expected in (
+        *dataset.table["id"].iloc[rows],
+        "epoch 3",
+        "epoch 4",
+        "MixUp: ",
+        "augment.mixup=1",
+        "augment.shift=(0.1, 0.1)",
+        "seed=0",
+    ):
+        assert expected in text
+    assert text.count("data:image/webp") == 2 * (1 + 2 + 2)
+    (tmp_path / "notes.html").write_text("mine")
+    with pytest.raises(UserError, match="no page of imgclf's"):
+        page.write_page(tmp_path / "notes.html", config, dataset, rows, range(1), Console(quiet=True))
