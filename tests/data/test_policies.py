@@ -210,7 +210,7 @@ def test_strength_0_shows_the_image():
     [
         ("rand_augment", "operatons=2", "did you mean 'operations'"),
         ("rand_augment", "magnitude=31", "magnitude must be 0 or more and below bins"),
-        ("rand_augment", "operations=2.5", "operations is a int"),
+        ("rand_augment", "operations=2.5", "operations must be a whole number, such as operations=2"),
         ("aug_mix", "severity=11", "between 1 and 10"),
         ("aug_mix", "alpha=0", "above 0"),
         ("trivial_augment", "magnitude 3", "is not a list of arguments"),

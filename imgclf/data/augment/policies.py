@@ -161,7 +161,8 @@ def settings(name: str, arguments: str) -> Policy:
             raise UserError(f"config.{field}={arguments!r}: {name} has no argument {key!r}; {nearest(key, fields)}")
         kind = type(fields[key].default)
         if not (type(value) is kind or (kind is float and type(value) is int)):
-            raise UserError(f"config.{field}={arguments!r}: {key} is a {kind.__name__}, such as {key}={fields[key].default}.")
+            expected = {int: "a whole number", float: "a number", bool: "True or False"}[kind]
+            raise UserError(f"config.{field}={arguments!r}: {key} must be {expected}, such as {key}={fields[key].default}.")
     policy = POLICIES[name](**given)
     limits = {
         "operations": (getattr(policy, "operations", 1) >= 1, "1 or more"),
