@@ -26,6 +26,15 @@ _SHARED: Space = {"solarize": (1.0, 0.0, False), "autocontrast": (0.0, 0.0, Fals
 
 
 @dataclasses.dataclass(frozen=True)
+class Chain:
+    """Operations on a view, and its weight in a mixture of them."""
+
+    weight: float
+    turns: tuple[Operation, ...] = ()
+    pixels: tuple[Operation, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class RandAugment:
     """Cubuk et al. 2020: so many operations, drawn with replacement, all of one magnitude."""
 
@@ -48,7 +57,7 @@ class RandAugment:
             **_SHARED,
         }
 
-    def draw(self, rng: np.random.Generator) -> tuple["Chain", ...]:
+    def draw(self, rng: np.random.Generator) -> tuple[Chain, ...]:
         u = rng.random((self.operations, 2))
         names = list(self.space)
         return (_chain(1.0, [operation(self, names[int(which * len(names))], self.magnitude, sign) for which, sign in u.tolist()]),)
@@ -75,7 +84,7 @@ class TrivialAugment:
             **_SHARED,
         }
 
-    def draw(self, rng: np.random.Generator) -> tuple["Chain", ...]:
+    def draw(self, rng: np.random.Generator) -> tuple[Chain, ...]:
         which, bin_, sign = rng.random(3).tolist()
         names = list(self.space)
         return (_chain(1.0, [operation(self, names[int(which * len(names))], int(bin_ * self.bins), sign)]),)
@@ -109,7 +118,7 @@ class AugMix:
             **(dict.fromkeys(_FACTORS, (0.0, 0.9, True)) if self.all_operations else {}),
         }
 
-    def draw(self, rng: np.random.Generator) -> tuple["Chain", ...]:
+    def draw(self, rng: np.random.Generator) -> tuple[Chain, ...]:
         plain, mixed = rng.dirichlet((self.alpha, self.alpha)).tolist()
         weights = (mixed * rng.dirichlet((self.alpha,) * self.width)).tolist()
         names = list(self.space)
@@ -124,15 +133,6 @@ class AugMix:
 Policy = RandAugment | TrivialAugment | AugMix
 POLICIES: dict[str, type[Policy]] = {"rand_augment": RandAugment, "trivial_augment": TrivialAugment, "aug_mix": AugMix}
 TURNS = ("shear_x", "shear_y", "translate_x", "translate_y", "shift_x", "shift_y", "rotate")
-
-
-@dataclasses.dataclass(frozen=True)
-class Chain:
-    """Operations on a view, and its weight in a mixture of them."""
-
-    weight: float
-    turns: tuple[Operation, ...] = ()
-    pixels: tuple[Operation, ...] = ()
 
 
 def draw(rng: np.random.Generator, augment: Any) -> tuple[Chain, ...]:
