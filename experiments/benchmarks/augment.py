@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 SIZE = 224
 # name → fields of config.augment
@@ -85,10 +86,8 @@ def _told(kind: str, figures: list[float], ours: list[float]) -> str:
 
 
 def _photos(folder: str, count: int) -> list[np.ndarray]:
-    import cv2
-
     files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    return [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in files[:: max(1, len(files) // count)][:count]]
+    return [np.array(Image.open(path).convert("RGB")) for path in files[:: max(1, len(files) // count)][:count]]
 
 
 def _imgclf(photos: list[np.ndarray]) -> dict[str, Callable[[int], object]]:
@@ -119,7 +118,6 @@ def _imgclf(photos: list[np.ndarray]) -> dict[str, Callable[[int], object]]:
 
 def _torchvision(photos: list[np.ndarray]) -> dict[str, dict[str, Callable[[int], object]]]:
     import torch
-    from PIL import Image
 
     torch.set_num_threads(1)
     try:
@@ -182,7 +180,7 @@ def _over(inputs: list, function: Callable) -> Callable[[int], object]:
 def _serve(folder: str, count: int, seconds: float) -> None:
     """The peer's process: answers each name with a line of JSON, {kind: images/s}."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    functions = _torchvision(_photos_by_pillow(folder, count))
+    functions = _torchvision(_photos(folder, count))
     print("ready", flush=True)
     for line in sys.stdin:
         figures = {}
@@ -192,13 +190,6 @@ def _serve(folder: str, count: int, seconds: float) -> None:
             except (RuntimeError, NotImplementedError, TypeError, ValueError):  # not made for this kind of image
                 continue
         print(json.dumps(figures), flush=True)
-
-
-def _photos_by_pillow(folder: str, count: int) -> list[np.ndarray]:
-    from PIL import Image
-
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    return [np.array(Image.open(path).convert("RGB")) for path in files[:: max(1, len(files) // count)][:count]]
 
 
 class _Peer:
