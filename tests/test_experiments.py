@@ -1,0 +1,89 @@
+"""The studies beside the package: each file's arms are valid, and what they compute themselves is right."""
+
+import importlib.util
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from imgclf import study
+
+
+def load(root, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, root / "experiments" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("argument", "arms"),
+    [("freezing.py", 11), ("data_size.py", 6), ("data_size.py:,model=mobilenet_v2_035", 6), ("data_size.py:,model=cnn", 3)],
+)
+def test_arms_are_valid(root, argument, arms):
+    asked = study.load(f"{root}/experiments/{argument}")
+    assert len(asked.arms) == arms
+    assert len(study.runs(asked)) == arms * asked.seeds * asked.folds
+
+
+@pytest.fixture(scope="module")
+def seeds_audit(root):
+    return load(root, "seeds_audit")
+
+
+def files(case, classes=3, photos=24) -> pd.DataFrame:
+    rows = [(f"{c}/{i}-{k}.jpg", str(c), f"{c}/{i}.jpg", k) for c in range(classes) for i in range(photos) for k in range(case.files)]
+    return pd.DataFrame(rows, columns=["id", "label", "group", "number"])
+
+
+@pytest.mark.parametrize("name", ["train = validation", "augment, then split", "crops astride"])
+def test_a_slip_puts_photos_on_both_sides_and_its_repair_none(seeds_audit, name):
+    case = seeds_audit.CASES[name]
+
+    def groups(splits: pd.DataFrame) -> dict[str, set[str]]:
+        return {part: set(own["group"]) for part, own in splits.groupby("split")}
+
+    slip, mended = (seeds_audit.split(files(case), case, repaired, 1) for repaired in (False, True))
+    astride, apart = groups(slip), groups(mended)
+    assert len(astride["train"] & astride["val"]) > 0.5 * len(astride["val"])
+    assert not apart["train"] & apart["val"]
+    assert astride["test"] == apart["test"]  # the same photos are kept away from both
+    for found in (astride, apart):
+        assert not found["test"] & (found["train"] | found["val"])
+        assert len(found["test"]) == 24
+    if name == "train = validation":
+        assert astride["train"] == astride["val"]
+        assert set(mended["number"]) == {0}
+    other = groups(seeds_audit.split(files(case), case, True, 2))
+    assert other["test"] != apart["test"]
+
+
+def test_accuracies_are_of_all_answers_and_their_intervals_of_photos(seeds_audit):
+    rng = np.random.default_rng(0)
+
+    def answers(repeats: int) -> list[pd.DataFrame]:
+        right = rng.uniform(size=200) < 0.7
+        frames = [pd.DataFrame({"split": "test", "group": np.arange(200).astype(str), "correct": right.astype(int)})] * repeats
+        val = frames[0].assign(split="val", correct=1)
+        return [pd.concat([*frames, val])] * 2
+
+    one, many = (seeds_audit.accuracies(answers(repeats)) for repeats in (1, 5))
+    for found in (one, many):
+        assert found["claimed"] == 1
+        assert found["slip"] == pytest.approx(1 - found["honest"])
+        low, high = found["honest_ci95"]
+        assert low < found["honest"] < high
+        assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.21 / 200), rel=0.15)  # five files of a photo are no five photos
+
+
+def test_heads_of_both_losses_classify_and_a_second_softmax_is_another_loss(seeds_audit):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 40)
+    features = (rng.normal(size=(160, 8)) + 3 * np.eye(4, 8)[labels]).astype(np.float32)
+    logits = [
+        seeds_audit.fit_head(features, labels, 4, twice=twice, learning_rate=0.01, epochs=20, seed=0)(features) for twice in (False, True)
+    ]
+    for found in logits:
+        assert (found.argmax(1) == labels).mean() > 0.85
+    assert np.abs(logits[0] - logits[1]).max() > 0.1
