@@ -1,6 +1,7 @@
-"""Small pictures in folders, and the config that reads them."""
+"""Small pictures, in folders and in memory, and configs that read and augment them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -21,3 +22,34 @@ def folder_config(path, **fields):
     config.data.path = str(path)
     config.data.update(fields)
     return config
+
+
+def noise(h: int, w: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)
+
+
+def smooth(h: int, w: int) -> np.ndarray:
+    """An image on which bilinear interpolation is exact, up to rounding: linear in x and y."""
+    y, x = np.mgrid[:h, :w]
+    return np.stack([255 * y / max(1, h - 1), 255 * x / max(1, w - 1), 127 * (y / h + x / w)], -1).astype(np.uint8)
+
+
+def augmentation(**fields) -> SimpleNamespace:
+    """`config.augment` with these fields."""
+    return SimpleNamespace(**(default_config().augment.to_dict() | fields))
+
+
+# All of the geometry.
+EVERYTHING = {
+    "crop_scale": (0.2, 1.0),
+    "flip": 0.5,
+    "vertical_flip": 0.5,
+    "rotate": 40.0,
+    "shift": (0.2, 0.1),
+    "shear": 10.0,
+    "zoom": (0.8, 1.2),
+    "perspective": 0.3,
+    "pad_crop": 3,
+    "margin_crop": 0.2,
+    "margin_scale": 0.3,
+}

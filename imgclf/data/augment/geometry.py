@@ -309,6 +309,7 @@ def _warpable(image: np.ndarray, to_input: np.ndarray, size: Size) -> tuple[np.n
         to_input = _resize_map(smaller, (h, w)) @ to_input
     samples = 1
     if not _is_affine(to_input):
-        samples = min(_MAX_SAMPLES, math.ceil((most / shrink).max() / _WARP_SHRINK))
+        wanted = math.ceil((most / shrink).max() / _WARP_SHRINK - 0.1)  # a tenth too few is not seen
+        samples = min(_MAX_SAMPLES, max(1, wanted))
         to_input = to_input @ _resize_map(size, (samples * size[0], samples * size[1]))
     return image, to_input, samples
