@@ -72,14 +72,18 @@ def test_features_are_those_of_the_evaluation_view_in_the_order_asked_for(digits
 
 def test_an_augmented_view_is_that_of_training_in_the_epoch_of_its_number(digits):
     config, model, dataset = digits
+    config = config.copy_and_resolve_references()
+    config.augment.hue, config.augment.brightness = 30.0, 0.2  # what the training step does to an image is part of its view
     found = features.extract(config, model, dataset, rows=np.arange(5), views=2)
     assert found.shape == (5, 3, 8)
     np.testing.assert_array_equal(found[:, 0], features.extract(config, model, dataset, rows=np.arange(5)))
     for row, image_id in enumerate(dataset.table["id"][:5]):
-        views = [
-            augment.view(dataset.reader[row], (8, 8), "squash", config.augment, augment.view_rng(config.seed, image_id, epoch))
-            for epoch in (0, 1)
-        ]
+        views = []
+        for epoch in (0, 1):
+            rng = augment.view_rng(config.seed, image_id, epoch)
+            view = augment.view(dataset.reader[row], (8, 8), "squash", config.augment, rng)
+            matrix = augment.color.matrix(augment.draw(augment.view_rng(config.seed, image_id, epoch), config.augment).color, view)
+            views.append(np.clip(view @ matrix[:, :3].T + matrix[:, 3], 0, 255))
         np.testing.assert_allclose(found[row, 1:], direct(config, model, views), rtol=1e-6, atol=1e-6)
 
 
@@ -105,6 +109,15 @@ def test_other_preprocessing_or_weights_are_another_cache(digits, computed, chan
     features.extract(other, models.create(other, 10), dataset, rows=rows)
     assert computed == [4, 4]
     assert len(feature_store.entries()) == 2
+
+
+def test_other_views_are_another_cache_but_for_what_mixes_images(digits, computed):
+    config, model, dataset = digits
+    for changes in ({}, {"augment.mixup": 0.2}, {"augment.erase": 0.5}):
+        other = config.copy_and_resolve_references()
+        other.update_from_flattened_dict(changes)
+        features.extract(other, model, dataset, rows=np.arange(3), views=1)
+    assert computed == [3, 3, 3]  # the plain ones, and views twice
 
 
 # ---- the store ----
