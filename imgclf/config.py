@@ -13,6 +13,7 @@ This module is itself a config file for saved runs: `--config=RUN/config.json` i
 """
 
 import ast
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -223,7 +224,7 @@ def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
 
 def check_field(name: str) -> None:
     """Raises a UserError with the nearest fields where `name` (`data.image_size`) is none of an experiment's."""
-    fields = flatten(default_config())
+    fields = _fields()
     if name in fields:
         return
     if any(field.startswith(name + ".") for field in fields):
@@ -234,7 +235,12 @@ def check_field(name: str) -> None:
     raise UserError(f"There is no config field {name!r}; {hint} All fields stand in imgclf/config.py.")
 
 
-def _first_leaf(fields: dict[str, Any], group: str) -> str:
+@functools.cache  # a validation checks some hundred names, a study validates every run
+def _fields() -> tuple[str, ...]:
+    return tuple(flatten(default_config()))
+
+
+def _first_leaf(fields: tuple[str, ...], group: str) -> str:
     return next(field for field in fields if field.startswith(group + "."))[len(group) + 1 :]
 
 

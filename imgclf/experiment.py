@@ -15,10 +15,16 @@ from imgclf.data.table import Dataset, load_dataset
 from imgclf.evaluation import metrics, numbers
 from imgclf.models import pretrained
 from imgclf.reporting import report, samples
-from imgclf.training import methods, optim, sharding
+from imgclf.training import loop, methods, optim, sharding
 
 
-def run(config: ConfigDict, workdir: Path, console: Console | None = None, dataset: Dataset | None = None) -> dict[str, Any]:
+def run(
+    config: ConfigDict,
+    workdir: Path,
+    console: Console | None = None,
+    dataset: Dataset | None = None,
+    on_evaluation: loop.OnEvaluation | None = None,
+) -> dict[str, Any]:
     """Trains, evaluates and reports one experiment in `workdir`; continues there if it was interrupted.
 
     A run that had finished is evaluated and reported again, which is cheap and changes nothing.
@@ -29,6 +35,7 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None, datas
       console: where to tell what happens; None = the terminal.
       dataset: taken instead of what `config.data` names. Its splits are completed as those of a source are: a missing val comes out
         of train.
+      on_evaluation: told of every evaluation on val while the network trains; what it raises ends the run.
 
     Returns:
       the contents of `results.json`.
@@ -49,7 +56,7 @@ def run(config: ConfigDict, workdir: Path, console: Console | None = None, datas
         describe_data(dataset, audit_report, console)
 
         model = models.create(config, len(dataset.class_names), tell=console.print)
-        train = methods.prepare(config, dataset, model, sharding.create_mesh(), console)
+        train = methods.prepare(config, dataset, model, sharding.create_mesh(), console, on_evaluation)
         if jax.process_index() == 0:
             run_folder.write_inputs(workdir, config, dataset, audit_report)  # from here on the folder is this experiment's
         outcome = train(workdir)

@@ -3,11 +3,14 @@
 import contextlib
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
+from typing import Any
 
 import joblib
 from joblib.externals.loky import get_reusable_executor
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from imgclf.errors import UserError
 
@@ -40,6 +43,20 @@ def backend(engine: str, jobs: int) -> Iterator[None]:
         name = {"threads": "threading", "processes": "loky"}.get(engine, engine)
         stack.enter_context(joblib.parallel_config(backend=name, n_jobs=jobs))
         yield
+
+
+def each(work: Sequence[Any], engine: str, jobs: int, name: str, console: Console) -> Iterator[Any]:
+    """Does joblib's delayed calls on an engine (see `backend`), under a progress bar; yields their results as they come."""
+    bar = Progress(
+        TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    with bar, backend(engine if work else "threads", jobs):
+        task = bar.add_task(name, total=len(work))
+        return_as = "list" if engine == "ray" else "generator_unordered"  # Ray's back end tells of all at the end
+        for result in joblib.Parallel(return_as=return_as)(work):
+            bar.advance(task)
+            yield result
 
 
 def _module(name: str) -> ModuleType:

@@ -5,6 +5,9 @@ A study file has a docstring that asks the question, and
     def get_study(argument: str = "") -> Study:
         return Study(base=config, arms={"none": {}, "flip": {"augment.flip": 0.5}}, baseline="none", seeds=5, folds=5)
 
+Arms may also be a list of (name, fields), or come from `imgclf.arms`: `product`, `levels`, `grid`, `draws`. A study may search: see
+`imgclf.search`.
+
 `python run.py --study=FILE.py[:ARGUMENT] [--workdir=DIR] [--engine=ray|dask] [--jobs=N]` runs it. A study that was stopped continues with
 what is missing: a run's folder is named by the hash of its config, so that renamed, added and removed arms cost only what is new.
 """
@@ -15,22 +18,24 @@ import importlib.util
 import inspect
 import json
 import os
+import shlex
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import joblib
-import numpy as np
-import pandas as pd
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from imgclf import arms as arms_lib
 from imgclf import config as config_lib
-from imgclf import parallel, run_folder, validation
+from imgclf import findings, parallel, run_folder, validation
+from imgclf import search as search_lib
+from imgclf.arms import Arms
 from imgclf.errors import UserError, nearest
-from imgclf.evaluation import compare, numbers
+from imgclf.evaluation import numbers
+from imgclf.search import Search
 
 ENGINES = {"local": "processes", "ray": "ray", "dask": "dask"}  # as they are called in parallel.py
 
@@ -41,20 +46,30 @@ class Study:
 
     Attributes:
       base: the config that the arms change.
-      arms: name → config fields that it sets, such as {"optimizer.learning_rate": 0.01}.
-      baseline: the arm that the others are compared with.
-      seeds: how many; seed s sets `seed` to s in every arm, so that arms of one seed share the order of the data.
+      arms: name → config fields that it sets, such as {"optimizer.learning_rate": 0.01}; or a list of (name, fields).
+      baseline: the arm that the others are compared with; "" = the first.
+      seeds: how many; seed s sets `seed` to s in every arm, so that arms of one seed share the order of the data and what augmentation
+        draws. Arms are compared over 2 or more, or over folds.
       folds: with 2 or more, each seed deals the images into that many folds of its own, and tests each image once; 0: the base's own
         split in every seed.
       question: what the study is to answer; the study file's docstring where it is "".
+      search: fields to be found on the val split; the best of them make one more arm.
     """
 
     base: ConfigDict
-    arms: Mapping[str, Mapping[str, Any]]
-    baseline: str
+    arms: Arms
+    baseline: str = ""
     seeds: int = 5
     folds: int = 0
     question: str = ""
+    search: Search | None = None
+
+    def __post_init__(self) -> None:
+        arms = arms_lib.named(self.arms)
+        if not arms:
+            raise UserError("The study has no arms; give it one, such as arms={'base': {}}.")
+        object.__setattr__(self, "arms", arms)
+        object.__setattr__(self, "baseline", self.baseline or next(iter(arms)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +103,7 @@ def load(argument: str) -> Study:
     path = Path(file)
     if not path.is_file():
         raise UserError(f"There is no study file {file!r}; give one such as experiments/transfer.py.")
+    arms_lib.check_literals(path)
     spec = importlib.util.spec_from_file_location(f"study_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -107,7 +123,9 @@ def runs(study: Study) -> list[Run]:
         raise UserError(f"The study's baseline {study.baseline!r} is none of its arms; {nearest(study.baseline, study.arms)}")
     if study.seeds < 1 or study.folds < 0 or study.folds == 1:
         raise UserError(f"A study needs 1 or more seeds and 0, 2 or more folds; this one has {study.seeds} and {study.folds}.")
-    configs = {arm: _configured(study.base, arm, fields) for arm, fields in study.arms.items()}
+    if study.seeds == 1 and not study.folds and len(study.arms) + bool(study.search) > 1:
+        raise UserError("The study compares arms on one seed, whose chance would pass for theirs; give it seeds=2 or more, or folds.")
+    configs = {arm: configured(study.base, arm, fields) for arm, fields in study.arms.items()}
     listed = []
     for seed in range(study.seeds):
         for fold in range(max(1, study.folds)):
@@ -126,7 +144,12 @@ def runs(study: Study) -> list[Run]:
     return listed
 
 
-def _configured(base: ConfigDict, arm: str, fields: Mapping[str, Any]) -> ConfigDict:
+def configured(base: ConfigDict, arm: str, fields: Mapping[str, Any]) -> ConfigDict:
+    """The config of an arm.
+
+    Raises:
+      UserError: for an unknown field, and a value of the wrong type.
+    """
     config = base.copy_and_resolve_references()
     for name, value in fields.items():
         config_lib.check_field(name)
@@ -158,7 +181,14 @@ def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, co
     if engine not in ENGINES:
         raise UserError(f"--engine={engine!r} is unknown; {nearest(engine, ENGINES)}")
     listed = runs(study)
-    _check_same_study(study, workdir)
+    if study.search is not None:
+        search_lib.check(study.search, study.base, study.arms, study.folds)
+    _check_same_study(study, listed, workdir)
+    searched = None
+    if study.search is not None:
+        searched = search_lib.run(study.search, study.base, workdir, engine=ENGINES[engine], jobs=jobs, console=console)
+        study = _with_found(study, searched["fields"], console)
+        listed = runs(study)
     missing = [one for one in listed if not (workdir / one.folder / "results.json").exists()]
     console.print(
         f"{len(study.arms)} arms × {numbers.count(study.seeds, 'seed')} × {numbers.count(max(1, study.folds), 'fold')} = "
@@ -166,31 +196,37 @@ def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, co
         highlight=False,
     )
     failures = []
-    work = (joblib.delayed(_run_one)(one, (workdir / one.folder).absolute(), Path.cwd()) for one in missing)
-    bar = Progress(
-        TextColumn("study"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
-    with bar, parallel.backend(ENGINES[engine] if missing else "threads", jobs):
-        task = bar.add_task("study", total=len(missing))
-        return_as = "list" if engine == "ray" else "generator_unordered"  # Ray's back end tells of all runs at the end
-        for one, error, headline in joblib.Parallel(return_as=return_as)(work):
-            bar.advance(task)
-            console.print(f"{one.arm}, seed {one.seed}, fold {one.fold}: {error or headline}", highlight=False, markup=False)
-            if error:
-                failures.append({"arm": one.arm, "seed": one.seed, "fold": one.fold, "error": error})
+    work = [joblib.delayed(_run_one)(one, (workdir / one.folder).absolute(), Path.cwd()) for one in missing]
+    for one, error, headline in parallel.each(work, ENGINES[engine], jobs, "study", console):
+        console.print(f"{one.arm}, seed {one.seed}, fold {one.fold}: {error or headline}", highlight=False, markup=False)
+        if error:
+            failures.append({"arm": one.arm, "seed": one.seed, "fold": one.fold, "error": error})
     failed = {failure["arm"] for failure in failures}
     complete = [arm for arm in study.arms if arm not in failed]
-    table = _table([one for one in listed if one.arm in complete], workdir)
-    summary = _summary(study, complete, table, failures)
+    table = findings.table([one for one in listed if one.arm in complete], workdir)
+    summary = findings.summary(study, complete, table, failures) | ({"search": searched} if searched else {})
     workdir.mkdir(parents=True, exist_ok=True)
-    run_folder.write_text(workdir / "study.csv", table.drop(columns="correct").to_csv(index=False))
+    run_folder.write_text(workdir / "study.csv", table.drop(columns="correct", errors="ignore").to_csv(index=False))
+    if summary["best"]:
+        best = configured(study.base, f"{workdir.name}-best", study.arms[summary["best"]["arm"]])
+        run_folder.write_text(workdir / "best.json", config_lib.to_json(best))
+        summary["best"]["command"] = f"python run.py --config={shlex.quote(str(workdir / 'best.json'))}"
     run_folder.write_json(workdir / "study.json", summary)
     page = study_page.write(workdir, summary, table)
-    for line in describe(summary):
+    for line in findings.describe(summary):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"Page: {page}", highlight=False, soft_wrap=True)
     return summary
+
+
+def _with_found(study: Study, fields: Mapping[str, Any], console: Console) -> Study:
+    """The study with the search's arm, unless it is one that is there."""
+    found = Run("", 0, 0, configured(study.base, study.search.name, fields))
+    for arm, own in study.arms.items():
+        if Run("", 0, 0, configured(study.base, arm, own)).key == found.key:
+            console.print(f"The search found nothing better than the arm {arm!r}.", highlight=False, markup=False)
+            return study
+    return dataclasses.replace(study, arms={**study.arms, study.search.name: fields})
 
 
 def _run_one(one: Run, folder: Path, directory: Path) -> tuple[Run, str, str]:
@@ -214,81 +250,26 @@ def _run_one(one: Run, folder: Path, directory: Path) -> tuple[Run, str, str]:
     return one, "", metrics.headline(results)
 
 
-def _check_same_study(study: Study, workdir: Path) -> None:
-    saved = workdir / "study.json"
-    if not saved.exists():
-        return
-    old = json.loads(saved.read_text())["data"]
-    new = _data(study)
-    if old != new:
-        raise UserError(f"{workdir} holds a study of other data ({old}, not {new}); choose another --workdir.")
-
-
-def _data(study: Study) -> str:
-    data = study.base.data
-    return f"{data.source}:{data.path or data.tfds.name}"
-
-
-def _table(listed: list[Run], workdir: Path) -> pd.DataFrame:
-    """A row per run: arm, seed, fold, folder, n, top1, train_seconds, params_trainable; `correct`: id → whether it was right."""
-    rows = []
-    for one in listed:
-        folder = workdir / one.folder
-        results = json.loads((folder / "results.json").read_text())
-        predictions = pd.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
-        correct = dict(zip(predictions["id"], predictions["predicted"] == predictions["true"], strict=True))
-        about = {name: results[name] for name in ("n", "top1", "loss", "train_seconds", "params_trainable")}
-        place = {"arm": one.arm, "seed": one.seed, "fold": one.fold, "folder": one.folder}
-        rows.append(place | about | {"correct": correct})
-    return pd.DataFrame(rows)
-
-
-def _summary(study: Study, complete: list[str], table: pd.DataFrame, failures: list[dict[str, Any]]) -> dict[str, Any]:
-    correct = _correct(table)
-    arms = {}
-    for arm in complete:
-        own = table[table["arm"] == arm]
-        arms[arm] = compare.accuracy(correct[arm]) | {
-            "fields": dict(study.arms[arm]),
-            "train_seconds": float(own["train_seconds"].sum() / study.seeds),
-            "params_trainable": int(own["params_trainable"].iloc[0]),
-        }
-    return {
+def _check_same_study(study: Study, listed: list[Run], workdir: Path) -> None:
+    """Refuses the folder of another study, told by its data, its base, or that no run is shared; else notes what study this one is."""
+    about = {
         "question": study.question,
-        "data": _data(study),
-        "seeds": study.seeds,
-        "folds": study.folds,
-        "baseline": study.baseline,
-        "arms": arms,
-        "comparisons": compare.to_baseline(correct, study.baseline) if study.baseline in correct else {},
-        "failures": failures,
+        "data": findings.data_of(study.base),
+        "base": json.loads(config_lib.to_json(study.base)),
+        "runs": sorted({one.key for one in listed}),
     }
-
-
-def _correct(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Arm → bool [seeds, images]: the images that every seed of every arm was tested on, in the order of their ids."""
-    tested: dict[tuple[str, int], dict[str, bool]] = {}
-    for arm, seed, correct in zip(table["arm"], table["seed"], table["correct"], strict=True):
-        tested.setdefault((arm, seed), {}).update(correct)
-    common = sorted(set.intersection(*map(set, tested.values()))) if tested else []
-    arms: dict[str, list[list[bool]]] = {}
-    for (arm, _), correct in sorted(tested.items()):
-        arms.setdefault(arm, []).append([correct[name] for name in common])
-    return {arm: np.array(rows, bool) for arm, rows in arms.items()}
-
-
-def describe(summary: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the findings as sentences; a difference that the data can't support is said to be a tie."""
-    for arm, row in summary["arms"].items():
-        spread = f", ± {numbers.percent(row['seed_sd'])} between seeds" if row["seed_sd"] is not None else ""
-        yield (
-            f"{arm}: {numbers.percent(row['top1'])} (95 % interval {numbers.interval(row['top1_ci95'])}, "
-            f"{row['images']:,} images{spread}; {numbers.duration(row['train_seconds'])} of training a seed)"
-        )
-    for arm, row in summary["comparisons"].items():
-        low, high = row["difference_ci95"]
-        points = f"{100 * row['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}; p = {row['p_holm']:.2g})"
-        needed = f", {row['images_needed']:,} images would be needed to tell" if row["tie"] and row["images_needed"] else ""
-        yield f"{arm} against {summary['baseline']}: {points}{': a tie' + needed if row['tie'] else ''}."
-    for failure in summary["failures"]:
-        yield f"FAILED {failure['arm']}, seed {failure['seed']}, fold {failure['fold']}: {failure['error']}"
+    saved = workdir / "about.json"
+    if saved.exists():
+        old = json.loads(saved.read_text())
+        if old["data"] != about["data"]:
+            raise UserError(f"{workdir} holds a study of other data ({old['data']}, not {about['data']}); choose another --workdir.")
+        changed = config_lib.changes(config_lib.from_json(json.dumps(old["base"])), study.base)
+        if changed:
+            told = "; ".join(f"config.{name} was {before!r}, now {now!r}" for name, (before, now) in changed.items())
+            raise UserError(f"{workdir} holds a study with another base: {told}. Choose another --workdir, or give the old values back.")
+        if old["question"] != about["question"] and not set(old["runs"]) & set(about["runs"]):
+            asked = old["question"].partition("\n")[0]
+            raise UserError(f"{workdir} holds another study ({asked!r}), which shares no run with this one; choose another --workdir.")
+        about["runs"] = sorted({*old["runs"], *about["runs"]})
+    workdir.mkdir(parents=True, exist_ok=True)
+    run_folder.write_json(saved, about)

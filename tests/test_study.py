@@ -2,21 +2,27 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 from training.digits_experiment import digits_config
 
-from imgclf import study
+from imgclf import config as config_lib
+from imgclf import findings, study
+from imgclf.data import pipeline
+from imgclf.data.splits import assign_splits
+from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 from imgclf.study import Study
 
 QUIET = Console(quiet=True)
+FEW = {"train.duration": "24 steps", "train.ema": 0.0, "train.eval_every": "12 steps", "train.checkpoint_every": "100%"}
 
 
 def small(**changes) -> Study:
-    base = digits_config(**{"train.duration": "25 steps", "train.ema": 0.0, "train.eval_every": "25 steps"})
-    arms = {"base": {}, "high": {"optimizer.learning_rate": 0.03}, "still": {"optimizer.learning_rate": 1e-9}}
-    return Study(**({"base": base, "arms": arms, "baseline": "base", "seeds": 2, "question": "Which learning rate?"} | changes))
+    arms = {"base": {}, "still": {"optimizer.learning_rate": 1e-9}}
+    return Study(**({"base": digits_config(**FEW), "arms": arms, "seeds": 2, "question": "Which learning rate?"} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -36,37 +42,61 @@ def test_arms_are_compared_over_the_same_images(finished):
     assert still["difference_ci95"][1] < 0
     page = (workdir / "study.html").read_text()
     assert "Which learning rate?" in page
-    assert page.count('<tr><th scope="row" class="name">high</th>') >= 2
+    assert page.count('<tr><th scope="row" class="name">still</th>') >= 2
+    assert "val top-1: mean of the runs" in page
 
 
-def test_a_second_run_does_nothing_and_a_new_arm_costs_only_itself(finished, monkeypatch):
+def test_the_best_arm_is_ready_to_run(finished):
+    workdir, summary = finished
+    assert summary["best"] == summary["best"] | {"arm": "base", "top": "base", "tied": ["base"]}
+    assert summary["best"]["command"] == f"python run.py --config={workdir}/best.json"
+    assert summary["arms"]["base"]["images_per_second"] > 0
+    config = config_lib.from_json((workdir / "best.json").read_text())
+    assert not config_lib.changes(config, small().base)
+
+
+def test_what_is_done_is_found_again_and_a_failed_arm_is_reported_while_others_go_on(finished, monkeypatch):
     workdir, summary = finished
     ran = []
     real = study._run_one
     monkeypatch.setattr(study, "_run_one", lambda one, *where: ran.append((one.arm, one.seed)) or real(one, *where))
     assert study.run(small(), workdir, console=QUIET) == summary
     assert ran == []
-    renamed = {"base": {}, "fast": {"optimizer.learning_rate": 0.03}, "new": {"optimizer.learning_rate": 0.02}}
-    more = study.run(small(arms=renamed), workdir, console=QUIET)
+    arms = {"renamed": {}, "new": {"data.image_size": (1, 1)}}  # one that is refused once the model is built
+    more = study.run(small(arms=arms), workdir, console=QUIET)
     assert ran == [("new", 0), ("new", 1)]
-    assert more["arms"]["fast"]["top1"] == summary["arms"]["high"]["top1"]
-
-
-def test_a_failed_arm_is_reported_and_the_others_go_on(tmp_path):
-    arms = {"base": {}, "diverges": {"optimizer.learning_rate": 1e30, "optimizer.name": "sgd"}}
-    summary = study.run(small(arms=arms, seeds=1), tmp_path, console=QUIET)
-    assert list(summary["arms"]) == ["base"]
-    assert summary["failures"][0]["arm"] == "diverges"
-    assert "not finite" in summary["failures"][0]["error"]
+    assert list(more["arms"]) == ["renamed"]
+    assert more["arms"]["renamed"]["top1"] == summary["arms"]["base"]["top1"]
+    assert [failure["arm"] for failure in more["failures"]] == ["new", "new"]
+    assert "too small" in more["failures"][0]["error"]
 
 
 def test_arms_of_a_seed_share_splits_and_folds_cover_every_image_once():
     listed = study.runs(small(folds=3))
-    assert len(listed) == 2 * 3 * 3
-    assert {(one.config.seed, one.config.data.split.seed, one.config.data.split.fold) for one in listed if one.arm == "high"} == {
+    assert len(listed) == 2 * 3 * 2
+    assert {(one.config.seed, one.config.data.split.seed, one.config.data.split.fold) for one in listed if one.arm == "still"} == {
         (seed, seed, fold) for seed in range(2) for fold in range(3)
     }
     assert len({one.key for one in listed}) == len(listed)
+
+
+def test_arms_of_a_seed_see_the_same_images_in_the_same_order_under_the_same_draws():
+    arms = {
+        "base": {},
+        "other network": {"model.cnn.widths": (4, 4), "optimizer.name": "sgd", "train.label_smoothing": 0.1},
+        "also flips": {"augment.flip": 1.0},
+    }
+    seen = {}
+    for one in study.runs(small(arms=arms)):
+        dataset = assign_splits(load_dataset(one.config), one.config)
+        with pipeline.train_batches(dataset, one.config, start_step=18, num_steps=3) as batches:  # across the end of an epoch
+            seen[one.arm, one.seed] = list(batches)
+    for seed in range(2):
+        for base, other, flipped in zip(*(seen[arm, seed] for arm in arms), strict=True):
+            assert all(np.array_equal(base[name], other[name]) for name in base)
+            assert np.array_equal(base["index"], flipped["index"])
+            assert np.abs(flipped["image"][:, :, ::-1].astype(int) - base["image"]).max() <= 1  # the same rotations and shifts
+    assert not np.array_equal(seen["base", 0][0]["index"], seen["base", 1][0]["index"])
 
 
 @pytest.mark.parametrize(
@@ -75,8 +105,11 @@ def test_arms_of_a_seed_share_splits_and_folds_cover_every_image_once():
         ({"arms": {"base": {}, "typo": {"optimizer.learning_rat": 1.0}}}, "no config field 'optimizer.learning_rat'.*learning_rate"),
         ({"arms": {"base": {}, "wrong": {"optimizer.learning_rate": "fast"}}}, "arm 'wrong' sets config.optimizer.learning_rate='fast'"),
         ({"arms": {"base": {}, "twin": {}}}, "'base' and 'twin' have the same config"),
+        ({"arms": [("base", {}), ("base", {"seed": 1})]}, "two arms with the name 'base'"),
+        ({"arms": {}}, "no arms"),
         ({"baseline": "bas"}, "baseline 'bas' is none of its arms.*'base'"),
         ({"folds": 1}, "0, 2 or more folds"),
+        ({"seeds": 1}, "on one seed.*2 or more seeds|seeds=2"),
     ],
 )
 def test_slips_are_refused_before_anything_runs(changes, message):
@@ -84,16 +117,24 @@ def test_slips_are_refused_before_anything_runs(changes, message):
         study.runs(small(**changes))
 
 
-def test_a_folder_of_another_study_is_refused(finished):
+@pytest.mark.parametrize(
+    ("fields", "changes", "message"),
+    [
+        ({"data.source": "folder", "data.path": "photos"}, {}, "study of other data"),
+        ({"train.duration": "30 steps"}, {}, "another base: config.train.duration was '24 steps', now '30 steps'"),
+        ({}, {"question": "Which seed?", "arms": {"other": {"optimizer.learning_rate": 0.5}}}, "holds another study .'Which learning rate"),
+    ],
+)
+def test_a_folder_of_another_study_is_refused(finished, fields, changes, message):
     workdir, _ = finished
-    other = small()
-    other.base.data.path, other.base.data.source = "photos", "folder"
-    with pytest.raises(UserError, match="study of other data"):
-        study.run(other, workdir, console=QUIET)
+    with pytest.raises(UserError, match=message):
+        study.run(small(base=digits_config(**(FEW | fields)), **changes), workdir, console=QUIET)
 
 
-def test_two_processes_give_the_same(finished, tmp_path):
-    assert strip(study.run(small(), tmp_path, jobs=2, console=QUIET)) == strip(finished[1])
+def test_another_process_gives_the_same(finished, tmp_path):
+    study.run(small(arms={"base": {}}, seeds=1), tmp_path, jobs=2, console=QUIET)
+    ours, theirs = (pd.read_csv(folder / "study.csv").drop(columns=["arm", "train_seconds"]) for folder in (tmp_path, finished[0]))
+    assert ours.loc[0].equals(theirs.loc[0])
 
 
 @pytest.mark.slow
@@ -104,6 +145,7 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same(finished, tmp_path):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)
+    assert sum(node["Alive"] for node in ray.nodes()) == 2
     assert strip(study.run(small(), tmp_path, engine="ray", jobs=2, console=QUIET)) == strip(finished[1])
     ray.shutdown()
     cluster.shutdown()
@@ -118,8 +160,8 @@ def test_a_dask_cluster_of_two_workers_gives_the_same(finished, tmp_path, monkey
 
 
 def strip(summary):
-    """A summary without the times."""
-    return {**summary, "arms": {arm: {**row, "train_seconds": None} for arm, row in summary["arms"].items()}}
+    """The arms of a summary without the times."""
+    return {arm: {**row, "train_seconds": None, "images_per_second": None} for arm, row in summary["arms"].items()}
 
 
 def test_an_unknown_engine_is_refused(tmp_path):
@@ -132,10 +174,27 @@ def test_study_files(tmp_path):
     file.write_text(
         '"""Is it so?"""\nfrom test_study import small\n\ndef get_study(argument=""):\n    return small(question="", baseline=argument)\n'
     )
-    loaded = study.load(f"{file}:high")
-    assert (loaded.question, loaded.baseline) == ("Is it so?", "high")
+    loaded = study.load(f"{file}:still")
+    assert (loaded.question, loaded.baseline) == ("Is it so?", "still")
     with pytest.raises(UserError, match="no study file"):
         study.load(str(tmp_path / "none.py"))
     file.write_text("x = 1")
     with pytest.raises(UserError, match="defines no get_study"):
         study.load(str(file))
+    file.write_text('ARMS = {\n    "flip": {"augment.flip": 0.5},\n    "flip": {"augment.flip": 1.0},\n}')
+    with pytest.raises(UserError, match=r"mine\.py, line 1: 'flip' stands twice"):
+        study.load(str(file))
+
+
+def test_the_cheapest_of_the_tied_arms_is_taken():
+    rng = np.random.default_rng(0)
+    top = rng.random((2, 300)) < 0.9
+    quick = top.copy()
+    quick[:, top.any(0).argmax()] = False  # one image less
+    correct = {"slow": top, "quick": quick, "bad": rng.random((2, 300)) < 0.5}
+    arms = {arm: {"top1": rows.mean(), "train_seconds": seconds} for (arm, rows), seconds in zip(correct.items(), (9, 3, 1), strict=True)}
+    best = findings._best(arms, correct)
+    assert (best["arm"], best["top"], best["tied"]) == ("quick", "slow", ["slow", "quick"])
+    assert "cheapest to train of 2 arms" in best["why"]
+    del correct["quick"], arms["quick"]
+    assert "told from all others" in findings._best(arms, correct)["why"]

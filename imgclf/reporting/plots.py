@@ -54,6 +54,27 @@ def curves(series: dict[str, pd.DataFrame], title: str, best_epoch: float | None
     return _svg(alt.layer(*layers), title)
 
 
+def overlaid(frame: pd.DataFrame, title: str, *, share: bool = False) -> Markup:
+    """Draws the curves of several arms over epochs, each with its band.
+
+    Args:
+      frame: columns arm, epoch, value, low and high.
+      title: of the vertical axis, shown above the chart.
+      share: values are shares of 1, shown in per cent.
+    """
+    names = list(dict.fromkeys(frame["arm"]))
+    axis = alt.Axis(tickCount=5, labelExpr=PERCENT if share else "datum.label", format="~g")
+    scale = alt.Scale(zero=False, nice=True)
+    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=150, symbolLimit=0)
+    base = alt.Chart(frame[["arm", "epoch", "value", "low", "high"]]).encode(
+        x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickCount=6, grid=False), scale=alt.Scale(nice=False)),
+        color=alt.Color("arm:N", sort=None, scale=alt.Scale(domain=names, scheme="tableau20"), legend=legend),
+    )
+    band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=None, axis=axis, scale=scale), y2="high:Q")
+    line = base.mark_line(strokeWidth=1.6).encode(y=alt.Y("value:Q", title=None, axis=axis, scale=scale))
+    return _svg(band + line, title, height=HEIGHT + 18 * -(-len(names) // 2))
+
+
 def intervals(rows: list[dict], title: str) -> Markup:
     """Draws points with their 95 % intervals, one row each, in the order given.
 

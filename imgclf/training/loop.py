@@ -14,7 +14,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from imgclf.training.state import TrainState, Tree, tree_sha256
 from imgclf.training.step import EvalStep, cross_entropy
 
 SOUP = "soup"  # folder of the averaged model
+OnEvaluation = Callable[[int, dict[str, float]], None]  # the evaluation's number, and val_loss and val_top1
 
 
 class Interrupted(Exception):
@@ -141,10 +142,12 @@ def fit(
     console: Console,
     *,
     trained: bool = False,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Fit:
     """Trains through all phases from the newest checkpoint in `run`, or else from `state`, the first phase's first, to the end of the plan.
 
     With `trained`, the start is a model already (LP-FT's probe): it is evaluated too, and kept if nothing after it is better.
+    `on_evaluation` is told of every evaluation on val; what it raises ends the training.
 
     Raises:
       Interrupted: after SIGTERM or Ctrl-C, once the state is saved.
@@ -242,6 +245,8 @@ def fit(
             + ("  best so far" if improved else ""),
             highlight=False,
         )
+        if on_evaluation is not None:
+            on_evaluation(round(step / max(1.0, plan.evaluate)), values)
 
     def evaluate_if_due() -> None:
         due = durations.is_due(step, plan.evaluate) if step else trained

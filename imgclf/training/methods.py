@@ -19,7 +19,7 @@ from imgclf.data import augment, pipeline
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 from imgclf.models.classifier import Classifier
-from imgclf.training import freeze, loop, optim, probe_run, sharding
+from imgclf.training import freeze, loop, mixing, optim, probe_run, sharding
 from imgclf.training import phases as phases_lib
 from imgclf.training import step as step_lib
 from imgclf.training.evaluate import evaluate_split
@@ -54,7 +54,8 @@ def settle(config: ConfigDict) -> ConfigDict:
     """
     config = config.copy_and_resolve_references()
     train, probe = config.train, config.probe
-    if train.method == "probe" and probe.solver == "minibatch" and not probe.views and not augment.is_neutral(config.augment):
+    distorted = not augment.is_neutral(config.augment) or mixing.parameters(config)
+    if train.method == "probe" and probe.solver == "minibatch" and not probe.views and distorted:
         train.method, config.freeze.preset = "fit", "head"
     if train.method in ("probe", "lp_ft"):
         probe_run.settle_head(config)
@@ -71,8 +72,15 @@ def choose(config: ConfigDict) -> str:
     return "lp_ft" if config.model.weights != "none" and config.model.head.kind in ("linear", "norm") else "fit"
 
 
-def prepare(config: ConfigDict, dataset: Dataset, model: Classifier, mesh: Mesh, console: Console) -> Callable[[Path], Outcome]:
-    """Makes every check that needs no work; returns what trains, given the run's folder.
+def prepare(
+    config: ConfigDict,
+    dataset: Dataset,
+    model: Classifier,
+    mesh: Mesh,
+    console: Console,
+    on_evaluation: loop.OnEvaluation | None = None,
+) -> Callable[[Path], Outcome]:
+    """Makes every check that needs no work; returns what trains, given the run's folder. `on_evaluation`: see `loop.fit`.
 
     Raises:
       UserError: for what the user can mend; the function returned raises as `loop.fit` does.
@@ -83,7 +91,7 @@ def prepare(config: ConfigDict, dataset: Dataset, model: Classifier, mesh: Mesh,
             "config.eval.flip=True needs the images, and a probe is evaluated on cached features; use config.train.method='lp_ft' or 'fit'."
         )
     probe = probe_run.prepare(config, dataset, model, console) if method != "fit" else None
-    fit = _prepare_fit(config, dataset, model, mesh, console) if method != "probe" else None
+    fit = _prepare_fit(config, dataset, model, mesh, console, on_evaluation) if method != "probe" else None
 
     def train(workdir: Path) -> Outcome:
         probed = probe(workdir) if probe else None
@@ -97,7 +105,7 @@ def prepare(config: ConfigDict, dataset: Dataset, model: Classifier, mesh: Mesh,
 
 
 def _prepare_fit(
-    config: ConfigDict, dataset: Dataset, model: Classifier, mesh: Mesh, console: Console
+    config: ConfigDict, dataset: Dataset, model: Classifier, mesh: Mesh, console: Console, on_evaluation: loop.OnEvaluation | None
 ) -> Callable[[Path, probe_run.Probed | None], Outcome]:
     per_epoch = pipeline.steps_per_epoch(dataset, config)
     plan = loop.Plan.from_config(config, per_epoch)
@@ -114,6 +122,12 @@ def _prepare_fit(
     )
     if freezing.remark:
         console.print(freezing.remark, highlight=False)
+    if config.loader.sampling != "natural" and config.train.class_weights != "none":
+        console.print(
+            f"[yellow]config.loader.sampling={config.loader.sampling!r} and config.train.class_weights={config.train.class_weights!r} "
+            "correct the classes' sizes twice; one of them is enough.[/]",
+            highlight=False,
+        )
     weights = step_lib.class_weights(config, dataset.class_names, probe_run.class_counts(dataset))
     phases = phases_lib.create(config, model, freezing, schedule, plan.total, weights, mesh)
     eval_step = step_lib.make_eval_step(config, graphdef, mesh)
@@ -121,8 +135,8 @@ def _prepare_fit(
     def fit(workdir: Path, probed: probe_run.Probed | None) -> Outcome:
         start_params, start_stats = (params, batch_stats) if probed is None else (probed.fit.params, probed.fit.batch_stats)
         state = sharding.replicate(phases[0].first_state(start_params, start_stats), mesh)
-        trained = probed is not None
-        fitted = loop.fit(config, dataset, state, phases, eval_step, schedule, mesh, workdir, console, trained=trained)
+        options = {"trained": probed is not None, "on_evaluation": on_evaluation}
+        fitted = loop.fit(config, dataset, state, phases, eval_step, schedule, mesh, workdir, console, **options)
         kept = sharding.replicate((fitted.params, fitted.batch_stats), mesh)
 
         def logits_of(split: str) -> tuple[np.ndarray, np.ndarray]:
