@@ -1,8 +1,10 @@
 """Features of a frozen backbone, computed once for all heads, folds, studies and data sets that show it the same images."""
 
+import functools
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +20,7 @@ from imgclf.data.table import Dataset
 from imgclf.models.classifier import Classifier
 from imgclf.training import batch_augment
 from imgclf.training.feature_store import FeatureStore
-from imgclf.training.state import split_model, tree_sha256
+from imgclf.training.state import Tree, split_model, tree_sha256
 from imgclf.training.step import normalize
 
 # A kill costs at most the rows since the last block; a block costs two fsyncs.
@@ -148,6 +150,16 @@ def _extract(
     return store.read(store.find(keys))
 
 
+@functools.lru_cache(maxsize=8)  # models of one kind compile once
+def _forward(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[..., jax.Array]:
+    @jax.jit
+    def forward(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> jax.Array:
+        image = normalize(batch_augment.augmented(batch, mean, std), mean, std)
+        return nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats)).features(image)
+
+    return forward
+
+
 def _compute(
     config: ConfigDict,
     model: Classifier,
@@ -163,13 +175,7 @@ def _compute(
     graphdef, params, batch_stats = split_model(model)
     replicated = NamedSharding(mesh, PartitionSpec())
     params, batch_stats = jax.device_put((params, batch_stats), replicated)
-    mean, std = config.data.mean, config.data.std
-
-    @jax.jit
-    def forward(params, batch_stats, batch: dict[str, jax.Array]) -> jax.Array:
-        image = normalize(batch_augment.augmented(batch, mean, std), mean, std)
-        return nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats)).features(image)
-
+    forward = _forward(graphdef, tuple(config.data.mean), tuple(config.data.std))
     blocks: list[np.ndarray] = []
     written, last = 0, time.monotonic()
 

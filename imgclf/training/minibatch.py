@@ -19,7 +19,7 @@ from imgclf.training.probe import Scaling
 from imgclf.training.state import Tree, split_model
 
 
-class _Vectors(nnx.Module):
+class Vectors(nnx.Module):
     """In place of a backbone whose maps are the cached features."""
 
     def __init__(self, features: int):
@@ -51,7 +51,7 @@ def prepare(
     per_epoch = pipeline.steps_per_epoch(dataset, config)
     total = loop.Plan.from_config(config, per_epoch).total
     schedule = optim.create_schedule(config, total, per_epoch)
-    headed = Classifier(_Vectors(model.backbone.features), model.head)
+    headed = Classifier(Vectors(model.backbone.features), model.head)
     freezing = freeze.plan(config, headed, total, per_epoch)
     stages = phases.create(config, headed, freezing, schedule, total, weight, mesh)
     graphdef, params, batch_stats = split_model(headed)

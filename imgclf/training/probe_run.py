@@ -1,6 +1,7 @@
 """The probe of a run: features from the cache, a head solved on them, and the model that the two make, kept like any other."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -180,12 +181,13 @@ def linear_head(solved: Linear, output: str) -> Tree:
 def head_logits(head: nnx.Module, params: Tree, batch_stats: Tree, features: np.ndarray) -> np.ndarray:
     """Runs a head in evaluation mode over pooled features, float32 [N, D]; returns logits, float32 [N, C]."""
     graphdef, _, _ = split_model(head)
+    parts = (features[start : start + _ROWS] for start in range(0, len(features), _ROWS))
+    return np.concatenate([np.asarray(_head_forward(graphdef, params, batch_stats, part)) for part in parts])
 
-    @jax.jit
-    def forward(features: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))(features[:, None, None])
 
-    return np.concatenate([np.asarray(forward(features[start : start + _ROWS])) for start in range(0, len(features), _ROWS)])
+@functools.partial(jax.jit, static_argnums=0)  # one program for all heads of a kind
+def _head_forward(graphdef: nnx.GraphDef, params: Tree, batch_stats: Tree, features: jax.Array) -> jax.Array:
+    return nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))(features[:, None, None])
 
 
 def _tell(about: dict[str, Any], console: Console) -> None:
