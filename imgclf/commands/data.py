@@ -79,6 +79,7 @@ def show(
     from imgclf.data.audit import audit
     from imgclf.data.splits import assign_splits, limit_per_class
     from imgclf.data.table import load_dataset
+    from imgclf.errors import UserError
     from imgclf.models import pretrained
     from imgclf.reporting import pages
     from imgclf.reporting import seen as page
@@ -87,7 +88,11 @@ def show(
     pages.check_target(out)
     dataset = limit_per_class(audit(assign_splits(load_dataset(asked), asked), asked)[0], asked)
     if Path(config).suffix == ".json":
-        run_folder.check_same_data(dataset, Path(config).parent)
+        try:
+            run_folder.check_same_data(dataset, Path(config).parent)
+        except UserError as error:
+            changed = str(error).partition(" Choose ")[0]
+            raise UserError(f"{changed} What it saw can't be drawn again without the old data.") from None
     rows = _rows(dataset.table, ids or [])
     resolved = pretrained.resolve(asked, len(dataset.class_names))
     written = page.write_page(out, resolved, dataset, rows, range(epoch, epoch + views), Console(stderr=True))
