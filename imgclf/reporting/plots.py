@@ -65,7 +65,7 @@ def overlaid(frame: pd.DataFrame, title: str, *, share: bool = False) -> Markup:
     names = list(dict.fromkeys(frame["arm"]))
     axis = alt.Axis(tickCount=5, labelExpr=PERCENT if share else "datum.label", format="~g")
     scale = alt.Scale(zero=False, nice=True)
-    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=150, symbolLimit=0)
+    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=150, symbolLimit=0, symbolOpacity=1)
     base = alt.Chart(frame[["arm", "epoch", "value", "low", "high"]]).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickCount=6, grid=False), scale=alt.Scale(nice=False)),
         color=alt.Color("arm:N", sort=None, scale=alt.Scale(domain=names, scheme="tableau20"), legend=legend),

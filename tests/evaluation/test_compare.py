@@ -79,6 +79,15 @@ def test_a_difference_that_the_data_cannot_support_is_a_tie():
     assert rows["same"]["images_needed"] is None
 
 
+def test_what_one_seed_alone_makes_is_a_tie():
+    base = np.zeros((2, 200), bool)
+    lucky = np.stack([np.arange(200) < 60, np.zeros(200, bool)])  # by the images beyond doubt, and nothing in the other seed
+    row = compare.to_baseline({"base": base, "lucky": lucky}, "base")["lucky"]
+    assert row["p_holm"] < 1e-6
+    assert row["difference_ci95"][0] == 0
+    assert row["tie"]
+
+
 def test_unpaired_arms_are_refused():
     with pytest.raises(ValueError, match="not paired"):
         compare.paired(np.ones((1, 3), bool), np.ones((2, 3), bool))
