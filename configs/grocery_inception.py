@@ -5,7 +5,8 @@ relative path, 10 % validation and 10 % test; 2,048 features at 299x299, compute
 100, 4,000 steps; TensorBoard summaries. distortions=True trains on images cropped and scaled by up to 10 %, brightened by ±10 % and
 flipped, which bypass the cache, so that every step runs the network. The tutorial's slips are repaired: classes are balanced by weights
 in the loss, not by augmented copies that stand on both sides of the split; the hash is of the relative path, so that moving the
-folder reshuffles nothing; predictions (`imgclf predict`) are paired with images by id.
+folder reshuffles nothing; predictions (`imgclf predict`) are paired with images by id. Its augmented copies, without their slips, are made
+by `imgclf data balance LABELS.csv --to 600 --out DIR`, after the split; --config.augment.mode=keras_legacy makes them as Keras did.
 Cost: the features once, the layer seconds; with distortions a run of Inception V3 over 400,000 images, made for a GPU.
 Expected: the tutorial states about 0.85 “at once”; not yet run on its data by us.
 Command: python run.py --config=configs/grocery_inception.py:LABELS.csv,root=IMAGES[,distortions=True]

@@ -1,7 +1,8 @@
 """The from-scratch CNN of the “rugby or soccer” tutorial, on a folder of classes, split or not.
 
 Its hyper-parameters: 224x224; three 3x3 convolutions (same) of 32, 32, 64; dropout 0.4; Dense 128; Adam 1e-6; 500 epochs.
-Augmentation: rotation ±30°, zoom ±0.2, shifts ±0.1, flip. Its slip is repaired: the loss gets logits, not a softmax.
+Augmentation: rotation ±30°, zoom ±0.2, shifts ±0.1, flip, by the corrected geometry; --config.augment.mode=keras_legacy is what ran in
+the tutorial, to the pixel. Its slip is repaired: the loss gets logits, not a softmax.
 Cost: 2,448 photos, 500 epochs: hours on 2 CPU cores; not yet run to its end by us.
 Expected: the tutorial states accuracy 0.83 on its 610 test photos.
 Command: python run.py --config=configs/sports_cnn.py:PATH

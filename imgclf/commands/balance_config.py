@@ -1,4 +1,7 @@
-"""The config of `imgclf data balance`: the augmentation by which the grocery tutorial balanced its classes, with Keras's ranges."""
+"""The config of `imgclf data balance`: the augmentation by which the grocery tutorial balanced its classes, with Keras's ranges.
+
+The geometry is the corrected one; --config.augment.mode=keras_legacy makes the copies as Keras did.
+"""
 
 import os
 
