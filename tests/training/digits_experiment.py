@@ -4,6 +4,19 @@ from ml_collections import ConfigDict
 
 from imgclf.config import default_config
 
+# All that the training step does to images, and an order in which examples come again.
+ELEMENTWISE = {
+    "augment.hue": 20.0,
+    "augment.contrast": 0.2,
+    "augment.erase": 0.5,
+    "augment.erase_fill": "noise",
+    "augment.mixup": 0.2,
+    "augment.cutmix": 1.0,
+    "train.label_smoothing": 0.1,
+    "train.class_weights": "balanced",
+    "loader.sampling": "sqrt",
+}
+
 
 def digits_config(**changes) -> ConfigDict:
     config = default_config()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from digits_experiment import digits_config
+from digits_experiment import ELEMENTWISE, digits_config
 
 from imgclf import config as config_lib
 
@@ -27,7 +27,8 @@ def losses(folder: Path) -> dict[int, dict]:
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory) -> Path:
     """With BatchNorm and dropout; without evaluations in between, so that what is recorded are the training batches."""
-    config = digits_config(**{"train.duration": "12 steps", "train.eval_every": "12 steps", "train.log_every": "1 steps"})
+    changes = {"train.duration": "12 steps", "train.eval_every": "12 steps", "train.log_every": "1 steps"}
+    config = digits_config(**ELEMENTWISE, **changes)  # MixUp's partners stand on other devices
     config.loader.eval_batch_size = 1024  # its only batch is padded, and not recorded
     path = tmp_path_factory.mktemp("devices") / "config.json"
     path.write_text(config_lib.to_json(config))

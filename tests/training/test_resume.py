@@ -14,7 +14,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from digits_experiment import digits_config
+from digits_experiment import ELEMENTWISE, digits_config
 from rich.console import Console
 
 from imgclf import config as config_lib
@@ -49,7 +49,7 @@ def writing(folder: Path) -> bool:
 @pytest.mark.parametrize("kills", [6, pytest.param(21, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(tmp_path, kills):
     """SIGKILLs, in turn at any moment after the start, some time after the first new metrics, and while a checkpoint is written."""
-    config = digits_config(**{"train.duration": "200 steps", "train.eval_every": "25 steps", "train.log_every": "1 steps"})
+    config = digits_config(**ELEMENTWISE, **{"train.duration": "200 steps", "train.eval_every": "25 steps", "train.log_every": "1 steps"})
     straight, folder, rng = tmp_path / "straight", tmp_path / "killed", random.Random(0)
     expected = experiment.run(config, straight, Console(quiet=True))
     config.train.checkpoint_every = "3 steps"  # more often is allowed: it does not alter the result
