@@ -1,6 +1,5 @@
 """What `imgclf data show` draws is what the training step saw."""
 
-import jax
 import numpy as np
 import pytest
 from digits_experiment import digits_config
@@ -33,8 +32,6 @@ def test_views_are_the_steps(config, dataset, mixed):
     config.loader.sampling = "sqrt" if mixed else "natural"
     row = int(np.flatnonzero(dataset.table["split"] == "train")[3])
     found = seen.views(config, dataset, row, range(5))
-    augmented = jax.jit(batch_augment.augmented, static_argnums=(1, 2))
-    draw = jax.jit(lambda step, parameters: mixing.draw(mixing.step_key(jax.random.key(config.seed), step), (8, 8), parameters))
     kinds = set()
     for view in found:
         with pipeline.train_batches(dataset, config, start_step=view.step, num_steps=1) as batches:
@@ -42,7 +39,7 @@ def test_views_are_the_steps(config, dataset, mixed):
         assert batch["index"][view.place] == row
         mix = None
         if mixed:
-            mix = draw(view.step, mixing.parameters(config))
+            mix = seen._drawn(config.seed, view.step, mixing.parameters(config), size=(8, 8))
             if float(mix.share) < 1:
                 assert batch["index"][-1 - view.place] == view.partner.row
                 assert view.partner.share == float(mix.share)
@@ -50,7 +47,7 @@ def test_views_are_the_steps(config, dataset, mixed):
             else:
                 assert view.partner is None
                 kinds.add("alone")
-        images = augmented(batch_augment.inputs(batch), tuple(config.data.mean), tuple(config.data.std), mix)
+        images = seen._augmented(batch_augment.inputs(batch), tuple(config.data.mean), tuple(config.data.std), mix)
         np.testing.assert_array_equal(view.image, images[view.place])
     assert len({view.step for view in found}) == 5
     assert len(kinds) == (3 if mixed else 0)
