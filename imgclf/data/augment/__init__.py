@@ -11,6 +11,8 @@ batch that the model sees:
                         6. MixUp or CutMix, with the labels
                         7. normalisation
 
+With mode=keras_legacy, the first is ImageDataGenerator's resize, warp, flips and brightness (`keras_legacy`) instead.
+
 Every kind reads its own stream (`view_rng`), so that switching one on leaves the draws of the others as they were. A kind is a module
 with a frozen dataclass of its parameters and a function that draws it, or None, from its stream; it is a field of `Draw`, set in
 `draw` by `sibling(rng, KIND)`, asked for in `is_neutral`, and applied in `render` or in the step.
