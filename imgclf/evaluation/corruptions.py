@@ -68,7 +68,7 @@ def corrupted(photo: np.ndarray, name: str, severity: int, config: Any, *, seed:
     drawn = augment.Draw(rotate=level if random % 2 else -level) if name == "rotation" else augment.Draw()
     data, outside = config.data, {"fill": config.augment.fill, "fill_value": config.augment.fill_value}
     view = augment.render(photo, drawn, canvas_size(data.image_size), data.resize, crop_fraction=data.crop_fraction, **outside)
-    return augment.render(corrupt(view, name, level, random), augment.Draw(), tuple(data.image_size))
+    return augment.render(corrupt(view, name, level, random), augment.evaluation(config.augment), tuple(data.image_size))
 
 
 def corrupt(view: np.ndarray, name: str, level: float, seed: int) -> np.ndarray:
