@@ -169,12 +169,13 @@ def learning_rates(sweep: pd.DataFrame, marks: dict[str, float], title: str) -> 
     return _svg(chart, title), png
 
 
-def severities(series: dict[str, pd.DataFrame], title: str) -> Markup:
+def severities(series: dict[str, pd.DataFrame], title: str, *, legend: bool = True) -> Markup:
     """Draws accuracy over the severity of a corruption: one line with the band of its interval, or several lines.
 
     Args:
       series: name → frame with columns severity (0 = clean), value, low and high, shares of 1.
       title: shown above the chart.
+      legend: whether several lines are named.
     """
     frame = pd.concat([rows.assign(series=name) for name, rows in series.items()])
     scale, axis = alt.Scale(zero=True, nice=True), alt.Axis(tickCount=5, labelExpr=PERCENT)
@@ -183,8 +184,8 @@ def severities(series: dict[str, pd.DataFrame], title: str) -> Markup:
     if len(series) == 1:
         colour = alt.value(BLUE)
     else:
-        legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=150)
-        colour = alt.Color("series:N", sort=None, scale=alt.Scale(domain=list(series), scheme="tableau20"), legend=legend)
+        key = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=150) if legend else None
+        colour = alt.Color("series:N", sort=None, scale=alt.Scale(domain=list(series), scheme="tableau20"), legend=key)
     value = alt.Y("value:Q", title=None, scale=scale, axis=axis)
     layers = [
         alt.Chart(frame).mark_line(strokeWidth=1.8).encode(x=horizontal, y=value, color=colour),
@@ -193,7 +194,7 @@ def severities(series: dict[str, pd.DataFrame], title: str) -> Markup:
     if len(series) == 1:
         low = alt.Y("low:Q", title=None, scale=scale, axis=axis)
         layers.insert(0, alt.Chart(frame).mark_area(color=BLUE, opacity=0.15).encode(x=horizontal, y=low, y2="high:Q"))
-    return _svg(alt.layer(*layers), title, height=HEIGHT if len(series) == 1 else HEIGHT + 20 * len(series))
+    return _svg(alt.layer(*layers), title, height=HEIGHT + 10 * len(series) if legend and len(series) > 1 else HEIGHT)
 
 
 def reliability(bins: list[dict]) -> Markup:

@@ -76,7 +76,10 @@ def write_study(folder: Path, results: Mapping[str, Any]) -> Path:
     names = list(next(iter(arms.values()))["corruptions"])
     of = {name: {arm: curve(row, name) for arm, row in arms.items()} for name in names}
     mean = {arm: sum(of[name][arm] for name in names) / len(names) for arm in arms}
-    charts = [plots.severities(mean, "mean of all corruptions"), *(plots.severities(of[name], CORRUPTIONS[name].title) for name in names)]
+    charts = [
+        plots.severities(mean, "mean of all corruptions"),
+        *(plots.severities(of[name], CORRUPTIONS[name].title, legend=False) for name in names),
+    ]
     means = [
         {"name": arm, "value": row["mean_top1"], "low": row["mean_top1_ci95"][0], "high": row["mean_top1_ci95"][1]}
         for arm, row in arms.items()
