@@ -108,7 +108,11 @@ def draws(space: Space, count: int, seed: int = 0) -> dict[str, Fields]:
 
 def check_literals(file: Path) -> None:
     """Raises a UserError for a dict in a study file that names a key twice, of which Python keeps the last without a word."""
-    for node in ast.walk(ast.parse(file.read_text(), str(file))):
+    try:
+        parsed = ast.parse(file.read_text(), str(file))
+    except SyntaxError as error:
+        raise UserError(f"{file}, line {error.lineno}: {error.msg}; mend the study file, which is Python.") from None
+    for node in ast.walk(parsed):
         if isinstance(node, ast.Dict):
             keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
             for i, key in enumerate(keys):

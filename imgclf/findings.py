@@ -105,6 +105,12 @@ def _best(arms: Mapping[str, Mapping[str, Any]], correct: Mapping[str, np.ndarra
 
 def describe(summary: Mapping[str, Any]) -> Iterator[str]:
     """Yields the findings as sentences; a difference that the data can't support is said to be a tie."""
+    if summary["search"]:
+        search, states = summary["search"], [trial["state"] for trial in summary["search"]["trials"]]
+        told = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned", "fail") if state in states)
+        fields = ", ".join(f"{name}={value}" for name, value in search["fields"].items())
+        value = search["trials"][search["best"]]["value"]
+        yield f"Search: {told}; the best, trial {search['best']}, has a {search['metric']} of {numbers.number(value)} by {fields}."
     for arm, row in summary["arms"].items():
         spread = f", ± {numbers.percent(row['seed_sd'])} between seeds" if row["seed_sd"] is not None else ""
         yield (

@@ -181,6 +181,9 @@ def test_study_files(tmp_path):
     file.write_text("x = 1")
     with pytest.raises(UserError, match="defines no get_study"):
         study.load(str(file))
+    file.write_text("ARMS = {")
+    with pytest.raises(UserError, match=r"mine\.py, line 1: '{' was never closed"):
+        study.load(str(file))
     file.write_text('ARMS = {\n    "flip": {"augment.flip": 0.5},\n    "flip": {"augment.flip": 1.0},\n}')
     with pytest.raises(UserError, match=r"mine\.py, line 1: 'flip' stands twice"):
         study.load(str(file))
