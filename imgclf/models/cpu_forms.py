@@ -100,7 +100,7 @@ def _conv_residuals(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges
 
 def _conv_gradients(stride: int, padding: Edges, residuals: tuple[jax.Array, jax.Array], grad: jax.Array):
     x, kernel = residuals
-    return _input_gradient(grad, kernel, x.shape[1:3], stride, padding), _kernel_gradient(x, grad, kernel.shape, stride, padding)
+    return _input_gradient(grad, kernel, x.shape[1:3], stride, padding), kernel_gradient(x, grad, kernel.shape, stride, padding)
 
 
 _conv.defvjp(_conv_residuals, _conv_gradients)
@@ -112,7 +112,7 @@ def _cropped(x: jax.Array, edges: Edges) -> tuple[jax.Array, Edges]:
     return lax.pad(x, jnp.zeros((), x.dtype), crops), tuple((max(low, 0), max(high, 0)) for low, high in edges)
 
 
-def _kernel_gradient(x: jax.Array, grad: jax.Array, shape: tuple[int, ...], stride: int, padding: Edges) -> jax.Array:
+def kernel_gradient(x: jax.Array, grad: jax.Array, shape: tuple[int, ...], stride: int, padding: Edges) -> jax.Array:
     """The convolution of the maps with their gradient: channels are the images, and images the channels."""
     sizes = zip(shape[:2], x.shape[1:3], grad.shape[1:3], padding, strict=True)
     x, edges = _cropped(x, tuple((low, k + stride * (n - 1) - size - low) for k, size, n, (low, _) in sizes))
@@ -122,7 +122,7 @@ def _kernel_gradient(x: jax.Array, grad: jax.Array, shape: tuple[int, ...], stri
     return apart(lambda kernel: lax.transpose(kernel, (1, 2, 0, 3)))(by_channel)
 
 
-def _flipped(kernel: jax.Array) -> jax.Array:
+def flipped(kernel: jax.Array) -> jax.Array:
     """The kernel turned by 180°, its inputs and outputs exchanged: [kh,kw,C,K] to [kh,kw,K,C]."""
     kh, kw, channels, features = kernel.shape
     places = apart(lambda kernel: lax.transpose(kernel, (0, 2, 1)))(lax.reshape(kernel, (kh * kw, channels, features)))
@@ -134,7 +134,7 @@ def _input_gradient(grad: jax.Array, kernel: jax.Array, size: tuple[int, ...], s
 
     XLA's own form spreads the gradient out and multiplies the zeros in between.
     """
-    flipped = _flipped(kernel)
+    turned = flipped(kernel)
 
     def taps(axis: int, place: int) -> tuple[slice, tuple[int, int]]:
         """What inputs at stride · i + place meet of the flipped kernel, and the gradient's padding for it."""
@@ -150,7 +150,7 @@ def _input_gradient(grad: jax.Array, kernel: jax.Array, size: tuple[int, ...], s
         for j in range(stride):
             (rows, vertical), (columns, horizontal) = taps(0, i), taps(1, j)
             cropped, edges = _cropped(grad, (vertical, horizontal))
-            shares.append(_plain_conv2d(cropped, flipped[rows, columns], 1, edges))
+            shares.append(_plain_conv2d(cropped, turned[rows, columns], 1, edges))
     if stride == 1:
         return shares[0]
 

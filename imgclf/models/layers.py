@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from imgclf.models import bf16_forms, cpu_forms
+from imgclf.models import bf16_forms, cpu_forms, winograd
 from imgclf.models.initializers import HE_NORMAL, Initializer
 
 Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros before and behind, of height and width
@@ -37,6 +37,8 @@ def conv2d(
         return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     def on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        if winograd.suits(x, kernel, stride, padding):
+            return winograd.conv2d(x, kernel.astype(x.dtype), padding, jnp.bfloat16 if bf16_products else jnp.float32)
         if bf16_products:
             return bf16_forms.conv2d(x, kernel, stride, padding)
         return cpu_forms.conv2d(x, kernel.astype(x.dtype), stride, padding)
