@@ -2,6 +2,7 @@
 
 MobileNetV2 0.35 at 96 px, all arms with one recipe: 6 epochs of AdamW (head 1e-3, backbone 1e-4), cosine, crops and flips. What trains:
 
+  probe           a head solved by logistic regression on plain photos, without that recipe: what fine-tuning has to beat
   head            the new head alone
   half            the last half: S3 freezes VGG16's first 15 layers, 52 % of the backbone's parameters; here the first 143 Keras layers
                   (to block 15) hold 48 %
@@ -14,7 +15,7 @@ MobileNetV2 0.35 at 96 px, all arms with one recipe: 6 epochs of AdamW (head 1e-
 
 … BN: the statistics of batches train and follow with momentum 0.9; without it those of the weights stand. "all, BN 0.999": they train with
 Keras's own momentum, which such short trainings are too short for.
-5 seeds × 2 folds: each model sees about 34 photos a class (and validates on 7), each photo is tested once per seed.
+3 seeds × 2 folds: each model sees about 34 photos a class (and validates on 7), each photo is tested once per seed.
 Cost: see experiments/README.md. Command: python run.py --study=experiments/freezing.py[:DATA,WEIGHTS_FILE], such as
 ../shared/data/doraemon_walle
 """
@@ -26,6 +27,7 @@ DATA = "../shared/data/clothing10"
 WEIGHTS = "../shared/weights/mobilenet_v2_0.35_224_no_top.keras.h5"
 FOLLOWING = "padding='same', epsilon=0.001, momentum=0.9, unbiased=False"  # Keras's network but for the momentum
 TRAINS = {
+    "probe": {"train.method": "probe"},
     "head": {"freeze.preset": "head"},
     "half": {"freeze.preset": "first_143_layers"},
     "last stage": {"freeze.preset": "last_stage"},
@@ -62,4 +64,4 @@ def get_study(argument: str = "") -> Study:
         if name in ("head", "last stage", "all"):
             arms[f"{name}, BN"] = fields | {"freeze.batch_norm": "train", "model.variant": FOLLOWING}
     arms["all, BN 0.999"] = {"freeze.batch_norm": "train"}
-    return Study(base=base, arms=arms, baseline="head", seeds=5, folds=2)
+    return Study(base=base, arms=arms, baseline="probe", seeds=3, folds=2)
