@@ -1,4 +1,4 @@
-"""Images/s of a model's pooled features, or of one SGD training step, at 224 px.
+"""Images/s of a model's pooled features, or of one SGD training step, at 224 px, and the process's peak memory.
 
     python experiments/benchmarks/models.py resnet50
     python experiments/benchmarks/models.py resnet18 --train --peer "python torch_models.py resnet18 train"
@@ -7,6 +7,7 @@ A peer is any command that prints `X img/s`. Cost: half a minute a pair on 2 qui
 """
 
 import argparse
+import resource
 import sys
 import time
 
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 from peers import alternate
 
-from imgclf import models
+from imgclf import compilation_memory, models
 from imgclf.config import default_config
 from imgclf.models import pretrained
 from imgclf.platform_flags import restart_with_huge_pages
@@ -80,8 +81,11 @@ def main() -> None:
         alternate(ours + ["--train"] * arguments.train, arguments.peer, arguments.pairs, r"([0-9.]+) img/s")
         return
     restart_with_huge_pages()  # as run.py does; after the peer, which chooses for itself
+    compilation_memory.return_after_compilation()  # likewise
     what = "train" if arguments.train else "features"
-    print(f"imgclf {arguments.name} {what} {arguments.precision}: {measure(arguments.name, train=arguments.train, **options):.1f} img/s")
+    speed = measure(arguments.name, train=arguments.train, **options)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"imgclf {arguments.name} {what} {arguments.precision}: {speed:.1f} img/s, at most {memory:.2f} GiB")
 
 
 if __name__ == "__main__":
