@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from imgclf import config as config_lib
 from imgclf.data import augment
 from imgclf.data.splits import subset
 from imgclf.data.table import load_dataset
@@ -33,20 +32,19 @@ ORIENTED = 24  # photos that are stored in all orientations
 
 
 class Views:
-    """The corrupted and turned pictures of a data set for one size of input, made once for all runs.
+    """The corrupted and turned pictures of a data set for one preprocessing, made once for all runs that share it.
 
     Attributes:
-      ids: of the images that any run is tested on.
       labels: int64 [N].
       corrupted: uint8 [N, conditions, H, W, 3].
       turned: uint8 [n, 8, H, W, 3], of the first n images.
     """
 
-    def __init__(self, config: ConfigDict, ids: list[str], tested: list[robustness.Condition], console: Console):
+    def __init__(self, config: ConfigDict, ids: list[str], tested: list[robustness.Condition]):
         everything = load_dataset(config)
         place = {name: row for row, name in enumerate(everything.table["id"])}
         dataset = subset(everything, [place[name] for name in ids])
-        self.ids, self.labels = ids, dataset.table["label"].to_numpy(np.int64)
+        self.labels = dataset.table["label"].to_numpy(np.int64)
         pictures = robustness.Pictures(dataset, config, tested)
         turned = robustness.Turned(dataset, np.unique(np.linspace(0, len(ids) - 1, ORIENTED).astype(int)))
         size, options = (*config.data.image_size, 3), {"crop_fraction": config.data.crop_fraction}
@@ -54,9 +52,8 @@ class Views:
         def turn(item: int) -> np.ndarray:
             return augment.view(turned[item], config.data.image_size, config.data.resize, config.augment, **options)
 
-        with ThreadPoolExecutor(2) as pool, Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            made = bar.track(pool.map(pictures.__getitem__, range(len(pictures))), total=len(pictures), description="corrupting")
-            self.corrupted = np.stack(list(made)).reshape(len(ids), len(tested), *size)
+        with ThreadPoolExecutor(2) as pool:
+            self.corrupted = np.stack(list(pool.map(pictures.__getitem__, range(len(pictures))))).reshape(len(ids), len(tested), *size)
             self.turned = np.stack(list(pool.map(turn, range(len(turned))))).reshape(-1, 8, *size)
 
 
@@ -72,14 +69,18 @@ def main() -> None:
     tested = robustness.conditions()
 
     ids = {folder: _test_ids(options.study / folder) for folder in runs["folder"]}
-    first = config_lib.from_json((options.study / runs["folder"].iloc[0] / "config.json").read_text())
-    views = Views(first, sorted(set().union(*ids.values())), tested, console)
-    place = {name: row for row, name in enumerate(views.ids)}
+    everything = sorted(set().union(*ids.values()))
+    place = {name: row for row, name in enumerate(everything)}
+    made: dict[tuple, Views] = {}
     right: dict[tuple[str, int], dict[str, np.ndarray]] = {}
     turned: dict[str, list[dict]] = {}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         for arm, seed, folder in bar.track(list(zip(runs["arm"], runs["seed"], runs["folder"], strict=True)), description="runs"):
             predictor = load(options.study / folder)
+            key = _preprocessing(predictor.config)
+            if key not in made:
+                made[key] = Views(predictor.config, everything, tested)
+            views = made[key]
             rows = np.array([place[name] for name in ids[folder]])
             shown = np.concatenate([views.corrupted[rows].reshape(-1, *views.corrupted.shape[2:]), *views.turned])
             probabilities = probabilities_of_views(predictor, shown, Console(quiet=True))
@@ -130,6 +131,12 @@ def compare_means(arms: dict[str, dict[robustness.Condition, np.ndarray]], basel
     for row, p in zip(rows.values(), compare.holm([row["p"] for row in rows.values()]), strict=True):
         row |= {"p_holm": p, "tie": p >= 0.05}
     return rows
+
+
+def _preprocessing(config: ConfigDict) -> tuple:
+    """What an image's view in evaluation depends on."""
+    data, outside = config.data, config.augment
+    return tuple(data.image_size), data.resize, data.crop_fraction, outside.mode, outside.fill, outside.fill_value
 
 
 def _test_ids(folder: Path) -> list[str]:
