@@ -121,7 +121,8 @@ CASES = {
 def test_each_misbehaviour_has_its_status(case, few, server):
     what, status, detail, tries = CASES[case]
     server.behaviour[ID] = what if isinstance(what, str) else list(what)
-    result = download(few, plan(server, timeout=0.3, max_bytes=2_000_000)).set_index("image_id")["status"]
+    timeout = 0.3 if case == "no answer in time" else 10  # a busy machine may be slow, too
+    result = download(few, plan(server, timeout=timeout, max_bytes=2_000_000)).set_index("image_id")["status"]
     assert result[ID] == status
     assert result[IDS[1]] == result[IDS[2]] == "ok"
     found = record(few)
