@@ -46,10 +46,11 @@ def writing(folder: Path) -> bool:
     return any(folder.glob("checkpoints/**/*orbax-checkpoint-tmp*"))
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(21, marks=pytest.mark.slow)])
-def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(tmp_path, kills):
+@pytest.mark.parametrize(("kills", "steps"), [(6, 100), pytest.param(21, 200, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(tmp_path, kills, steps):
     """SIGKILLs, in turn at any moment after the start, some time after the first new metrics, and while a checkpoint is written."""
-    config = digits_config(**ELEMENTWISE, **{"train.duration": "200 steps", "train.eval_every": "25 steps", "train.log_every": "1 steps"})
+    changes = {"train.duration": f"{steps} steps", "train.eval_every": "25 steps", "train.log_every": "1 steps"}
+    config = digits_config(**ELEMENTWISE, **changes)
     straight, folder, rng = tmp_path / "straight", tmp_path / "killed", random.Random(0)
     expected = experiment.run(config, straight, Console(quiet=True))
     config.train.checkpoint_every = "3 steps"  # more often is allowed: it does not alter the result
