@@ -69,7 +69,7 @@ def summary(study: "Study", complete: Sequence[str], table: pd.DataFrame, failur
 
 
 def _correct(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Arm → bool [seeds, images]: the images that every seed of every arm was tested on, in the order of their ids."""
+    """Arm, in the study's order → bool [seeds, images]: the images that every seed of every arm was tested on, by id."""
     if table.empty:
         return {}
     tested: dict[tuple[str, int], dict[str, bool]] = {}
@@ -77,7 +77,7 @@ def _correct(table: pd.DataFrame) -> dict[str, np.ndarray]:
         tested.setdefault((arm, seed), {}).update(correct)
     common = sorted(set.intersection(*map(set, tested.values())))
     arms: dict[str, list[list[bool]]] = {}
-    for (arm, _), correct in sorted(tested.items()):
+    for (arm, _), correct in sorted(tested.items(), key=lambda item: item[0][1]):
         arms.setdefault(arm, []).append([correct[name] for name in common])
     return {arm: np.array(rows, bool) for arm, rows in arms.items()}
 
