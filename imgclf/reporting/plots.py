@@ -75,6 +75,10 @@ def overlaid(frame: pd.DataFrame, title: str, *, share: bool = False) -> Markup:
     return _svg(band + line, title, height=HEIGHT + 18 * -(-len(names) // 2))
 
 
+_LABEL_LIMIT = 190  # pixels
+_LABEL_WIDTH = 6.8  # pixels a letter, in the widest of the fonts that browsers take for system-ui; Vega measures with a narrower one
+
+
 def intervals(rows: list[dict], title: str) -> Markup:
     """Draws points with their 95 % intervals, one row each, in the order given.
 
@@ -82,7 +86,8 @@ def intervals(rows: list[dict], title: str) -> Markup:
       rows: {name, value, low, high}, shares of 1.
     """
     frame = pd.DataFrame(rows)
-    names = alt.Y("name:N", title=None, sort=list(frame["name"]), axis=alt.Axis(labelLimit=160))
+    extent = min(_LABEL_LIMIT, _LABEL_WIDTH * frame["name"].str.len().max())
+    names = alt.Y("name:N", title=None, sort=list(frame["name"]), axis=alt.Axis(labelLimit=_LABEL_LIMIT, minExtent=extent))
     scale = alt.Scale(zero=False, nice=True)
     axis = alt.Axis(labelExpr=PERCENT, tickCount=5)
     bars = (
