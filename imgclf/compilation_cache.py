@@ -10,7 +10,7 @@ from imgclf.cache import cache_dir
 
 def enable() -> None:
     """Keeps compiled programs in the cache folder, unless the user has set `jax_compilation_cache_dir`; and what compiling took, not."""
-    compilation_memory.return_after_compilation()
+    compilation_memory.return_around_compilation()
     if jax.config.jax_compilation_cache_dir is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # the dozens of small ones cost seconds together

@@ -81,7 +81,7 @@ def main() -> None:
         alternate(ours + ["--train"] * arguments.train, arguments.peer, arguments.pairs, r"([0-9.]+) img/s")
         return
     restart_with_huge_pages()  # as run.py does; after the peer, which chooses for itself
-    compilation_memory.return_after_compilation()  # likewise
+    compilation_memory.return_around_compilation()  # likewise
     what = "train" if arguments.train else "features"
     speed = measure(arguments.name, train=arguments.train, **options)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
