@@ -1,5 +1,5 @@
-"""Gives back to the system what malloc keeps: before a large program is compiled or loaded, what making the model took (70 MiB of ResNet-50);
-after it, what compiling took (half a GiB for a training step of ResNet-50)."""
+"""Gives back to the system what malloc keeps: before a large program is compiled or loaded, what making the model took (70 MiB of a
+ResNet-50); after it, what compiling took (half a GiB for its training step)."""
 
 import ctypes
 import functools

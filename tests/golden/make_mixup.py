@@ -1,4 +1,7 @@
-"""Writes timm_mixup.json: what timm's `Mixup` (1.0.31) makes of four small images, for given shares and box centres. Needs torch and timm."""
+"""Writes timm_mixup.json: what timm's `Mixup` (1.0.31) makes of four small images, for given shares and box centres.
+
+Needs torch and timm.
+"""
 
 import json
 from pathlib import Path
