@@ -96,7 +96,7 @@ def intervals(rows: list[dict], title: str) -> Markup:
         .encode(x=alt.X("low:Q", title=None, scale=scale, axis=axis), x2="high:Q", y=names)
     )
     points = alt.Chart(frame).mark_circle(color=BLUE, size=50, opacity=1).encode(x="value:Q", y=names)
-    return _svg(bars + points, title, height=60 + 26 * len(frame))
+    return _svg(bars + points, title, height=60 + 26 * len(frame), names=extent)
 
 
 def data_sizes(found: Mapping[str, Mapping[str, Any]], title: str) -> Markup:
@@ -301,14 +301,18 @@ def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.groupby(np.arange(len(rows)) * POINTS // len(rows), as_index=False).mean()
 
 
-def _title(text: str) -> alt.TitleParams:
-    return alt.TitleParams(text, anchor="start", frame="group", fontSize=12, fontWeight=600, color=INK, offset=8)
+def _title(text: str, frame: str = "group") -> alt.TitleParams:
+    return alt.TitleParams(text, anchor="start", frame=frame, fontSize=12, fontWeight=600, color=INK, offset=8)
 
 
-def _styled(chart: alt.TopLevelMixin, title: str | None = None, height: int = HEIGHT, background: str = "transparent") -> alt.TopLevelMixin:
+def _styled(
+    chart: alt.TopLevelMixin, title: str | None = None, height: int = HEIGHT, background: str = "transparent", names: float = 0
+) -> alt.TopLevelMixin:
+    """`names`: pixels that the names of rows take; a chart grows with long ones, and its title stands above them."""
     if title:
+        heading = _title(title, "bounds" if names else "group")
         chart = chart.properties(
-            width=WIDTH, height=height, title=_title(title), autosize=alt.AutoSizeParams(type="fit", contains="padding")
+            width=WIDTH + max(0, names - 80), height=height, title=heading, autosize=alt.AutoSizeParams(type="fit", contains="padding")
         )
     font = "system-ui, sans-serif"
     chart = chart.configure(font=font, background=background, padding=4, aria=False)
@@ -326,8 +330,8 @@ def _styled(chart: alt.TopLevelMixin, title: str | None = None, height: int = HE
     )
 
 
-def _svg(chart: alt.TopLevelMixin, title: str | None = None, height: int = HEIGHT) -> Markup:
-    svg = vl_convert.vegalite_to_svg(_styled(chart, title, height).to_dict())
+def _svg(chart: alt.TopLevelMixin, title: str | None = None, height: int = HEIGHT, names: float = 0) -> Markup:
+    svg = vl_convert.vegalite_to_svg(_styled(chart, title, height, names=names).to_dict())
     # Vega numbers its ids through the whole process: number them anew, and apart from those of the page's other charts
     names = dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg))
     for number, name in enumerate(names):
