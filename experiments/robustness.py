@@ -129,7 +129,7 @@ def compare_means(arms: dict[str, dict[robustness.Condition, np.ndarray]], basel
         p = compare.sign_flip_test(difference.sum(0))
         rows[arm] = {"difference": float(scaled.mean()), "difference_ci95": compare.bootstrap(scaled), "p": p}
     for row, p in zip(rows.values(), compare.holm([row["p"] for row in rows.values()]), strict=True):
-        row |= {"p_holm": p, "tie": p >= 0.05}
+        row |= {"p_holm": p, "tie": compare.is_tie(p, row["difference_ci95"])}
     return rows
 
 

@@ -119,11 +119,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def to_baseline(correct: Mapping[str, np.ndarray], baseline: str) -> dict[str, dict[str, Any]]:
-    """Compares every other arm with `baseline`: `paired`, with `p_holm`, and `tie`: whether the data can't tell the two apart.
+def is_tie(p_holm: float, interval: Sequence[float]) -> bool:
+    """Whether the data can't tell two arms apart.
 
     A difference must stand both against the chance of the images (p, corrected) and against that of the seeds, which p takes as they are
     and the bootstrap draws anew (the interval lies on one side of 0).
+    """
+    low, high = interval
+    return p_holm >= 0.05 or low <= 0 <= high
+
+
+def to_baseline(correct: Mapping[str, np.ndarray], baseline: str) -> dict[str, dict[str, Any]]:
+    """Compares every other arm with `baseline`: `paired`, with `p_holm`, and `tie`, see `is_tie`.
 
     Args:
       correct: arm → bool [S, N].
@@ -131,8 +138,7 @@ def to_baseline(correct: Mapping[str, np.ndarray], baseline: str) -> dict[str, d
     others = [name for name in correct if name != baseline]
     rows = {name: paired(correct[baseline], correct[name]) for name in others}
     for name, p in zip(others, holm([rows[name]["p"] for name in others]), strict=True):
-        low, high = rows[name]["difference_ci95"]
-        rows[name] |= {"p_holm": p, "tie": p >= 0.05 or low <= 0 <= high}
+        rows[name] |= {"p_holm": p, "tie": is_tie(p, rows[name]["difference_ci95"])}
     return rows
 
 
