@@ -11,7 +11,7 @@ from jax import lax
 
 from imgclf.models import depthwise
 
-few = settings(deadline=None, derandomize=True, max_examples=10)
+few = settings(deadline=None, derandomize=True, max_examples=5)
 
 
 def maps(*shape: int, seed: int = 0) -> jax.Array:

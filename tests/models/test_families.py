@@ -98,7 +98,7 @@ def test_images_can_be_too_small(family):
     assert min(nnx.eval_shape(lambda: TINY[family](rngs=nnx.Rngs(0))).map_size(3, 3)) < 1
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", ["vgg", "densenet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("xception", "inception"))])
 def test_a_tiny_variant_trains(family):
     backbone = TINY[family](rngs=nnx.Rngs(0))
     graphdef, params, stats = split_model(backbone)  # also shows that there are no other variables

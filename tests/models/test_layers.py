@@ -58,7 +58,7 @@ def test_conv_is_flaxs(size, channels, kernel, stride, bias, valid):
     assert_close(forward_and_gradients(ours, x), forward_and_gradients(flax, x))
 
 
-@settings(few, max_examples=10)
+@settings(few, max_examples=6)
 @given(
     size=st.tuples(st.integers(4, 9), st.integers(4, 9)),
     channels=st.sampled_from((3, 6)),
