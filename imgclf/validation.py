@@ -48,6 +48,7 @@ _NOT_NEGATIVE = (lambda v: v >= 0, "0 or more")
 _AT_LEAST_ONE = (lambda v: v >= 1, "1 or more")
 _PROBABILITY = (lambda v: 0 <= v <= 1, "between 0 and 1")
 _BELOW_ONE = (lambda v: 0 <= v < 1, "at least 0 and below 1")
+_AREA_SHARES = (lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, "(smallest, largest) share of the area, within 0..1")
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": _NOT_NEGATIVE,
     "data.image_size": (lambda v: len(v) == 2 and all(isinstance(n, int) and n > 0 for n in v), "(height, width) in whole pixels"),
@@ -67,7 +68,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "data.split.folds": (lambda v: v >= 2, "2 or more"),
     "data.split.fold": _NOT_NEGATIVE,
-    "augment.crop_scale": (lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, "(smallest, largest) share of the area, within 0..1"),
+    "augment.crop_scale": _AREA_SHARES,
     "augment.crop_ratio": (lambda v: len(v) == 2 and 0 < v[0] <= v[1], "(smallest, largest) aspect ratio"),
     "augment.flip": _PROBABILITY,
     "augment.vertical_flip": _PROBABILITY,
@@ -94,7 +95,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "augment.hue": (lambda v: 0 <= v <= 180, "degrees, between 0 and 180"),
     "augment.grayscale": _PROBABILITY,
     "augment.erase": _PROBABILITY,
-    "augment.erase_area": (lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, "(smallest, largest) share of the area, within 0..1"),
+    "augment.erase_area": _AREA_SHARES,
     "augment.erase_ratio": (lambda v: len(v) == 2 and 0 < v[0] <= v[1], "(smallest, largest) height / width"),
     "augment.cutout": _NOT_NEGATIVE,
     "augment.mixup": _NOT_NEGATIVE,

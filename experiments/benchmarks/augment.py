@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torchvision_v2
 from PIL import Image
 
 SIZE = 224
@@ -120,15 +121,7 @@ def _torchvision(photos: list[np.ndarray]) -> dict[str, dict[str, Callable[[int]
     import torch
 
     torch.set_num_threads(1)
-    try:
-        from torchvision.transforms import v2
-    except RuntimeError:  # a torchvision built for another torch: its compiled operators are not used here, but are looked for
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        for module in [name for name in sys.modules if name.startswith("torchvision")]:
-            del sys.modules[module]
-        from torchvision.transforms import v2
+    v2 = torchvision_v2.load()
     functional = v2.functional
 
     crop = v2.RandomResizedCrop(SIZE, antialias=True)

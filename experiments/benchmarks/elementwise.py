@@ -22,17 +22,10 @@ BATCH, SIZE, SECONDS, ROUNDS = 64, 224, 1.0, 3
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 36.0}  # degrees; torchvision's 0.1 of a turn
 PEER = """
 import json, sys, torch
-try:
-    from torchvision.transforms import v2
-except RuntimeError:  # a torchvision built for another torch: its compiled operators are not used here, but are looked for
-    library = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    for module in [name for name in sys.modules if name.startswith("torchvision")]:
-        del sys.modules[module]
-    from torchvision.transforms import v2
 sys.path.insert(0, sys.argv[1])
+import torchvision_v2
 from elementwise import BATCH, SIZE, rate
+v2 = torchvision_v2.load()
 images = torch.randint(0, 256, (BATCH, 3, SIZE, SIZE), dtype=torch.uint8)
 normalise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.5,) * 3, (0.25,) * 3)])
 jitter, erasing = v2.ColorJitter(0.4, 0.4, 0.4, 0.1), v2.RandomErasing(p=1.0)
