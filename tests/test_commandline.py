@@ -15,6 +15,7 @@ import warm_start
 from PIL import Image
 
 FAST = ["--config.train.duration=1 steps"]
+SMALL = ["--config.data.image_size=(32, 24)"]
 
 
 @pytest.fixture
@@ -92,8 +93,7 @@ def test_an_empty_folder_is_a_mistake(warm, tmp_path):
 def test_a_folder_of_photos_is_trained_evaluated_and_reported(run, warm, photos, tmp_path):
     (photos / "red" / ".DS_Store").write_bytes(b"junk")
     (photos / "red" / "broken.jpg").write_bytes((photos / "red" / "0.jpg").read_bytes()[:200])
-    changes = ["--config.train.duration=4 epochs", "--config.data.image_size=(32, 24)"]
-    code, said = run("--config=configs/folder.py:photos", "--workdir=out", *changes)
+    code, said = run("--config=configs/folder.py:photos", "--workdir=out", "--config.train.duration=4 epochs", *SMALL)
     assert code == 0, said
     out = tmp_path / "out"
     expected = {"config.json", "environment.json", "dataset.parquet", "quarantine.csv", "audit.json", "metrics.jsonl", "tensorboard"}
@@ -119,8 +119,8 @@ def test_a_folder_of_photos_is_trained_evaluated_and_reported(run, warm, photos,
 def test_a_csv_of_photos_is_trained(warm, photos, tmp_path):
     rows = [f"photos/{path.parent.name}/{path.name},{path.parent.name}" for path in sorted(photos.rglob("*.jpg"))]
     (tmp_path / "labels.csv").write_text("file,kind\n" + "\n".join(rows) + "\n")
-    columns = ["--config.data.columns.path=file", "--config.data.columns.label=kind"]
-    code, said = warm("--config=configs/csv.py:labels.csv", "--workdir=out", *columns, *FAST)
+    fields = ["--config.data.columns.path=file", "--config.data.columns.label=kind", *SMALL, *FAST]
+    code, said = warm("--config=configs/csv.py:labels.csv", "--workdir=out", *fields)
     assert code == 0, said
     assert json.loads((tmp_path / "out" / "results.json").read_text())["class_names"] == ["blue", "red"]
 
@@ -141,21 +141,22 @@ def test_a_loss_that_is_not_finite_names_the_steps_and_saves_nothing(warm, tmp_p
     assert not list((tmp_path / "out" / "checkpoints" / "last").glob("step_*"))
 
 
-def test_ctrl_c_saves_and_leaves_with_130(root, tmp_path):
-    command = [sys.executable, str(root / "run.py"), "--workdir=out", "--config.train.duration=500 epochs"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def test_ctrl_c_saves_and_leaves_with_130(tmp_path):
     log = tmp_path / "out" / "metrics.jsonl"
-    while process.poll() is None and not (log.exists() and log.stat().st_size):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, said
+
+    def interrupt(process) -> None:
+        while process.is_alive() and not (log.exists() and log.stat().st_size):
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGINT)
+
+    code, said = warm_start.call(["--workdir=out", "--config.train.duration=500 epochs"], tmp_path, interrupt)
+    assert code == 130, said
     assert "Give the same command to continue" in said
     assert "Traceback" not in said
     assert list((tmp_path / "out" / "checkpoints" / "last").glob("step_*"))
 
 
-def test_a_full_disk_is_said_without_a_traceback(root, tmp_path):
+def test_a_full_disk_is_said_without_a_traceback(warm, tmp_path):
     if os.geteuid() or not shutil.which("mount"):
         pytest.skip("mounting a small file system needs root")
     disk = tmp_path / "disk"
@@ -164,11 +165,9 @@ def test_a_full_disk_is_said_without_a_traceback(root, tmp_path):
     if mounted.returncode:
         pytest.skip("mounting a small file system is not allowed here")
     try:
-        command = [sys.executable, str(root / "run.py"), f"--workdir={disk}/run"]
-        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+        code, said = warm(f"--workdir={disk}/run")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-    said = process.stdout + process.stderr
-    assert process.returncode == 2, said
+    assert code == 2, said
     assert "full" in said
     assert "Traceback" not in said

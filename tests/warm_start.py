@@ -4,21 +4,32 @@ import multiprocessing.reduction
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 
-def call(arguments: Sequence[str], folder: Path, timeout: float = 240) -> tuple[int, str]:
-    """Runs `run.py ARGUMENTS` in `folder`; returns (exit code, everything it said)."""
+def process(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """A process, not yet started, that will call `target` with the imports of an experiment done and JAX not yet at work."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["imgclf.experiment", "imgclf.commandline"])
+    return context.Process(target=target, args=arguments)
+
+
+def call(
+    arguments: Sequence[str], folder: Path, during: Callable[[BaseProcess], None] | None = None, timeout: float = 240
+) -> tuple[int, str]:
+    """Runs `run.py ARGUMENTS` in `folder`, and calls `during` with the process; returns (exit code, everything it said)."""
     with tempfile.TemporaryFile("w+") as said:
-        process = context.Process(target=_main, args=(list(arguments), str(folder), multiprocessing.reduction.DupFd(said.fileno())))
-        process.start()
-        process.join(timeout)
-        assert process.exitcode is not None, f"still running after {timeout} s"
+        started = process(_main, list(arguments), str(folder), multiprocessing.reduction.DupFd(said.fileno()))
+        started.start()
+        if during is not None:
+            during(started)
+        started.join(timeout)
+        assert started.exitcode is not None, f"still running after {timeout} s"
         said.seek(0)
-        return process.exitcode, said.read()
+        return started.exitcode, said.read()
 
 
 def _main(arguments: list[str], folder: str, output: multiprocessing.reduction.DupFd) -> None:

@@ -14,8 +14,8 @@ from imgclf.models import depthwise
 few = settings(deadline=None, derandomize=True, max_examples=5)
 
 
-def maps(*shape: int, seed: int = 0) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+def maps(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def forward_and_gradients(fn, x, kernel):
@@ -23,7 +23,7 @@ def forward_and_gradients(fn, x, kernel):
         y = fn(x, kernel)
         return jnp.sum(y * maps(*y.shape, seed=9)), y
 
-    (_, y), gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(x, kernel)
+    (_, y), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x, kernel)
     return y, *gradients
 
 
@@ -46,7 +46,8 @@ def test_both_forms_agree_with_their_gradients(size, channels, multiplier, kerne
     def ours(x, weights):
         return depthwise.depthwise_conv2d(x, weights, stride, padding)
 
-    for mine, theirs in zip(forward_and_gradients(ours, x, weights), forward_and_gradients(grouped, x, weights), strict=True):
+    both = jax.jit(lambda *arguments: [forward_and_gradients(fn, *arguments) for fn in (ours, grouped)])
+    for mine, theirs in zip(*both(x, weights), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=3e-5, rtol=1e-5)
 
 
@@ -62,11 +63,21 @@ def test_the_grouped_convolution_is_for_accelerators_only(platform):
 def test_same_padding_is_laxs(size, kernel, stride):
     x, weights = maps(1, *size, 2), maps(kernel, kernel, 1, 2, seed=1)
     numbers = ("NHWC", "HWIO", "NHWC")
-    expected = lax.conv_general_dilated(x, weights, (stride, stride), "SAME", dimension_numbers=numbers, feature_group_count=2)
-    conv = depthwise.DepthwiseConv(2, kernel, stride=stride, padding="same", rngs=nnx.Rngs(0))
-    conv.kernel[...] = weights
-    np.testing.assert_allclose(conv(x), expected, atol=1e-5)
-    np.testing.assert_allclose(depthwise.depthwise_conv2d(depthwise.pad_same(x, kernel, stride), weights, stride), expected, atol=1e-5)
+
+    @jax.jit
+    def run(x, weights):
+        conv = depthwise.DepthwiseConv(2, kernel, stride=stride, padding="same", rngs=nnx.Rngs(0))
+        conv.kernel.set_value(weights)
+        padded = depthwise.depthwise_conv2d(depthwise.pad_same(x, kernel, stride), weights, stride)
+        return (
+            lax.conv_general_dilated(x, weights, (stride, stride), "SAME", dimension_numbers=numbers, feature_group_count=2),
+            conv(x),
+            padded,
+        )
+
+    expected, as_layer, padded = run(x, weights)
+    np.testing.assert_allclose(as_layer, expected, atol=1e-5)
+    np.testing.assert_allclose(padded, expected, atol=1e-5)
 
 
 def test_bfloat16_is_summed_in_float32():

@@ -15,9 +15,9 @@ from imgclf.training.state import split_model
 few = settings(deadline=None, derandomize=True, max_examples=5)
 
 
-def maps(*shape: int, seed: int = 0, ties: bool = False) -> jax.Array:
+def maps(*shape: int, seed: int = 0, ties: bool = False) -> np.ndarray:
     values = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-    return jnp.asarray(np.round(values) if ties else values)
+    return np.round(values) if ties else values
 
 
 def forward_and_gradients(fn, *arguments):
@@ -27,15 +27,21 @@ def forward_and_gradients(fn, *arguments):
         y = fn(*arguments)
         return jnp.sum(y * maps(*y.shape, seed=9)), y
 
-    (_, y), gradients = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(len(arguments))), has_aux=True))(*arguments)
+    (_, y), gradients = jax.value_and_grad(loss, argnums=tuple(range(len(arguments))), has_aux=True)(*arguments)
     return y, *gradients
 
 
 def assert_close(ours, flax, tolerance: float = 2e-5) -> None:
-    for mine, theirs in zip(ours, flax, strict=True):
+    for mine, theirs in zip(jax.device_get(ours), jax.device_get(flax), strict=True):
         assert mine.shape == theirs.shape
-        scale = max(1.0, float(jnp.abs(theirs).max()))
+        scale = max(1.0, float(np.abs(theirs).max()))
         np.testing.assert_allclose(mine / scale, theirs / scale, atol=tolerance, rtol=0)
+
+
+def assert_agree(ours, flax, *arguments, tolerance: float = 2e-5) -> None:
+    """Forward and gradients, compiled at once."""
+    both = jax.jit(lambda *arguments: (forward_and_gradients(ours, *arguments), forward_and_gradients(flax, *arguments)))
+    assert_close(*both(*arguments), tolerance)
 
 
 @few
@@ -50,12 +56,13 @@ def assert_close(ours, flax, tolerance: float = 2e-5) -> None:
 def test_conv_is_flaxs(size, channels, kernel, stride, bias, valid):
     padding = ((0, 0), (0, 0)) if valid else layers.same_padding(kernel)
     ours = layers.Conv(channels, 6, kernel, stride=stride, padding=padding, use_bias=bias, rngs=nnx.Rngs(0))
-    flax = nnx.Conv(channels, 6, (kernel, kernel), strides=stride, padding=padding, use_bias=bias, rngs=nnx.Rngs(1))
-    flax.kernel[...] = ours.kernel[...]
+    zeros = nnx.initializers.zeros  # compiles less than random numbers
+    flax = nnx.Conv(channels, 6, (kernel, kernel), strides=stride, padding=padding, use_bias=bias, kernel_init=zeros, rngs=nnx.Rngs(1))
+    flax.kernel.set_value(ours.kernel[...])
     if bias:
-        ours.bias[...] = flax.bias[...] = maps(6, seed=2)
-    x = maps(2, *size, channels)
-    assert_close(forward_and_gradients(ours, x), forward_and_gradients(flax, x))
+        for conv in (ours, flax):
+            conv.bias.set_value(jnp.asarray(maps(6, seed=2)))
+    assert_agree(ours, flax, maps(2, *size, channels))
 
 
 @settings(few, max_examples=6)
@@ -71,8 +78,7 @@ def test_convolutions_and_their_gradients_are_laxs(size, channels, kernel, strid
         return lax.conv_general_dilated(x, weights, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     x, weights = maps(2, *size, channels), maps(*kernel, channels, 5, seed=1)
-    ours = forward_and_gradients(lambda x, weights: layers.conv2d(x, weights, stride, padding), x, weights)
-    assert_close(ours, forward_and_gradients(plain, x, weights))
+    assert_agree(lambda x, weights: layers.conv2d(x, weights, stride, padding), plain, x, weights)
 
 
 def test_he_initialisation_has_variance_two_over_the_inputs_of_a_unit():
@@ -90,17 +96,18 @@ def test_he_initialisation_has_variance_two_over_the_inputs_of_a_unit():
 )
 def test_max_pool_is_flaxs_also_where_values_are_equal(shape, window, stride, padding, ties):
     padding = min(padding, window // 2)
-    x = maps(*shape, ties=ties)
 
     def flax(x):
         return nnx.max_pool(x, (window, window), (stride, stride), ((padding, padding),) * 2)
 
-    assert_close(forward_and_gradients(lambda x: layers.max_pool(x, window, stride, padding), x), forward_and_gradients(flax, x), 1e-6)
+    assert_agree(lambda x: layers.max_pool(x, window, stride, padding), flax, maps(*shape, ties=ties), tolerance=1e-6)
 
 
 def test_max_pool_keeps_nan():
-    x = jnp.zeros((1, 4, 4, 1)).at[0, 1, 1, 0].set(jnp.nan)
-    for y in (layers.max_pool(x, 2, 2), layers.max_pool_bias_relu(x, jnp.zeros(1))):
+    x = np.zeros((1, 4, 4, 1), np.float32)
+    x[0, 1, 1, 0] = np.nan
+    for y in jax.jit(lambda x: (layers.max_pool(x, 2, 2), layers.max_pool_bias_relu(x, jnp.zeros(1))))(x):
+        y = np.asarray(y)
         assert np.isnan(y[0, 0, 0, 0])
         assert np.isfinite(y[0, 1, 1, 0])
 
@@ -113,7 +120,7 @@ def test_max_pool_bias_relu_is_relu_of_the_pooled_sum(shape, ties):
     def flax(x, bias):
         return nnx.max_pool(jax.nn.relu(x + bias), (2, 2), (2, 2))
 
-    assert_close(forward_and_gradients(layers.max_pool_bias_relu, x, bias), forward_and_gradients(flax, x, bias), 1e-5)
+    assert_agree(layers.max_pool_bias_relu, flax, x, bias, tolerance=1e-5)
 
 
 @few
@@ -131,15 +138,15 @@ def test_conv_max_pool_bias_relu_is_the_three_in_turn(size, channels, kernel, va
         y = lax.conv_general_dilated(x, weights, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return nnx.max_pool(jax.nn.relu(y + bias), (2, 2), (2, 2))
 
-    ours = forward_and_gradients(lambda *arguments: layers.conv_max_pool_bias_relu(*arguments, padding), x, weights, bias)
-    assert_close(ours, forward_and_gradients(flax, x, weights, bias))
+    assert_agree(lambda *arguments: layers.conv_max_pool_bias_relu(*arguments, padding), flax, x, weights, bias)
 
 
 def batch_norms(features: int, **options) -> tuple[layers.BatchNorm, nnx.BatchNorm]:
     ours = layers.BatchNorm(features, rngs=nnx.Rngs(0), **options)
     flax = nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0))
     for norm in (ours, flax):
-        norm.scale[...], norm.bias[...] = maps(features, seed=1), maps(features, seed=2)
+        for variable, seed in ((norm.scale, 1), (norm.bias, 2)):
+            variable.set_value(jnp.asarray(maps(features, seed=seed)))
     return ours, flax
 
 
@@ -148,25 +155,30 @@ def batch_norms(features: int, **options) -> tuple[layers.BatchNorm, nnx.BatchNo
 def test_batch_norm_is_flaxs_in_training(shape):
     x = 3 * maps(*shape) + 2
 
-    def run(norm, call):
+    def training(norm, **mode):
         graphdef, params, stats = split_model(norm)
 
         def loss(x, params):
             merged = nnx.merge(graphdef, nnx.State(params), nnx.State(stats))
-            y = call(merged, x)
+            y = merged(x, **mode)
             return jnp.sum(y * maps(*y.shape, seed=9)), (y, merged.mean[...], merged.var[...])
 
-        (_, out), (x_grad, params_grad) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(x, params)
-        return *out, x_grad, params_grad["scale"], params_grad["bias"]
+        def run(x, params):
+            (_, out), (x_grad, params_grad) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x, params)
+            return *out, x_grad, params_grad["scale"], params_grad["bias"]
+
+        return run, params
 
     ours, flax = batch_norms(shape[-1], unbiased=False)
-    assert_close(run(ours, lambda norm, x: norm(x, train=True)), run(flax, lambda norm, x: norm(x, use_running_average=False)), 1e-4)
+    (run, params), (flax_run, flax_params) = training(ours, train=True), training(flax, use_running_average=False)
+    both = jax.jit(lambda x, params, flax_params: (run(x, params), flax_run(x, flax_params)))
+    assert_close(*both(x, params, flax_params), 1e-4)
 
 
 def test_batch_norm_is_flaxs_in_evaluation():
     ours, flax = batch_norms(5)
     for norm in (ours, flax):
-        norm.mean[...], norm.var[...] = maps(5, seed=3), jnp.abs(maps(5, seed=4))
+        norm.mean[...], norm.var[...] = maps(5, seed=3), np.abs(maps(5, seed=4))
     x = maps(2, 3, 3, 5)
     assert_close([ours(x)], [flax(x, use_running_average=True)])
 

@@ -1,12 +1,14 @@
 """Real weights against the logits and accuracies that their origin gives; skipped where the shared files are not beside the checkout."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+from flax import nnx
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -34,8 +36,13 @@ def config_of(shared: Path, name: str, file: str, size: int, classes: int) -> Co
 
 
 def forward(config: ConfigDict, classes: int, method: str = "__call__"):
-    model = models.create(config, classes)
-    return jax.jit(lambda image: getattr(model, method)(normalize(image, config.data.mean, config.data.std)))
+    graphdef, state = nnx.split(models.create(config, classes))
+
+    @jax.jit
+    def run(state, image):
+        return getattr(nnx.merge(graphdef, state), method)(normalize(image, config.data.mean, config.data.std))
+
+    return functools.partial(run, state)
 
 
 def assert_equal_logits(ours, reference: np.ndarray) -> None:
@@ -58,7 +65,7 @@ def test_features_of_a_backbone_without_head(shared):
         assert_equal_logits(forward(config, 2, "features")(stored["inputs"]), stored["features"])
 
 
-@pytest.mark.parametrize("depth", [20, 56])
+@pytest.mark.parametrize("depth", [20, pytest.param(56, marks=pytest.mark.slow)])  # a second proof: its accuracy is tested below
 def test_logits_on_cifar(shared, depth):
     config = config_of(shared, f"resnet{depth}", f"resnet{depth}.cifar10.safetensors", 32, 10)
     with np.load(shared / "weights/reference/cifar_resnets_logits.npz") as stored:
@@ -90,8 +97,12 @@ def ranks_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (logits > np.take_along_axis(logits, labels[:, None], 1)).sum(1)
 
 
-@pytest.mark.parametrize(("depth", "correct"), [(20, 808), (32, 817), (44, 842), (56, 846)])
+_BETWEEN = [pytest.param(32, 817, marks=pytest.mark.slow), pytest.param(44, 842, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("depth", "correct"), [(20, 808), *_BETWEEN, (56, 846)])
 def test_accuracy_on_cifar(shared, depth, correct):
+    """The depths between are slow, a second proof: their networks differ from these two in the number of blocks only."""
     config = config_of(shared, f"resnet{depth}", f"resnet{depth}.cifar10.safetensors", 32, 10)
     config.data.path, config.loader.eval_batch_size = str(shared / "data/cifar10_test1000"), 100
     names = sorted(path.name for path in (shared / "data/cifar10_test1000").iterdir() if path.is_dir())
@@ -112,15 +123,21 @@ def test_accuracy_of_squeezenet_on_photographs(shared):
     assert top_hits(config, 1000, dict(zip(table["wnid"], table["class_index"], strict=True)), 5) == (134, 171)  # 67.0 %, 85.5 %
 
 
+@functools.cache  # in float32 for two tests
+def logits_of_crops(shared: Path, name: str, file: str, precision: str, count: int) -> np.ndarray:
+    """Of the first `count` photographs."""
+    config, table = photographs(shared, name, file)
+    config.model.precision = precision
+    predict = forward(config, 1000)
+    crops = np.stack([_pillow_crop(shared / "data/imagenet_sample" / filename) for filename in table["filename"][:count]])
+    return np.concatenate([np.asarray(predict(crops[start : start + 25])) for start in range(0, count, 25)])
+
+
 @pytest.mark.parametrize(("name", "file", "typical"), [("squeezenet1_1", SQUEEZENET, 0.0073), ("mobilenet_v2", MOBILENET, 0.0337)])
 def test_bf16_gives_photographs_the_classes_that_f32_gives(shared, name, file, typical):
-    config, table = photographs(shared, name, file)
-    crops = np.stack([_pillow_crop(shared / "data/imagenet_sample" / filename) for filename in table["filename"]])
-    answers = []
-    for config.model.precision in ("f32", "bf16"):
-        predict = forward(config, 1000)
-        answers.append(np.concatenate([np.asarray(predict(crops[start : start + 25])) for start in range(0, 200, 25)]))
-    exact, near = answers
+    # all 200 in float32 serve the test below, too; a hundred take half the time
+    exact = logits_of_crops(shared, name, file, "f32", 200 if name == "mobilenet_v2" else 100)[:100]
+    near = logits_of_crops(shared, name, file, "bf16", 100)
     assert (exact.argmax(1) == near.argmax(1)).all()
     error = np.linalg.norm(near - exact, axis=1) / np.linalg.norm(exact - exact.mean(1, keepdims=True), axis=1)
     assert np.median(error) == pytest.approx(typical, rel=0.1)
@@ -132,10 +149,7 @@ def test_accuracy_of_mobilenet_on_photographs(shared):
     hits = top_hits(config, 1000, dict(zip(table["wnid"], table["class_index"], strict=True)), 5)
     # 88.5 % and, with Pillow's bilinear resize, 99.5 %: area averaging moves one photo, a husky, from rank 5 to 7
     assert hits == (177, 198)
-    predict = forward(config, 1000)
-    crops = np.stack([_pillow_crop(shared / "data/imagenet_sample" / name) for name in table["filename"]])
-    logits = np.concatenate([np.asarray(predict(crops[start : start + 25])) for start in range(0, 200, 25)])
-    ranks = ranks_of(logits, table["class_index"].to_numpy())
+    ranks = ranks_of(logits_of_crops(shared, "mobilenet_v2", MOBILENET, "f32", 200), table["class_index"].to_numpy())
     assert ((ranks < 1).sum(), (ranks < 5).sum()) == (177, 199)
 
 

@@ -1,19 +1,19 @@
 """Exact resume: killed, stopped or damaged anywhere, a run ends with the same bits as an undisturbed one."""
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import warm_start
 from digits_experiment import ELEMENTWISE, digits_config
 from rich.console import Console
 
@@ -30,10 +30,8 @@ def run_in_child(config_json: str, folder: str) -> None:
     experiment.run(config_lib.from_json(config_json), Path(folder), Console(quiet=True))
 
 
-def start(config, folder: Path) -> multiprocessing.Process:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["imgclf.experiment"])  # so that a start costs no imports
-    process = context.Process(target=run_in_child, args=(config_lib.to_json(config), str(folder)))
+def start(config, folder: Path) -> BaseProcess:
+    process = warm_start.process(run_in_child, config_lib.to_json(config), str(folder))
     process.start()
     return process
 
@@ -46,7 +44,7 @@ def writing(folder: Path) -> bool:
     return any(folder.glob("checkpoints/**/*orbax-checkpoint-tmp*"))
 
 
-@pytest.mark.parametrize(("kills", "steps"), [(6, 100), pytest.param(21, 200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "steps"), [(4, 100), pytest.param(21, 200, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(tmp_path, kills, steps):
     """SIGKILLs, in turn at any moment after the start, some time after the first new metrics, and while a checkpoint is written."""
     changes = {"train.duration": f"{steps} steps", "train.eval_every": "25 steps", "train.log_every": "1 steps"}
@@ -109,19 +107,20 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(half_do
     assert results["params_sha256"] == straight_run[1]["params_sha256"]
 
 
-def test_sigterm_saves_and_leaves(root, straight_run, tmp_path):
+def test_sigterm_saves_and_leaves(straight_run, tmp_path):
     config_file = tmp_path / "config.json"
     config_file.write_text(config_lib.to_json(digits_config(**{"train.checkpoint_every": "1000 steps", "train.duration": "5000 steps"})))
     folder = tmp_path / "run"
-    command = [sys.executable, str(root / "run.py"), f"--config={config_file}", f"--workdir={folder}"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path)
-    while process.poll() is None and not (folder / "metrics.jsonl").exists():
-        time.sleep(0.01)
-    while process.poll() is None and len(lines(folder)) < 3:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 143, told
+
+    def terminate(process: BaseProcess) -> None:
+        while process.is_alive() and not (folder / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        while process.is_alive() and len(lines(folder)) < 3:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGTERM)
+
+    code, told = warm_start.call([f"--config={config_file}", f"--workdir={folder}"], tmp_path, terminate)
+    assert code == 143, told
     assert "the state is saved" in told
     assert "Traceback" not in told
     assert len(list((folder / "checkpoints/last").glob("step_*"))) == 1
