@@ -2,14 +2,15 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import warm_start
+from converted import compile_quickly
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from imgclf import models
@@ -107,13 +108,13 @@ def evaluate(model: models.Classifier, image: jax.Array):
     return run(state, image)
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet_tiny", "resnet20"])
+@pytest.mark.parametrize("name", ["cnn", "resnet_tiny", pytest.param("resnet20", marks=pytest.mark.slow)])
 def test_a_model_trains(name):
+    """ResNet-20 is slow to compile; it is resnet_tiny's class with basic blocks, and its trained weights are in test_real_weights."""
     graphdef, params, stats = split_model(models.create(config_of(name, (40, 32)), 3))  # also shows that there are no other variables
     image = jnp.asarray(np.random.default_rng(0).normal(size=(4, 40, 32, 3)), jnp.float32)
     apply = make_apply_fn(graphdef)
 
-    @jax.jit
     def step(params, stats):
         def loss(params):
             logits, new_stats = apply(params, stats, image, train=True)
@@ -122,7 +123,7 @@ def test_a_model_trains(name):
         (value, new_stats), gradients = jax.value_and_grad(loss, has_aux=True)(params)
         return jax.tree.map(lambda p, g: p - 0.01 * g, params, gradients), new_stats, value
 
-    losses = []
+    step, losses = compile_quickly(step, params, stats), []
     for _ in range(8):
         params, stats, value = step(params, stats)
         losses.append(float(value))
@@ -219,41 +220,34 @@ def test_bad_configs_are_told_with_the_way_out():
         models.create(small, 2)
 
 
-STATISTICS_ON_DEVICES = """
-import json
-import jax, numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from imgclf import models
-from imgclf.config import default_config
-from imgclf.training.state import make_apply_fn, split_model
+def compare_devices() -> None:
+    """In a process of its own: the step's results on four devices and on one."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    jax.config.update("jax_platforms", "cpu")
+    config = config_of("cnn")
+    config.model.cnn.widths = (4, 8)
+    graphdef, params, stats = split_model(models.create(config, 3))
+    image = np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype(np.float32) + np.arange(8, dtype=np.float32)[:, None, None, None]
+    apply = make_apply_fn(graphdef)
 
-config = default_config()
-config.model.name = "cnn"
-config.model.cnn.widths = (4, 8)
-graphdef, params, stats = split_model(models.create(config, 3))
-image = np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype(np.float32) + np.arange(8, dtype=np.float32)[:, None, None, None]
-apply = make_apply_fn(graphdef)
+    def results(params, image):
+        def loss(params):
+            logits, new_stats = apply(params, stats, image, train=True)
+            return (logits**2).sum(), new_stats
 
-def results(params, image):
-    def loss(params):
-        logits, new_stats = apply(params, stats, image, train=True)
-        return (logits ** 2).sum(), new_stats
+        return jax.grad(loss, has_aux=True)(params)
 
-    return jax.grad(loss, has_aux=True)(params)
-
-mesh = Mesh(np.asarray(jax.devices()), ("data",))
-one = jax.jit(results)(params, image)
-split = jax.device_put(image, NamedSharding(mesh, PartitionSpec("data")))
-many = jax.jit(results)(jax.device_put(params, NamedSharding(mesh, PartitionSpec())), split)
-worst = max(jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max() / (np.abs(a).max() + 1e-6)), one, many)))
-print(json.dumps({"devices": jax.device_count(), "worst": worst}))
-"""
+    mesh = Mesh(np.asarray(jax.devices()), ("data",))
+    one = jax.jit(results)(params, image)
+    split = jax.device_put(image, NamedSharding(mesh, PartitionSpec("data")))
+    many = jax.jit(results)(jax.device_put(params, NamedSharding(mesh, PartitionSpec())), split)
+    worst = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - b).max() / (np.abs(a).max() + 1e-6), one, many)
+    print(json.dumps({"devices": jax.device_count(), "worst": float(max(jax.tree.leaves(worst)))}))
 
 
-def test_batch_norm_statistics_and_gradients_are_of_the_global_batch(root):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, "-c", STATISTICS_ON_DEVICES], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+def test_batch_norm_statistics_and_gradients_are_of_the_global_batch():
+    code, said = warm_start.finish(*warm_start.start(compare_devices))
+    assert code == 0, said
+    result = json.loads(said.splitlines()[-1])
     assert result["devices"] == 4
     assert result["worst"] < 1e-3

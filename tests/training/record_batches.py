@@ -1,25 +1,23 @@
-"""Runs an experiment as run.py does, and writes down which rows this process put on its devices at each training step.
-
-Command: python record_batches.py CONFIG.json WORKDIR OUT.json [COORDINATOR NUM_PROCESSES PROCESS_ID]
-"""
+"""Runs an experiment as run.py does, and writes down which rows this process put on its devices at each training step."""
 
 import json
-import sys
+import os
 from pathlib import Path
 
 import jax
 import numpy as np
 from rich.console import Console
 
-import imgclf  # noqa: F401  sets XLA's flags before JAX starts
 from imgclf import compilation_cache, config, experiment
 from imgclf.training import evaluate, sharding
 
 
-def main(config_file: str, workdir: str, out: str, *distributed: str) -> None:
+def main(config_file: Path, workdir: Path, out: Path, devices: int, *distributed: str | int) -> None:
+    """In a process where JAX is not at work yet; `distributed` are the coordinator, the number of processes, and which this one is."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    jax.config.update("jax_platforms", "cpu")
     if distributed:
-        coordinator, num_processes, process_id = distributed
-        sharding.initialize_distributed(coordinator, int(num_processes), int(process_id))
+        sharding.initialize_distributed(*distributed)
     compilation_cache.enable()
     seen: list[list[int]] = []
     put_batch = sharding.put_batch
@@ -32,10 +30,6 @@ def main(config_file: str, workdir: str, out: str, *distributed: str) -> None:
         return on_device
 
     evaluate.sharding.put_batch = recording
-    results = experiment.run(config.from_json(Path(config_file).read_text()), Path(workdir), Console(quiet=True))
+    results = experiment.run(config.from_json(config_file.read_text()), workdir, Console(quiet=True))
     about = {"devices": jax.device_count(), "processes": jax.process_count(), "batches": seen, "params_sha256": results["params_sha256"]}
-    Path(out).write_text(json.dumps(about))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    out.write_text(json.dumps(about))

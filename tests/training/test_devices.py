@@ -1,14 +1,13 @@
 """Data parallelism: 4 simulated devices, and two processes on loopback, train on the same batches as one device."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import record_batches
+import warm_start
 from digits_experiment import ELEMENTWISE, digits_config
 
 from imgclf import config as config_lib
@@ -36,17 +35,14 @@ def config_file(tmp_path_factory) -> Path:
     return path
 
 
-def start(config_file: Path, folder: Path, out: Path, *distributed: str, devices: int = 1) -> subprocess.Popen:
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
-    script = Path(__file__).with_name("record_batches.py")
-    command = [sys.executable, str(script), str(config_file), str(folder), str(out), *distributed]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(config_file: Path, folder: Path, out: Path, devices: int = 1, *distributed: str | int):
+    return warm_start.start(record_batches.main, config_file, folder, out, devices, *distributed)
 
 
-def finish(*processes: subprocess.Popen) -> None:
+def finish(*processes) -> None:
     for process in processes:
-        told, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, told
+        code, told = warm_start.finish(*process)
+        assert code == 0, told
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +76,7 @@ def test_two_processes_read_the_same_global_batches_and_reach_the_same_loss(conf
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
-    finish(*[start(config_file, tmp_path / "run", tmp_path / f"seen{k}.json", coordinator, "2", str(k)) for k in range(2)])
+    finish(*[start(config_file, tmp_path / "run", tmp_path / f"seen{k}.json", 1, coordinator, 2, k) for k in range(2)])
     seen = [json.loads((tmp_path / f"seen{k}.json").read_text()) for k in range(2)]
     assert all(one["processes"] == 2 for one in seen)
     assert seen[0]["params_sha256"] == seen[1]["params_sha256"]
@@ -95,7 +91,6 @@ def test_a_batch_that_does_not_divide_names_one_that_does(config_file, tmp_path)
     config.loader.batch_size = 50
     other = tmp_path / "config.json"
     other.write_text(config_lib.to_json(config))
-    process = start(other, tmp_path / "run", tmp_path / "seen.json", devices=4)
-    told, _ = process.communicate(timeout=240)
-    assert process.returncode != 0
+    code, told = warm_start.finish(*start(other, tmp_path / "run", tmp_path / "seen.json", devices=4))
+    assert code != 0
     assert "config.loader.batch_size=50 does not divide among 4 devices; use 48 or 52" in told

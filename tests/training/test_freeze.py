@@ -217,7 +217,7 @@ def test_stages_name_since_when_each_parameter_trains():
 
 @pytest.mark.parametrize("name", ["adamw", "lamb", "sgd"])
 def test_at_a_boundary_what_trains_on_keeps_its_state_and_the_new_starts_as_at_step_one(name):
-    config = config_of(**{"freeze.stages": (("3 steps", "head"), ("97 steps", "none")), "optimizer.name": name, "train.ema": 0.9})
+    config = config_of(**{"freeze.stages": (("3 steps", "head"), ("97 steps", "last_stage")), "optimizer.name": name, "train.ema": 0.9})
     config.optimizer.args = "momentum=0.9" if name == "sgd" else ""
     config.optimizer.weight_decay = 0.01
     _, (first, second), state = prepared(config, models.create(config, 3))

@@ -31,8 +31,8 @@ def run_in_child(config_json: str, folder: str) -> None:
 
 
 def start(config, folder: Path) -> BaseProcess:
-    process = warm_start.process(run_in_child, config_lib.to_json(config), str(folder))
-    process.start()
+    process, said = warm_start.start(run_in_child, config_lib.to_json(config), str(folder))
+    said.close()
     return process
 
 
