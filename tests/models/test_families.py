@@ -1,5 +1,6 @@
 """VGG, DenseNet, Xception and Inception: published parameter counts, shapes, pooling, and tables that name every tensor once."""
 
+import functools
 import inspect
 
 import jax
@@ -23,6 +24,7 @@ TINY = {
 QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
+@functools.cache
 def abstract(builder, head=Head, size=(224, 224), outputs=1000, **options) -> tuple[dict, dict]:
     """Paths and shapes of parameters and statistics, without computing any."""
 

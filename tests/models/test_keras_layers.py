@@ -26,10 +26,12 @@ NETWORKS = {
     "convnext_tiny": ("ConvNeXtTiny", {}),
     "convnext_small": ("ConvNeXtSmall", {}),
 }
+SECOND_PROOFS = ("mobilenet_v2", "densenet201", "resnet152", "convnext_small")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SECOND_PROOFS else name for name in NETWORKS])
 def test_every_place_is_the_layer_that_keras_has_there(name):
+    """The slow ones repeat the blocks of a smaller relative, or differ from it in width only."""
     keras = pytest.importorskip("keras")
     builder, options = NETWORKS[name]
     with keras.StatelessScope(initialize_variables=False):

@@ -18,12 +18,12 @@ RNG = np.random.default_rng(0)
 SIZE = (96, 80)
 
 
-def normal(*shape: int) -> jax.Array:
-    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+def normal(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype(np.float32)
 
 
-def rounded(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.bfloat16).astype(jnp.float32)
+def rounded(x: np.ndarray) -> np.ndarray:
+    return x.astype(jnp.bfloat16).astype(np.float32)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: bf16_forms.Edges) -> jax.Array:
@@ -39,11 +39,15 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: bf16_forms.E
 def test_products_are_those_of_rounded_operands_summed_in_float32(monkeypatch, kernel, stride, padding, room):
     monkeypatch.setattr(bf16_forms, "_ROOM", room)
     x, k = normal(2, 9, 8, 16), normal(*kernel, 16, 6)
-    ours = bf16_forms.conv2d(x, k, stride, padding)
-    if room > 1 or kernel == (1, 1):
-        x, k = rounded(x), rounded(k)
+    operands = (rounded(x), rounded(k)) if room > 1 or kernel == (1, 1) else (x, k)
+
+    @jax.jit
+    def both(x, k, *operands):
+        return bf16_forms.conv2d(x, k, stride, padding), convolve(*operands, stride, padding)
+
+    ours, expected = both(x, k, *operands)
     assert ours.dtype == jnp.float32
-    np.testing.assert_allclose(ours, convolve(x, k, stride, padding), atol=3e-5)
+    np.testing.assert_allclose(ours, expected, atol=3e-5)
 
 
 def test_gradients_of_rounded_products_are_float32s():
@@ -52,7 +56,7 @@ def test_gradients_of_rounded_products_are_float32s():
     def gradients(conv2d):
         return jax.grad(lambda x, k: jnp.sum(weight * conv2d(x, k, 1, padding)), (0, 1))(x, k)
 
-    for ours, expected in zip(gradients(bf16_forms.conv2d), gradients(convolve), strict=True):
+    for ours, expected in zip(*jax.jit(lambda: [gradients(bf16_forms.conv2d), gradients(convolve)])(), strict=True):
         np.testing.assert_allclose(ours, expected, atol=3e-5)
 
 
