@@ -80,7 +80,7 @@ def test_logistic_equals_scikit_learn(n, width, classes):
 
 def test_logistic_says_how_far_it_has_converged():
     x, labels = blobs(60, 90, 4, 0)
-    weights, strengths = np.ones((1, 60)), np.array([1e-5, 1e-3, 0.1])
+    weights, strengths = np.ones((2, 60)), np.array([1e-5, 0.1])  # of a shape that is compiled already
     found = fit_logistic(x, labels, weights, strengths, 4)
     wide = x.astype(np.float64)
     for i, l2 in enumerate(strengths):
@@ -92,12 +92,12 @@ def test_logistic_says_how_far_it_has_converged():
 
 
 def test_subsets_in_parts_are_the_same_as_at_once(monkeypatch):
-    x, labels = blobs(40, 8, 3, 1)
-    weights = np.ones((3, 40))
-    weights[1, ::2], weights[2, 1::2] = 0, 0
+    x, labels = blobs(80, 12, 3, 1)
+    weights = np.ones((2, 80))
+    weights[1, ::2] = 0
     strengths = np.array([0.01, 1.0])
     together = fit_logistic(x, labels, weights, strengths, 3)
-    monkeypatch.setattr(logistic, "_LOGITS", 40 * 3)
+    monkeypatch.setattr(logistic, "_LOGITS", 80 * 3)
     apart = fit_logistic(x, labels, weights, strengths, 3)
     np.testing.assert_allclose(together.kernel, apart.kernel, atol=1e-3 * np.abs(apart.kernel).max())
 
@@ -141,7 +141,7 @@ def test_standardisation_is_folded_into_the_head():
 
 
 def test_a_sigmoid_unit_gives_the_same_probabilities():
-    x, labels = blobs(40, 5, 2, 5)
+    x, labels = blobs(40, 6, 2, 5)
     found = fit_linear(x, labels, CrossValidation.plan(labels, None, "ab", (0.1,), 5, 0))
     head = linear_head(found, "sigmoid")
     unit = scipy.special.expit(x @ head["kernel"] + head["bias"])[:, 0]
@@ -202,14 +202,14 @@ def test_folds_hold_every_class_evenly_and_every_group_whole(seed, folds):
 
 
 def test_more_folds_than_members_is_told_with_the_way_out():
-    labels = np.array([0] * 10 + [1] * 3 + [2])
+    labels = np.array([0] * 56 + [1] * 3 + [2])
     with pytest.raises(UserError, match=r"Class 'b' has 3 examples, too few for 5 folds.*config\.probe\.folds.*one config\.probe\.l2"):
-        CrossValidation.plan(labels[:13], None, "ab", (0.1, 1.0), 5, 0)
+        CrossValidation.plan(labels[:59], None, "ab", (0.1, 1.0), 5, 0)
     with pytest.raises(UserError, match="Class 'c' has 1 example"):
         CrossValidation.plan(labels, None, "abc", (0.1, 1.0), 2, 0)
     with pytest.raises(UserError, match="in 2 groups that must stay whole"):
         CrossValidation.plan(np.zeros(10, int), ["a"] * 5 + ["b"] * 5, "a", (0.1, 1.0), 3, 0)
-    found = fit_linear(blobs(14, 4, 3, 0)[0], labels, CrossValidation.plan(labels, None, "abc", (0.1,), 5, 0))  # needs no folds
+    found = fit_linear(blobs(60, 7, 3, 0)[0], labels, CrossValidation.plan(labels, None, "abc", (0.1,), 5, 0))  # needs no folds
     assert found.about["l2"] == 0.1
 
 
