@@ -1,6 +1,7 @@
 """Fixtures for all tests. Nothing here touches the network; what needs the shared real data skips where it is absent."""
 
 import atexit
+import importlib.metadata
 import os
 import shutil
 import sys
@@ -16,6 +17,9 @@ if "IMGCLF_CACHE" not in os.environ:
     atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.environ["IMGCLF_CACHE"], "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# LLVM gets each program whole: for small ones that is less work than its parts are. XLA ends at flags that it doesn't know.
+if "XLA_FLAGS" not in os.environ and importlib.metadata.version("jaxlib").startswith(("0.10.", "0.12.")):
+    os.environ["XLA_FLAGS"] = "--xla_cpu_parallel_codegen_split_count=1"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

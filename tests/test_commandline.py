@@ -15,7 +15,7 @@ import warm_start
 from PIL import Image
 
 FAST = ["--config.train.duration=1 steps"]
-SMALL = ["--config.data.image_size=(32, 24)"]
+SMALL = ["--config.data.image_size=(32, 24)", "--config.model.cnn.widths=(16, 32)"]
 
 
 @pytest.fixture

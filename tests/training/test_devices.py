@@ -27,6 +27,7 @@ def losses(folder: Path) -> dict[int, dict]:
 def config_file(tmp_path_factory) -> Path:
     """With BatchNorm and dropout; without evaluations in between, so that what is recorded are the training batches."""
     changes = {"train.duration": "12 steps", "train.eval_every": "12 steps", "train.log_every": "1 steps"}
+    changes["train.checkpoint_every"] = "12 steps"
     changes["augment.erase_fill"] = "mean"  # noise costs each process seconds of compilation
     config = digits_config(**ELEMENTWISE | changes)  # MixUp's partners stand on other devices
     config.loader.eval_batch_size = 1024  # its only batch is padded, and not recorded
