@@ -24,19 +24,33 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.
     batch, height, width, _ = x.shape
     (top, bottom), (left, right) = padding
     h, w = (height + top + bottom - kh) // stride + 1, (width + left + right - kw) // stride + 1
+    if kh == kw == 1 and padding == ((0, 0), (0, 0)):
+        return _dot(x[:, ::stride, ::stride].astype(jnp.bfloat16), kernel[0, 0].astype(jnp.bfloat16))
     room = 4 * batch * features * (height * w * kh if stride == 1 else h * w * 2)
     if kh * kw > 1 and room > _ROOM:
         return cpu_forms.conv2d(x, kernel.astype(jnp.float32), stride, padding)
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     if stride > 1:
-        x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-        return sum(_dot(x[:, i::stride, j::stride][:, :h, :w], kernel[i, j]) for i in range(kh) for j in range(kw))
+        return _dot(_patches(x, (kh, kw), stride, padding, (h, w)), kernel.reshape(-1, features))
     # The columns that a row of the kernel meets stand side by side, and all its rows are one wide dot; shifted, those add up.
     x = jnp.pad(x, ((0, 0), (0, 0), (left, right), (0, 0)))
     columns = jnp.concatenate([x[:, :, j : j + w] for j in range(kw)], -1)
     rows = _dot(columns, kernel.transpose(1, 2, 0, 3).reshape(kw * channels, kh * features))
-    rows = jnp.pad(rows.reshape(batch, height, w, kh, features), ((0, 0), (top, bottom), (0, 0), (0, 0), (0, 0)))
-    return sum(rows[:, i : i + h, :, i] for i in range(kh))
+
+    def shifted(rows: jax.Array) -> jax.Array:
+        rows = lax.reshape(rows, (batch, height, w, kh * features))
+        rows = lax.pad(rows, lax.full((), 0, rows.dtype), ((0, 0, 0), (top, bottom, 0), (0, 0, 0), (0, 0, 0)))
+        shares = [lax.slice(rows, (0, i, 0, i * features), (batch, i + h, w, (i + 1) * features)) for i in range(kh)]
+        return functools.reduce(lax.add, shares)
+
+    return cpu_forms.apart(shifted)(rows)
+
+
+def _patches(x: jax.Array, kernel: tuple[int, int], stride: int, padding: Edges, size: tuple[int, int]) -> jax.Array:
+    """What each output meets, side by side: [B,H,W,C] to [B,h,w,kh·kw·C]."""
+    (kh, kw), (h, w) = kernel, size
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    return jnp.concatenate([x[:, i::stride, j::stride][:, :h, :w] for i in range(kh) for j in range(kw)], -1)
 
 
 def _dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -49,7 +63,22 @@ def _residuals(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges):
 
 
 def _gradients(stride: int, padding: Edges, residuals: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jax.vjp(lambda x, kernel: cpu_forms.conv2d(x, kernel, stride, padding), *residuals)[1](grad)
+    x, kernel = residuals
+    if kernel.shape[:2] != (1, 1) or padding != ((0, 0), (0, 0)):
+        return jax.vjp(lambda x, kernel: cpu_forms.conv2d(x, kernel, stride, padding), x, kernel)[1](grad)
+    met, spread = jax.vjp(lambda x: x[:, ::stride, ::stride], x)
+    rounded = cpu_forms.apart(lambda grad: lax.convert_element_type(grad, jnp.bfloat16))(grad)  # once for both dots
+    (x_grad,) = spread(_dot(rounded, kernel[0, 0].astype(jnp.bfloat16).T))
+    return x_grad, _kernel_gradient_1x1(met, rounded)[None, None].astype(kernel.dtype)
+
+
+def _kernel_gradient_1x1(x: jax.Array, grad: jax.Array) -> jax.Array:
+    """[...,C] and [...,K] to [C,K]: the narrower of the two is transposed, apart, which a dot over leading axes would do slowly."""
+    x, grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+    turned = cpu_forms.apart(lambda maps: lax.transpose(lax.convert_element_type(maps, jnp.bfloat16), (1, 0)))
+    if x.shape[1] <= grad.shape[1]:
+        return lax.dot(turned(x), grad, preferred_element_type=jnp.float32)
+    return lax.dot(turned(grad), x.astype(jnp.bfloat16), preferred_element_type=jnp.float32).T
 
 
 conv2d.defvjp(_residuals, _gradients)

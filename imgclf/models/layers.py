@@ -37,8 +37,9 @@ def conv2d(
         return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     def on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        if winograd.suits(x, kernel, stride, padding):
-            return winograd.conv2d(x, kernel.astype(x.dtype), padding, jnp.bfloat16 if bf16_products else jnp.float32)
+        products = jnp.bfloat16 if bf16_products else jnp.float32
+        if winograd.suits(x, kernel, stride, padding, products):
+            return winograd.conv2d(x, kernel.astype(x.dtype), padding, products)
         if bf16_products:
             return bf16_forms.conv2d(x, kernel, stride, padding)
         return cpu_forms.conv2d(x, kernel.astype(x.dtype), stride, padding)

@@ -25,7 +25,7 @@ _OUTPUTS = ((1, 1, 1, 0), (0, 1, -1, -1))  # Aᵀ
 _ROOM = 2**24  # bytes of the transformed maps, so that they stay near the cache; with many channels twice that still pays
 
 
-def suits(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> bool:
+def suits(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges, products: Any = jnp.float32) -> bool:
     """Whether it beats the plain convolution: where the dots save more than the transforms cost, which is memory mostly.
 
     Channels must be many; the tiles too, for the kernel is transformed at each call.
@@ -34,7 +34,8 @@ def suits(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> bool:
         return False
     few, many = sorted(kernel.shape[2:])
     tiles = x.shape[0] * _tiles(x.shape[1]) * _tiles(x.shape[2])
-    return few >= 64 and tiles >= 128 and 16 * 4 * tiles * many <= (2 * _ROOM if few >= 256 else _ROOM)
+    room = _ROOM * (4 if products == jnp.bfloat16 else 2 if few >= 256 else 1)  # beside rounded plain convolutions it pays longer
+    return few >= 64 and tiles >= 128 and 16 * 4 * tiles * many <= room
 
 
 def _combination(row: tuple[float, ...], part: Callable[[int], jax.Array]) -> jax.Array:
@@ -107,8 +108,8 @@ def _conv(x: jax.Array, kernel: jax.Array, padding: Edges, products: Any) -> jax
 def conv2d(x: jax.Array, kernel: jax.Array, padding: Edges, products: Any = jnp.float32) -> jax.Array:
     """A convolution of stride 1 of float32 maps with a 3x3 kernel; padding is less than 3 on each side.
 
-    `products` is the dtype that the operands of the dots are rounded to; sums, results and gradients are in float32. By bfloat16 the
-    error is 1.5 times that of the plain convolution of rounded operands.
+    `products` is the dtype that the operands of the dots are rounded to, also in the gradient of the maps; sums and results are in
+    float32. By bfloat16 the error is 1.5 times that of the plain convolution of rounded operands.
     """
     return _conv(x, kernel, padding, products)
 
@@ -118,11 +119,10 @@ def _residuals(x: jax.Array, kernel: jax.Array, padding: Edges, products: Any):
 
 
 def _gradients(padding: Edges, products: Any, residuals: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-    del products
     x, kernel = residuals
     around = tuple((2 - low, 2 - high) for low, high in padding)
     # the kernel's gradient gains nothing by transforms: two large operands instead of one
-    return _conv(grad, flipped(kernel), around, jnp.float32), kernel_gradient(x, grad, kernel.shape, 1, padding)
+    return _conv(grad, flipped(kernel), around, products), kernel_gradient(x, grad, kernel.shape, 1, padding)
 
 
 conv2d.defvjp(_residuals, _gradients)

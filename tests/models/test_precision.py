@@ -50,7 +50,7 @@ def test_products_are_those_of_rounded_operands_summed_in_float32(monkeypatch, k
     np.testing.assert_allclose(ours, expected, atol=3e-5)
 
 
-def test_gradients_of_rounded_products_are_float32s():
+def test_gradients_of_larger_rounded_kernels_are_float32s():
     x, k, weight, padding = normal(2, 6, 5, 16), normal(3, 3, 16, 4), normal(2, 6, 5, 4), ((1, 1), (1, 1))
 
     def gradients(conv2d):
@@ -58,6 +58,18 @@ def test_gradients_of_rounded_products_are_float32s():
 
     for ours, expected in zip(*jax.jit(lambda: [gradients(bf16_forms.conv2d), gradients(convolve)])(), strict=True):
         np.testing.assert_allclose(ours, expected, atol=3e-5)
+
+
+@pytest.mark.parametrize(("channels", "features", "stride"), [(16, 24, 1), (24, 16, 2)], ids=["widening", "narrowing, stride 2"])
+def test_gradients_of_1x1_kernels_are_products_of_rounded_operands(channels, features, stride):
+    x, k, weight = normal(2, 6, 5, channels), normal(1, 1, channels, features), normal(2, -(-6 // stride), -(-5 // stride), features)
+
+    def gradients(conv2d, x, k, weight):
+        return jax.vjp(lambda x, k: conv2d(x, k, stride, ((0, 0), (0, 0))), x, k)[1](weight)
+
+    ours, expected = jax.jit(lambda: (gradients(bf16_forms.conv2d, x, k, weight), gradients(convolve, *map(rounded, (x, k, weight)))))()
+    for one, other in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=3e-5)
 
 
 def model_of(precision: str, name: str = "resnet_tiny") -> models.Classifier:

@@ -56,6 +56,10 @@ def test_rounded_products_are_near():
     expected = direct(x, kernel, padding)
     assert ours.dtype == jnp.float32
     assert 1e-4 < np.sqrt(np.mean((ours - expected) ** 2)) / expected.std() < 5e-3
+    weight = normal(*expected.shape)
+    (x_grad,) = jax.jit(lambda x, grad: jax.vjp(lambda x: winograd.conv2d(x, kernel, padding, jnp.bfloat16), x)[1](grad))(x, weight)
+    around = direct(weight, kernel[::-1, ::-1].swapaxes(2, 3), padding)
+    assert 1e-4 < np.sqrt(np.mean((x_grad - around) ** 2)) / around.std() < 5e-3
 
 
 @pytest.mark.parametrize(
@@ -73,3 +77,9 @@ def test_rounded_products_are_near():
 def test_is_chosen_where_it_is_faster(x, kernel, stride, chosen):
     arrays = jax.ShapeDtypeStruct(x, jnp.float32), jax.ShapeDtypeStruct(kernel, jnp.float32)
     assert winograd.suits(*arrays, stride, ((1, 1), (1, 1))) is chosen
+
+
+def test_is_chosen_for_larger_maps_where_products_are_rounded():
+    x, kernel = jax.ShapeDtypeStruct((16, 56, 56, 64), jnp.float32), jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float32)
+    assert winograd.suits(x, kernel, 1, ((1, 1), (1, 1)), jnp.bfloat16)
+    assert not winograd.suits(x, kernel, 1, ((1, 1), (1, 1)))
