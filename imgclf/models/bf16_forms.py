@@ -31,26 +31,19 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.
         return cpu_forms.conv2d(x, kernel.astype(jnp.float32), stride, padding)
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     if stride > 1:
-        return _dot(_patches(x, (kh, kw), stride, padding, (h, w)), kernel.reshape(-1, features))
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+        return _sum([_dot(x[:, i::stride, j::stride][:, :h, :w], kernel[i, j]) for i in range(kh) for j in range(kw)])
     # The columns that a row of the kernel meets stand side by side, and all its rows are one wide dot; shifted, those add up.
     x = jnp.pad(x, ((0, 0), (0, 0), (left, right), (0, 0)))
     columns = jnp.concatenate([x[:, :, j : j + w] for j in range(kw)], -1)
     rows = _dot(columns, kernel.transpose(1, 2, 0, 3).reshape(kw * channels, kh * features))
-
-    def shifted(rows: jax.Array) -> jax.Array:
-        rows = lax.reshape(rows, (batch, height, w, kh * features))
-        rows = lax.pad(rows, lax.full((), 0, rows.dtype), ((0, 0, 0), (top, bottom, 0), (0, 0, 0), (0, 0, 0)))
-        shares = [lax.slice(rows, (0, i, 0, i * features), (batch, i + h, w, (i + 1) * features)) for i in range(kh)]
-        return functools.reduce(lax.add, shares)
-
-    return cpu_forms.apart(shifted)(rows)
+    rows = jnp.pad(rows.reshape(batch, height, w, kh, features), ((0, 0), (top, bottom), (0, 0), (0, 0), (0, 0)))
+    return _sum([rows[:, i : i + h, :, i] for i in range(kh)])
 
 
-def _patches(x: jax.Array, kernel: tuple[int, int], stride: int, padding: Edges, size: tuple[int, int]) -> jax.Array:
-    """What each output meets, side by side: [B,H,W,C] to [B,h,w,kh·kw·C]."""
-    (kh, kw), (h, w) = kernel, size
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    return jnp.concatenate([x[:, i::stride, j::stride][:, :h, :w] for i in range(kh) for j in range(kw)], -1)
+def _sum(shares: list[jax.Array]) -> jax.Array:
+    """Their sum, apart: each user of the maps would add them up anew, batch normalisation in training three times."""
+    return cpu_forms.apart(lambda *shares: functools.reduce(lax.add, shares))(*shares)
 
 
 def _dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
