@@ -125,7 +125,8 @@ def default_config() -> ConfigDict:
     model = config.model = ConfigDict()
     model.name = "cnn"  # see imgclf.models.NAMES
     # f32 (exact everywhere: a GPU does not use TF32) | bf16 (bfloat16 activations; on the CPU the operands of convolutions, where float32
-    # activations cost nothing) | auto (bf16 on GPU and TPU; f32 on the CPU, whose results are the published weights' to 1e-5).
+    # activations cost nothing: faster in evaluation, not in training) | auto (bf16 on GPU and TPU; f32 on the CPU, whose results are the
+    # published weights' to 1e-5).
     # Parameters, BatchNorm statistics, sums and logits are float32 always.
     model.precision = "auto"
     model.output = "softmax"  # softmax | sigmoid (two classes, one output unit)

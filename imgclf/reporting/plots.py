@@ -65,18 +65,25 @@ def overlaid(frame: pd.DataFrame, title: str, *, share: bool = False) -> Markup:
     names = list(dict.fromkeys(frame["arm"]))
     axis = alt.Axis(tickCount=5, labelExpr=PERCENT if share else "datum.label", format="~g")
     scale = alt.Scale(zero=False, nice=True)
-    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=150, symbolLimit=0, symbolOpacity=1)
+    legend, legend_height = _legend_below(names)
     base = alt.Chart(frame[["arm", "epoch", "value", "low", "high"]]).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickCount=6, grid=False), scale=alt.Scale(nice=False)),
         color=alt.Color("arm:N", sort=None, scale=alt.Scale(domain=names, scheme="tableau20"), legend=legend),
     )
     band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=None, axis=axis, scale=scale), y2="high:Q")
     line = base.mark_line(strokeWidth=1.6).encode(y=alt.Y("value:Q", title=None, axis=axis, scale=scale))
-    return _svg(band + line, title, height=HEIGHT + 18 * -(-len(names) // 2))
+    return _svg(band + line, title, height=HEIGHT + legend_height)
 
 
 _LABEL_LIMIT = 190  # pixels
 _LABEL_WIDTH = 6.8  # pixels a letter, in the widest of the fonts that browsers take for system-ui; Vega measures with a narrower one
+
+
+def _legend_below(names: list[str]) -> tuple[alt.Legend, int]:
+    """A legend under a chart, in two columns where the names leave room for them; and its height."""
+    columns = 2 if max(map(len, names)) * _LABEL_WIDTH + 30 <= WIDTH / 2 else 1
+    legend = alt.Legend(title=None, orient="bottom", columns=columns, labelLimit=WIDTH / columns - 30, symbolLimit=0, symbolOpacity=1)
+    return legend, 18 * -(-len(names) // columns)
 
 
 def intervals(rows: list[dict], title: str) -> Markup:
@@ -186,10 +193,10 @@ def severities(series: dict[str, pd.DataFrame], title: str, *, legend: bool = Tr
     scale, axis = alt.Scale(zero=True, nice=True), alt.Axis(tickCount=5, labelExpr=PERCENT)
     ticks = sorted(int(severity) for severity in frame["severity"].unique())
     horizontal = alt.X("severity:Q", title="severity", axis=alt.Axis(values=ticks, format="d", grid=False), scale=alt.Scale(nice=False))
+    key, key_height = _legend_below(list(series)) if legend and len(series) > 1 else (None, 0)
     if len(series) == 1:
         colour = alt.value(BLUE)
     else:
-        key = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=150) if legend else None
         colour = alt.Color("series:N", sort=None, scale=alt.Scale(domain=list(series), scheme="tableau20"), legend=key)
     value = alt.Y("value:Q", title=None, scale=scale, axis=axis)
     layers = [
@@ -199,7 +206,7 @@ def severities(series: dict[str, pd.DataFrame], title: str, *, legend: bool = Tr
     if len(series) == 1:
         low = alt.Y("low:Q", title=None, scale=scale, axis=axis)
         layers.insert(0, alt.Chart(frame).mark_area(color=BLUE, opacity=0.15).encode(x=horizontal, y=low, y2="high:Q"))
-    return _svg(alt.layer(*layers), title, height=HEIGHT + 10 * len(series) if legend and len(series) > 1 else HEIGHT)
+    return _svg(alt.layer(*layers), title, height=HEIGHT + key_height)
 
 
 def reliability(bins: list[dict]) -> Markup:
