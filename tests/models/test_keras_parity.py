@@ -35,8 +35,6 @@ CASES = {
 }
 SAVED_WHOLE = ("mobilenet_v2_035", "inception_v3", "xception", "efficientnet_b0", "convnext_tiny")  # as a model in the legacy .h5, too
 
-SECOND_PROOFS = ("vgg19", "mobilenet_v2")
-
 
 def build(name):
     """Keras's network with random weights that keep its activations in bounds."""
@@ -67,9 +65,8 @@ def answer(model, images):
     return np.asarray(apply(*state, images))
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SECOND_PROOFS else name for name in CASES])
+@pytest.mark.parametrize("name", CASES)
 def test_logits_equal_keras(name, tmp_path):
-    """VGG19 is VGG16 with three layers more, which test_keras_layers counts; MobileNetV2 of full width has its photographs, too."""
     _, module, size, _, head = CASES[name]
     model = build(name)
     model.save_weights(tmp_path / "random.weights.h5")

@@ -97,12 +97,8 @@ def ranks_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (logits > np.take_along_axis(logits, labels[:, None], 1)).sum(1)
 
 
-_DEEPER = [pytest.param(*case, marks=pytest.mark.slow) for case in ((32, 817), (44, 842), (56, 846))]
-
-
-@pytest.mark.parametrize(("depth", "correct"), [(20, 808), *_DEEPER])
+@pytest.mark.parametrize(("depth", "correct"), [(20, 808), (32, 817), (44, 842), (56, 846)])
 def test_accuracy_on_cifar(shared, depth, correct):
-    """The slow ones are second proofs: of the deepest the logits are compared above, and the depths differ in their blocks' number only."""
     config = config_of(shared, f"resnet{depth}", f"resnet{depth}.cifar10.safetensors", 32, 10)
     config.data.path, config.loader.eval_batch_size = str(shared / "data/cifar10_test1000"), 100
     names = sorted(path.name for path in (shared / "data/cifar10_test1000").iterdir() if path.is_dir())
