@@ -65,8 +65,9 @@ def test_features_of_a_backbone_without_head(shared):
         assert_equal_logits(forward(config, 2, "features")(stored["inputs"]), stored["features"])
 
 
-@pytest.mark.parametrize("depth", [20, 56])
+@pytest.mark.parametrize("depth", [20, pytest.param(56, marks=pytest.mark.slow)])
 def test_logits_on_cifar(shared, depth):
+    """The slow one is a second proof: its network's accuracy is compared below."""
     config = config_of(shared, f"resnet{depth}", f"resnet{depth}.cifar10.safetensors", 32, 10)
     with np.load(shared / "weights/reference/cifar_resnets_logits.npz") as stored:
         assert_equal_logits(forward(config, 10)(stored["inputs"]), stored[f"resnet{depth}_logits"])
