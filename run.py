@@ -6,14 +6,14 @@ Examples:
   python run.py --config=configs/csv.py:labels.csv                your CSV: columns path, label
   python run.py --config=configs/cifar10_resnet.py --workdir=runs/resnet --config.optimizer.learning_rate=0.05
   python run.py --config=runs/resnet/config.json --workdir=runs/again
-Given once more, a command continues an interrupted run. Every field stands in imgclf/config.py.
+Given once more, a command continues an interrupted run. Every field stands in imgclf/config/fields.py.
 """
 
-import imgclf.platform_flags
+import imgclf.runtime.platform_flags
 
 if __name__ == "__main__":
-    imgclf.platform_flags.restart_with_huge_pages()
+    imgclf.runtime.platform_flags.restart_with_huge_pages()
 
-    import imgclf.commandline
+    import imgclf.cli.run_py
 
-    imgclf.commandline.main(default_config="configs/quickstart.py")
+    imgclf.cli.run_py.main(default_config="configs/quickstart.py")

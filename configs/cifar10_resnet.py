@@ -6,12 +6,10 @@ Command: python run.py --config=configs/cifar10_resnet.py --config.data.tfds.dat
      or: python run.py --config=configs/cifar10_resnet.py:FOLDER (FOLDER/{train,test}/CLASS/*.png)
 """
 
-from ml_collections import ConfigDict
-
-from imgclf.config import default_config
+from imgclf.config import Config, default_config
 
 
-def get_config(path: str = "") -> ConfigDict:
+def get_config(path: str = "") -> Config:
     config = default_config()
     config.name = "cifar10_resnet"
     if path:

@@ -8,13 +8,12 @@ Command: python run.py --config=configs/csv.py:labels.csv --config.data.root=pho
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from configs import folder
+from imgclf.config import Config
 from imgclf.errors import UserError
 
 
-def get_config(path: str = "") -> ConfigDict:
+def get_config(path: str = "") -> Config:
     if not path:
         raise UserError("configs/csv.py needs your file: --config=configs/csv.py:labels.csv.")
     config = folder.get_config(path)

@@ -11,14 +11,12 @@ Command: python run.py --config=configs/doraemon_resnet50.py:PATH
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-from imgclf.config import default_config, structure
+from imgclf.config import Config, default_config, parse_config_argument
 from imgclf.errors import UserError
 
 
-def get_config(argument: str = "") -> ConfigDict:
-    given = structure(argument, model="resnet50", weights="timm/resnet50.tv_in1k")
+def get_config(argument: str = "") -> Config:
+    given = parse_config_argument(argument, model="resnet50", weights="timm/resnet50.tv_in1k")
     path = given["path"]
     if not path:
         raise UserError("configs/doraemon_resnet50.py needs a folder of classes: --config=configs/doraemon_resnet50.py:PATH.")

@@ -11,18 +11,16 @@ Command: python run.py --config=configs/finetune.py:PATH[,model=resnet50][,weigh
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-from imgclf.config import default_config, structure
+from imgclf.config import Config, default_config, parse_config_argument
 from imgclf.errors import UserError
 
 
-def get_config(argument: str = "") -> ConfigDict:
-    given = structure(argument, model="mobilenet_v2", weights="")
+def get_config(argument: str = "") -> Config:
+    given = parse_config_argument(argument, model="mobilenet_v2", weights="")
     path = given["path"]
     if not path:
         raise UserError("configs/finetune.py needs your photos: --config=configs/finetune.py:PATH[,model=…,weights=…].")
-    from imgclf.models import pretrained  # imports JAX
+    from imgclf.models.weights import pretrained  # imports JAX
 
     entry = pretrained.find(given["weights"], given["model"]) if given["weights"] else pretrained.on_hub(given["model"])
     config = default_config()

@@ -8,13 +8,11 @@ Command: python run.py --config=configs/folder.py:PATH
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-from imgclf.config import default_config
+from imgclf.config import Config, default_config
 from imgclf.errors import UserError
 
 
-def get_config(path: str = "") -> ConfigDict:
+def get_config(path: str = "") -> Config:
     if not path:
         raise UserError("configs/folder.py needs the folder of your photos: --config=configs/folder.py:PATH.")
     config = default_config()

@@ -14,14 +14,12 @@ Command: python run.py --config=configs/grocery_inception.py:LABELS.csv,root=IMA
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-from imgclf.config import default_config, structure
+from imgclf.config import Config, default_config, parse_config_argument
 from imgclf.errors import UserError
 
 
-def get_config(argument: str = "") -> ConfigDict:
-    given = structure(argument, root="", weights="timm/inception_v3.tf_in1k", distortions=False)
+def get_config(argument: str = "") -> Config:
+    given = parse_config_argument(argument, root="", weights="timm/inception_v3.tf_in1k", distortions=False)
     path = given["path"]
     if not path:
         raise UserError("configs/grocery_inception.py needs a CSV of labels: --config=configs/grocery_inception.py:LABELS.csv,root=IMAGES.")

@@ -6,13 +6,11 @@ for this recipe.
 Command: python run.py --config=configs/imagenet_resnet50.py:FOLDER (FOLDER/{train,val}/SYNSET/*.JPEG)
 """
 
-from ml_collections import ConfigDict
-
-from imgclf.config import default_config
+from imgclf.config import Config, default_config
 from imgclf.errors import UserError
 
 
-def get_config(path: str = "") -> ConfigDict:
+def get_config(path: str = "") -> Config:
     if not path:
         raise UserError("configs/imagenet_resnet50.py needs the folder of ImageNet: --config=configs/imagenet_resnet50.py:FOLDER.")
     config = default_config()

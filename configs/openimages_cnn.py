@@ -14,13 +14,11 @@ Command: python run.py --config=configs/openimages_cnn.py:PATH, where PATH is a 
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-from imgclf.config import default_config
+from imgclf.config import Config, default_config
 from imgclf.errors import UserError
 
 
-def get_config(path: str = "") -> ConfigDict:
+def get_config(path: str = "") -> Config:
     if not path:
         raise UserError("configs/openimages_cnn.py needs a folder of two classes: --config=configs/openimages_cnn.py:PATH.")
     config = default_config()

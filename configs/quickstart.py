@@ -4,12 +4,10 @@ Cost: about 20 s on 2 CPU cores. Expected: test top-1 ≥ 0.97 (360 test images)
 Command: python run.py
 """
 
-from ml_collections import ConfigDict
-
-from imgclf.config import default_config
+from imgclf.config import Config, default_config
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     config = default_config()
     config.name = "quickstart"
     config.data.source = "digits"

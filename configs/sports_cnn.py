@@ -10,13 +10,11 @@ Command: python run.py --config=configs/sports_cnn.py:PATH
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-from imgclf.config import default_config
+from imgclf.config import Config, default_config
 from imgclf.errors import UserError
 
 
-def get_config(path: str = "") -> ConfigDict:
+def get_config(path: str = "") -> Config:
     if not path:
         raise UserError("configs/sports_cnn.py needs a folder of classes: --config=configs/sports_cnn.py:PATH.")
     config = default_config()

@@ -10,9 +10,9 @@ Command: python run.py --study=experiments/augmentation.py[:DATA[,model=mobilene
 
 from pathlib import Path
 
-from imgclf.config import default_config, structure
+from imgclf.config import default_config, parse_config_argument
 from imgclf.errors import UserError, nearest
-from imgclf.study import Study
+from imgclf.studies import Study
 
 DATA = "../shared/data/clothing10"
 WEIGHTS = "../shared/weights/mobilenet_v2_0.35_224_no_top.keras.h5"
@@ -53,7 +53,7 @@ MODELS = {"cnn": CNN, "mobilenet_v2": MOBILENET}
 
 
 def get_study(argument: str = "") -> Study:
-    given = structure(argument, model="cnn", weights=WEIGHTS)
+    given = parse_config_argument(argument, model="cnn", weights=WEIGHTS)
     if given["model"] not in MODELS:
         raise UserError(f"This study takes model=cnn or model=mobilenet_v2, not {given['model']!r}; {nearest(given['model'], MODELS)}")
     base = default_config()

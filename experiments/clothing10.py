@@ -7,7 +7,7 @@ Command: python run.py --study=experiments/clothing10.py[:DATA,WEIGHTS_FOLDER]
 """
 
 from imgclf.config import default_config
-from imgclf.study import Study
+from imgclf.studies import Study
 
 DATA = "../shared/data/clothing10"
 WEIGHTS = "../shared/weights"

@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from imgclf.config import default_config, structure
-from imgclf.evaluation import learning_curve, numbers
+from imgclf import formatting
+from imgclf.config import default_config, parse_config_argument
+from imgclf.evaluation import learning_curve
 from imgclf.reporting import learning_curve as page
-from imgclf.study import Study
+from imgclf.studies import Study
 
 DATA = "../shared/data/clothing10"
 WEIGHTS = "../shared/weights"
@@ -48,7 +49,7 @@ CNN = {
 
 
 def get_study(argument: str = "") -> Study:
-    asked = structure(argument, weights=WEIGHTS, model="mobilenet_v2")
+    asked = parse_config_argument(argument, weights=WEIGHTS, model="mobilenet_v2")
     name = asked["model"]
     base = default_config()
     base.data.path = asked["path"] or DATA
@@ -97,7 +98,7 @@ def main() -> None:
 
 def _accuracy(row: dict) -> str:
     low, high = row["error_ci95"]
-    return f"{numbers.percent(1 - row['error'])} ({numbers.interval((1 - high, 1 - low))})"
+    return f"{formatting.percent(1 - row['error'])} ({formatting.interval((1 - high, 1 - low))})"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Command: python run.py --study=experiments/doraemon_walle.py[:DATA,WEIGHTS]
 """
 
 from imgclf.config import default_config
-from imgclf.study import Study
+from imgclf.studies import Study
 
 DATA = "../shared/data/doraemon_walle"
 WEIGHTS = "../shared/weights/mobilenet_v2_0.35_224_no_top.keras.h5"

@@ -21,7 +21,7 @@ Cost: see experiments/README.md. Command: python run.py --study=experiments/free
 """
 
 from imgclf.config import default_config
-from imgclf.study import Study
+from imgclf.studies import Study
 
 DATA = "../shared/data/clothing10"
 WEIGHTS = "../shared/weights/mobilenet_v2_0.35_224_no_top.keras.h5"

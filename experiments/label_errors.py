@@ -15,12 +15,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from imgclf import models
+from imgclf import formatting, models
 from imgclf.config import default_config
 from imgclf.data.splits import subset
 from imgclf.data.table import Dataset, load_dataset
-from imgclf.evaluation import label_errors, metrics, numbers
-from imgclf.models import pretrained
+from imgclf.evaluation import label_errors, metrics
+from imgclf.models.weights import pretrained
 
 
 def plant(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, np.ndarray]:
@@ -68,9 +68,9 @@ def main() -> None:
 
 def _add(table: Table, name: str, row: np.ndarray, images: int) -> None:
     planted, flagged, found, mended = map(int, row)
-    recall = f"{numbers.percent(found / planted)} ({numbers.interval(metrics.wilson(found, planted))})"
-    share = f"{flagged} ({numbers.percent(flagged / images)})"
-    table.add_row(name, str(planted), share, str(found), recall, numbers.percent(found / flagged), numbers.percent(mended / found))
+    recall = f"{formatting.percent(found / planted)} ({formatting.interval(metrics.wilson(found, planted))})"
+    share = f"{flagged} ({formatting.percent(flagged / images)})"
+    table.add_row(name, str(planted), share, str(found), recall, formatting.percent(found / flagged), formatting.percent(mended / found))
 
 
 if __name__ == "__main__":

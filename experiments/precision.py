@@ -5,15 +5,15 @@ Cost: 25 seconds of CPU a run, 10 runs. Result: experiments/README.md.
 Command: python run.py --study=experiments/precision.py[:DATA[,weights=FILE]] --workdir=DIR
 """
 
-from imgclf.config import default_config, structure
-from imgclf.study import Study
+from imgclf.config import default_config, parse_config_argument
+from imgclf.studies import Study
 
 DATA = "../shared/data/clothing10"
 WEIGHTS = "../shared/weights/mobilenet_v2_0.35_224_no_top.keras.h5"
 
 
 def get_study(argument: str = "") -> Study:
-    given = structure(argument, weights=WEIGHTS)
+    given = parse_config_argument(argument, weights=WEIGHTS)
     base = default_config()
     base.data.path = given["path"] or DATA
     base.data.image_size = (96, 96)

@@ -15,18 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from imgclf import formatting
+from imgclf.config import Config
 from imgclf.data import augment
 from imgclf.data.splits import subset
 from imgclf.data.table import load_dataset
-from imgclf.deploy.predict import load
-from imgclf.deploy.robustness import probabilities_of_views
-from imgclf.evaluation import compare, numbers, robustness
+from imgclf.deploy.classifier import load
+from imgclf.evaluation import compare, robustness
 from imgclf.reporting import robustness as page
+from imgclf.workflows.robustness import probabilities_of_views
 
 ORIENTED = 24  # photos that are stored in all orientations
 
@@ -40,7 +41,7 @@ class Views:
       turned: uint8 [n, 8, H, W, 3], of the first n images.
     """
 
-    def __init__(self, config: ConfigDict, ids: list[str], tested: list[robustness.Condition]):
+    def __init__(self, config: Config, ids: list[str], tested: list[robustness.Condition]):
         everything = load_dataset(config)
         place = {name: row for row, name in enumerate(everything.table["id"])}
         dataset = subset(everything, [place[name] for name in ids])
@@ -109,8 +110,10 @@ def main() -> None:
     for arm, row in results["arms"].items():
         other = results["comparisons"].get(arm)
         difference = "–" if other is None else _points(other["difference"], other["difference_ci95"])
-        accuracy = f"{numbers.percent(row['mean_top1'])} ({numbers.interval(row['mean_top1_ci95'])})"
-        table.add_row(arm, numbers.percent(row["clean"]["top1"]), accuracy, difference, "" if other is None else f"{other['p_holm']:.2g}")
+        accuracy = f"{formatting.percent(row['mean_top1'])} ({formatting.interval(row['mean_top1_ci95'])})"
+        table.add_row(
+            arm, formatting.percent(row["clean"]["top1"]), accuracy, difference, "" if other is None else f"{other['p_holm']:.2g}"
+        )
     Console(width=140).print(table)
     console.print(f"Page: {written}")
 
@@ -133,7 +136,7 @@ def compare_means(arms: dict[str, dict[robustness.Condition, np.ndarray]], basel
     return rows
 
 
-def _preprocessing(config: ConfigDict) -> tuple:
+def _preprocessing(config: Config) -> tuple:
     """What an image's view in evaluation depends on."""
     data, outside = config.data, config.augment
     return tuple(data.image_size), data.resize, data.crop_fraction, outside.mode, outside.fill, outside.fill_value

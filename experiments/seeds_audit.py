@@ -30,24 +30,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pandas as pd
-from ml_collections import ConfigDict
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from imgclf import compilation_cache, experiment, models, run_folder
 from imgclf import config as config_lib
-from imgclf.config import default_config
+from imgclf import files, formatting, models
+from imgclf.config import Config, default_config
 from imgclf.data import augment
 from imgclf.data.audit import audit
 from imgclf.data.splits import assign_splits, stratify
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.errors import UserError
-from imgclf.evaluation import numbers
-from imgclf.models import pretrained
+from imgclf.methods import fit
+from imgclf.models.weights import pretrained
+from imgclf.probes.features import extract
 from imgclf.reporting import plots
-from imgclf.training import methods, sharding
-from imgclf.training.features import extract
+from imgclf.runtime import compilation_cache
+from imgclf.training import sharding
+from imgclf.workflows import train as experiment
 
 EDGE = 128  # px of the files that are made
 RESAMPLES = 4000
@@ -152,11 +153,11 @@ def split(files: pd.DataFrame, case: Case, repaired: bool, seed: int) -> pd.Data
     return table.assign(split=dealt, label=table["class_name"]).drop(columns=["class_name", "sha256"])
 
 
-def configured(case: Case, folder: Path, weights: str, seed: int, splits: pd.DataFrame, *, groups: bool) -> ConfigDict:
+def configured(case: Case, folder: Path, weights: str, seed: int, splits: pd.DataFrame, *, groups: bool) -> Config:
     """Writes the table as a CSV beside the files; returns the config that reads it."""
     columns = {"id": "path", "label": "label", "split": "split"} | ({"group": "group"} if groups else {})
     file = folder / f"seed{seed}{'-groups' if groups else ''}.csv"
-    run_folder.write_text(file, splits.rename(columns=columns)[list(columns.values())].to_csv(index=False))
+    files.write_text(file, splits.rename(columns=columns)[list(columns.values())].to_csv(index=False))
     config = default_config()
     config_lib.override(config, case.fields)
     config.data.source, config.data.path, config.seed, config.data.audit = "csv", str(file), seed, "off"
@@ -165,7 +166,7 @@ def configured(case: Case, folder: Path, weights: str, seed: int, splits: pd.Dat
     return config
 
 
-def train(config: ConfigDict, splits: pd.DataFrame, workdir: Path) -> pd.DataFrame:
+def train(config: Config, splits: pd.DataFrame, workdir: Path) -> pd.DataFrame:
     """Trains once; returns a row for each file of val and test: split, group, correct. What is done is not done again."""
     file = workdir / "answers.csv"
     if not file.exists():
@@ -173,18 +174,18 @@ def train(config: ConfigDict, splits: pd.DataFrame, workdir: Path) -> pd.DataFra
         dataset = assign_splits(load_dataset(config), config)
         config = pretrained.resolve(config, len(dataset.class_names))
         model = models.create(config, len(dataset.class_names), tell=lambda said: None)
-        outcome = methods.prepare(config, dataset, model, sharding.create_mesh(), Console(quiet=True))(workdir)
+        outcome = fit.prepare(config, dataset, model, sharding.create_mesh(), Console(quiet=True))(workdir)
         group, frames = splits.set_index("id")["group"], []
         for name in ("val", "test"):
             rows, logits = outcome.logits_of(name)
             table = dataset.table.iloc[rows]
             correct = logits.argmax(1) == table["label"].to_numpy()
             frames.append(pd.DataFrame({"split": name, "group": group.loc[table["id"]].to_numpy(), "correct": correct.astype(int)}))
-        run_folder.write_text(file, pd.concat(frames).to_csv(index=False))
+        files.write_text(file, pd.concat(frames).to_csv(index=False))
     return pd.read_csv(file)
 
 
-def audited(config: ConfigDict) -> dict[str, Any]:
+def audited(config: Config) -> dict[str, Any]:
     """What the audit finds of a table's leaks from train to val, and what it does about them."""
     dataset = assign_splits(load_dataset(config), config)
     found = audit(dataset, config)[1]["in_training"]["val"]
@@ -316,9 +317,9 @@ def main() -> None:
     results["softmax twice"] = {
         name: accuracies(own) for name, own in softmax_twice(photos, options.data, options.weights, options.seeds).items()
     }
-    run_folder.write_json(options.workdir / "seeds_audit.json", results)
-    run_folder.write_text(options.workdir / "seeds_audit.svg", _chart(results))
-    run_folder.write_text(options.workdir / "seeds_audit.md", _tables(results))
+    files.write_json(options.workdir / "seeds_audit.json", results)
+    files.write_text(options.workdir / "seeds_audit.svg", _chart(results))
+    files.write_text(options.workdir / "seeds_audit.md", _tables(results))
     Console(soft_wrap=True).print(_tables(results), markup=False, highlight=False)
 
 
@@ -348,13 +349,15 @@ def _tables(results: dict[str, Any]) -> str:
     lines += ["", "| audit of the slip's table | columns | validation files with a copy in train | what it does |", "|---|---|---|---|"]
     for name, told in results["audit"].items():
         for columns, found in told.items():
-            does = "refuses" if found["refused"] else f"drops {numbers.count(found['dropped'], 'file')}" if found["dropped"] else "nothing"
+            does = (
+                "refuses" if found["refused"] else f"drops {formatting.count(found['dropped'], 'file')}" if found["dropped"] else "nothing"
+            )
             lines.append(f"| {name} | {columns} | {found['copies']} of {found['of']} | {does} |")
     return "\n".join(lines) + "\n"
 
 
 def _share(found: dict[str, Any], name: str) -> str:
-    return f"{numbers.percent(found[name])} ({numbers.interval(found[f'{name}_ci95'])})"
+    return f"{formatting.percent(found[name])} ({formatting.interval(found[f'{name}_ci95'])})"
 
 
 def _points(found: dict[str, Any]) -> str:

@@ -9,28 +9,34 @@
 Importing imgclf is quick: JAX is imported when it is needed, no accelerator is touched before.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from imgclf.errors import UserError
-from imgclf.platform_flags import set_xla_flags
+from imgclf.runtime.platform_flags import set_xla_flags
 
 if TYPE_CHECKING:
-    from imgclf.deploy.predict import Predictor, load
-    from imgclf.interface import ImageData, create, load_images
+    from imgclf.deploy.classifier import Classifier, load
+    from imgclf.image_data import ImageData, load_images
+    from imgclf.workflows.create import create
 
 __version__ = "0.1.0"
-__all__ = ["ImageData", "Predictor", "UserError", "create", "load", "load_images"]
+__all__ = ["Classifier", "ImageData", "UserError", "create", "load", "load_images"]
 
 set_xla_flags()
 
 
+_HOMES = {
+    "Classifier": "imgclf.deploy.classifier",
+    "ImageData": "imgclf.image_data",
+    "create": "imgclf.workflows.create",
+    "load": "imgclf.deploy.classifier",
+    "load_images": "imgclf.image_data",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("Predictor", "load"):
-        from imgclf.deploy import predict
-
-        return getattr(predict, name)
-    if name in ("ImageData", "create", "load_images"):
-        from imgclf import interface
-
-        return getattr(interface, name)
-    raise AttributeError(f"module 'imgclf' has no attribute {name!r}")
+    """Imports the module of a public name when it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'imgclf' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

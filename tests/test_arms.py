@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgclf.arms import Range, draws, grid, levels, product
 from imgclf.errors import UserError
+from imgclf.studies.arms import Range, draws, grid, levels, product
 
 
 def test_a_product_names_and_joins_its_factors():

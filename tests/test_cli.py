@@ -7,15 +7,15 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from imgclf import cli
-from imgclf.models import catalogue, families
+from imgclf.cli import main
+from imgclf.models import catalogue, registry
 
 
 def test_models_as_json():
-    result = CliRunner().invoke(cli.app, ["models", "--json"])
+    result = CliRunner().invoke(main.app, ["models", "--json"])
     assert result.exit_code == 0
     entries = {entry["name"]: entry for entry in json.loads(result.stdout)}
-    assert all(name.endswith(("_tiny", "_micro")) for name in set(families.NAMES) - set(entries))
+    assert all(name.endswith(("_tiny", "_micro")) for name in set(registry.NAMES) - set(entries))
     resnet50 = entries["resnet50"]
     assert resnet50["parameters"] == 25_557_032
     a1 = next(weights for weights in resnet50["weights"] if weights["name"] == "timm/resnet50.a1_in1k")
@@ -23,7 +23,7 @@ def test_models_as_json():
 
 
 def test_models_as_a_table():
-    lines = CliRunner().invoke(cli.app, ["models"]).stdout.splitlines()
+    lines = CliRunner().invoke(main.app, ["models"]).stdout.splitlines()
     assert lines[0].split() == ["MODEL", "PARAMETERS", "INPUT", "TOP-1", "%", "WEIGHTS", "LICENCE"]
     row = next(line for line in lines if "resnet50.a1_in1k" in line)
     assert row.split() == ["resnet50", "25,557,032", "224x224", "80.38", "timm/resnet50.a1_in1k", "apache-2.0"]
@@ -32,12 +32,12 @@ def test_models_as_a_table():
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet20", "mobilenet_v2_035", "squeezenet1_1"])
 def test_parameters_are_counted_again(name):
-    assert catalogue.count(name) == families.PARAMETERS[name]
+    assert catalogue.count(name) == registry.PARAMETERS[name]
 
 
 @pytest.mark.slow
 def test_parameters_of_all_models_are_counted_again():
-    assert {name: catalogue.count(name) for name in families.PARAMETERS} == families.PARAMETERS
+    assert {name: catalogue.count(name) for name in registry.PARAMETERS} == registry.PARAMETERS
 
 
 def test_help_is_quick_and_mistakes_have_no_traceback():

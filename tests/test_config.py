@@ -6,8 +6,8 @@ import pytest
 
 from imgclf import config as config_lib
 from imgclf.config import default_config
+from imgclf.config.validation import validate
 from imgclf.errors import UserError
-from imgclf.validation import validate
 
 
 @pytest.fixture

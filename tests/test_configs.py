@@ -9,9 +9,10 @@ from PIL import Image
 from rich.console import Console
 
 from imgclf import config as config_lib
-from imgclf import config_flags, experiment
+from imgclf.config import flags
 from imgclf.errors import UserError
-from imgclf.training import methods
+from imgclf.methods import fit
+from imgclf.workflows import train
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +36,9 @@ def run(photos, tiny_weights, tmp_path_factory, root):
 
     def call(name: str, argument: str, model: str, *fields: str) -> tuple[dict, dict]:
         tiny = [f"--config.model.name={model}", f"--config.model.weights={tiny_weights(model)}", "--config.loader.threads=2"]
-        config = config_flags.load(f"{root}/configs/{name}.py:{argument}", [*tiny, *fields], "run.py")
+        config = flags.load(f"{root}/configs/{name}.py:{argument}", [*tiny, *fields], "run.py")
         workdir = tmp_path_factory.mktemp(name)
-        results = experiment.run(config, workdir, Console(quiet=True))
+        results = train.run(config, workdir, Console(quiet=True))
         assert (workdir / "report.html").exists()
         return config_lib.flatten(config_lib.from_json((workdir / "config.json").read_text())), results
 
@@ -101,7 +102,7 @@ def test_s3s_frozen_layers_are_those_of_the_tutorial():
     from flax import nnx
 
     from imgclf import models
-    from imgclf.models.conversion import flatten
+    from imgclf.models.weights.conversion import flatten
     from imgclf.training import freeze
 
     config = _config("large_vgg16", "x")
@@ -127,8 +128,8 @@ def test_what_stands_after_the_colon():
     assert config.data.image_size == (224, 224)
     config = _config("finetune", "labels.csv,model=inception_v3,weights=timm/inception_v3.gluon_in1k")
     assert (config.data.source, config.data.image_size) == ("csv", (299, 299))
-    assert methods.settle(_config("grocery_inception", "x.csv,distortions=True")).train.method == "fit"
-    assert methods.settle(_config("grocery_inception", "x.csv,distortions=False")).train.method == "probe"
+    assert fit.settle(_config("grocery_inception", "x.csv,distortions=True")).train.method == "fit"
+    assert fit.settle(_config("grocery_inception", "x.csv,distortions=False")).train.method == "probe"
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,14 @@
 import pytest
 from typer.testing import CliRunner
 
-from imgclf import cli
+from imgclf.cli import main
 from imgclf.errors import UserError
 
 DIGITS = ["data", "show", "--config=configs/quickstart.py", "--config.data.source=digits"]
 
 
 def invoke(*arguments: str):
-    result = CliRunner().invoke(cli.app, arguments)
+    result = CliRunner().invoke(main.app, arguments)
     if isinstance(result.exception, UserError):
         raise result.exception
     return result

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgclf import durations
+from imgclf.config import durations
 from imgclf.errors import UserError
 
 

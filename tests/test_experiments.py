@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from imgclf import study
+from imgclf.studies import spec
 
 
 def load(root, name: str) -> ModuleType:
@@ -28,9 +28,9 @@ def load(root, name: str) -> ModuleType:
     ],
 )
 def test_arms_are_valid(root, argument, arms):
-    asked = study.load(f"{root}/experiments/{argument}")
+    asked = spec.load(f"{root}/experiments/{argument}")
     assert len(asked.arms) == arms
-    assert len(study.runs(asked)) == arms * asked.seeds * max(asked.folds, 1)
+    assert len(spec.runs(asked)) == arms * asked.seeds * max(asked.folds, 1)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from PIL import Image
 
 import imgclf
 from imgclf import config as config_lib
-from imgclf import creation
 from imgclf.data.audit import near_pairs
 from imgclf.errors import UserError
+from imgclf.workflows import create
 
 QUICK = {"data.image_size": (32, 32), "loader.batch_size": 8, "loader.eval_batch_size": 16}
 
@@ -191,23 +191,23 @@ def test_a_wrong_fraction_is_told(data, fraction, told):
 
 
 def test_the_method_depends_on_the_data_and_the_weights(data, monkeypatch):
-    config, why = creation.settle(data.dataset)
+    config, why = create.settle(data.dataset)
     assert (config.model.name, config.model.weights, config.train.method) == ("resnet50", "timm/resnet50.tv_in1k", "probe")
     assert config.data.image_size == (224, 224)
     assert "25 training images per class" in why
-    assert creation.settle(data.dataset, model="cnn")[0].train.method == "fit"
-    assert creation.settle(data.dataset, model="squeezenet1_1")[0].model.weights == "torchvision/squeezenet1_1.v1"
-    assert creation.settle(data.dataset, weights="keras/vgg16")[0].model.name == "vgg16"
-    monkeypatch.setattr(creation, "FINE_TUNE_PER_CLASS", 25)
-    assert "on a CPU" in creation.settle(data.dataset)[1]
-    monkeypatch.setattr(creation, "FINE_TUNE_ON_CPU", 75)
-    config, _ = creation.settle(data.dataset)
+    assert create.settle(data.dataset, model="cnn")[0].train.method == "fit"
+    assert create.settle(data.dataset, model="squeezenet1_1")[0].model.weights == "torchvision/squeezenet1_1.v1"
+    assert create.settle(data.dataset, weights="keras/vgg16")[0].model.name == "vgg16"
+    monkeypatch.setattr(create, "FINE_TUNE_PER_CLASS", 25)
+    assert "on a CPU" in create.settle(data.dataset)[1]
+    monkeypatch.setattr(create, "FINE_TUNE_ON_CPU", 75)
+    config, _ = create.settle(data.dataset)
     assert (config.train.method, config.augment.flip) == ("lp_ft", 0.5)
-    assert creation.settle(data.dataset, overrides={"augment.flip": 0.0, "augment": {"rotate": 9}})[0].augment.rotate == 9
+    assert create.settle(data.dataset, overrides={"augment.flip": 0.0, "augment": {"rotate": 9}})[0].augment.rotate == 9
 
 
 def test_recipes_are_those_of_the_configs(root):
-    for recipe, name in ((creation.FINE_TUNING, "finetune"), (creation.FROM_SCRATCH, "folder")):
+    for recipe, name in ((create.FINE_TUNING, "finetune"), (create.FROM_SCRATCH, "folder")):
         config = runpy.run_path(str(root / "configs" / f"{name}.py"))["get_config"]("PHOTOS")
         fields, defaults = config_lib.flatten(config), config_lib.flatten(config_lib.default_config())
         theirs = {field: value for field, value in fields.items() if value != defaults[field]}
@@ -217,9 +217,9 @@ def test_recipes_are_those_of_the_configs(root):
 
 
 def test_small_classes_do_without_val_and_with_fewer_folds(data):
-    assert creation.settle(data.dataset)[0].data.split.fractions == (0.9, 0.1, 0.0)
+    assert create.settle(data.dataset)[0].data.split.fractions == (0.9, 0.1, 0.0)
     few = data.filter(lambda table: table.groupby("class_name").cumcount() < 3)
-    config, _ = creation.settle(few.dataset)
+    config, _ = create.settle(few.dataset)
     assert (config.data.split.fractions, config.probe.folds) == ((1.0, 0.0, 0.0), 3)
 
 
@@ -235,7 +235,7 @@ def test_small_classes_do_without_val_and_with_fewer_folds(data):
 )
 def test_wrong_wishes_are_told(data, arguments, told):
     with pytest.raises(UserError, match=told):
-        creation.settle(data.dataset, **arguments)
+        create.settle(data.dataset, **arguments)
 
 
 def test_only_labeled_images_train():

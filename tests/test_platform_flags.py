@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from imgclf import platform_flags
+from imgclf.runtime import platform_flags
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 

@@ -6,11 +6,13 @@ import pytest
 from rich.console import Console
 from training.digits_experiment import digits_config
 
-from imgclf import experiment, search, study
-from imgclf.arms import Range
 from imgclf.errors import UserError
-from imgclf.search import Search
-from imgclf.study import Study
+from imgclf.studies import run as study
+from imgclf.studies import search
+from imgclf.studies.arms import Range
+from imgclf.studies.search import Search
+from imgclf.studies.spec import Study
+from imgclf.workflows import train
 
 pytest.importorskip("optuna")
 QUIET = Console(quiet=True)
@@ -37,7 +39,7 @@ def bowl(monkeypatch):
                 on_evaluation(evaluation, {"val_loss": loss + 1 / evaluation, "val_top1": 0.5})
         return {"split": "val", "loss": loss, "top1": 0.5}
 
-    monkeypatch.setattr(experiment, "run", run)
+    monkeypatch.setattr(train, "run", run)
     return tried
 
 
@@ -52,14 +54,14 @@ def test_the_best_trial_is_found_and_all_are_told(bowl, sampler, tmp_path):
 
 
 def test_a_grid_is_tried_whole_and_failures_do_not_end_it(bowl, tmp_path, monkeypatch):
-    real = experiment.run
+    real = train.run
 
     def sometimes(config, *where, **options):
         if config.optimizer.learning_rate == 0.1:
             raise UserError("The training loss is not finite.")
         return real(config, *where, **options)
 
-    monkeypatch.setattr(experiment, "run", sometimes)
+    monkeypatch.setattr(train, "run", sometimes)
     space = {"optimizer.learning_rate": (0.1, 0.01), "train.label_smoothing": (0.0, 0.1)}
     found = searched(Search(space, sampler="grid"), tmp_path)
     assert [trial["state"] for trial in found["trials"]] == ["fail", "fail", "complete", "complete"]
@@ -77,7 +79,7 @@ def test_hopeless_trials_are_pruned(bowl, tmp_path):
 
 
 def test_a_search_that_was_killed_goes_on_where_it_was(bowl, tmp_path, monkeypatch):
-    real = experiment.run
+    real = train.run
 
     def killed(config, *where, **options):
         if len(bowl) == 3:
@@ -85,10 +87,10 @@ def test_a_search_that_was_killed_goes_on_where_it_was(bowl, tmp_path, monkeypat
         return real(config, *where, **options)
 
     options = Search(RATES, trials=6)
-    monkeypatch.setattr(experiment, "run", killed)
+    monkeypatch.setattr(train, "run", killed)
     with pytest.raises(KeyboardInterrupt):
         searched(options, tmp_path)
-    monkeypatch.setattr(experiment, "run", real)
+    monkeypatch.setattr(train, "run", real)
     found = searched(options, tmp_path)
     assert len(bowl) == 6  # none of them twice
     assert [trial["state"] for trial in found["trials"]] == ["complete"] * 6

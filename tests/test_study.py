@@ -9,12 +9,13 @@ from rich.console import Console
 from training.digits_experiment import digits_config
 
 from imgclf import config as config_lib
-from imgclf import findings, study
 from imgclf.data import pipeline
 from imgclf.data.splits import assign_splits
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
-from imgclf.study import Study
+from imgclf.studies import run, spec
+from imgclf.studies import summary as findings
+from imgclf.studies.spec import Study
 
 QUIET = Console(quiet=True)
 FEW = {"train.duration": "24 steps", "train.ema": 0.0, "train.eval_every": "12 steps", "train.checkpoint_every": "100%"}
@@ -28,7 +29,7 @@ def small(**changes) -> Study:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("study")
-    return workdir, study.run(small(), workdir, console=QUIET)
+    return workdir, run.run(small(), workdir, console=QUIET)
 
 
 def test_arms_are_compared_over_the_same_images(finished):
@@ -58,12 +59,12 @@ def test_the_best_arm_is_ready_to_run(finished):
 def test_what_is_done_is_found_again_and_a_failed_arm_is_reported_while_others_go_on(finished, monkeypatch):
     workdir, summary = finished
     ran = []
-    real = study._run_one
-    monkeypatch.setattr(study, "_run_one", lambda one, *where: ran.append((one.arm, one.seed)) or real(one, *where))
-    assert study.run(small(), workdir, console=QUIET) == summary
+    real = run._run_one
+    monkeypatch.setattr(run, "_run_one", lambda one, *where: ran.append((one.arm, one.seed)) or real(one, *where))
+    assert run.run(small(), workdir, console=QUIET) == summary
     assert ran == []
     arms = {"renamed": {}, "new": {"data.image_size": (1, 1)}}  # one that is refused once the model is built
-    more = study.run(small(arms=arms), workdir, console=QUIET)
+    more = run.run(small(arms=arms), workdir, console=QUIET)
     assert ran == [("new", 0), ("new", 1)]
     assert list(more["arms"]) == ["renamed"]
     assert more["arms"]["renamed"]["top1"] == summary["arms"]["base"]["top1"]
@@ -72,7 +73,7 @@ def test_what_is_done_is_found_again_and_a_failed_arm_is_reported_while_others_g
 
 
 def test_arms_of_a_seed_share_splits_and_folds_cover_every_image_once():
-    listed = study.runs(small(folds=3))
+    listed = spec.runs(small(folds=3))
     assert len(listed) == 2 * 3 * 2
     assert {(one.config.seed, one.config.data.split.seed, one.config.data.split.fold) for one in listed if one.arm == "still"} == {
         (seed, seed, fold) for seed in range(2) for fold in range(3)
@@ -87,7 +88,7 @@ def test_arms_of_a_seed_see_the_same_images_in_the_same_order_under_the_same_dra
         "also flips": {"augment.flip": 1.0},
     }
     seen = {}
-    for one in study.runs(small(arms=arms)):
+    for one in spec.runs(small(arms=arms)):
         dataset = assign_splits(load_dataset(one.config), one.config)
         with pipeline.train_batches(dataset, one.config, start_step=18, num_steps=3) as batches:  # across the end of an epoch
             seen[one.arm, one.seed] = list(batches)
@@ -114,7 +115,7 @@ def test_arms_of_a_seed_see_the_same_images_in_the_same_order_under_the_same_dra
 )
 def test_slips_are_refused_before_anything_runs(changes, message):
     with pytest.raises(UserError, match=message):
-        study.runs(small(**changes))
+        spec.runs(small(**changes))
 
 
 @pytest.mark.parametrize(
@@ -128,11 +129,11 @@ def test_slips_are_refused_before_anything_runs(changes, message):
 def test_a_folder_of_another_study_is_refused(finished, fields, changes, message):
     workdir, _ = finished
     with pytest.raises(UserError, match=message):
-        study.run(small(base=digits_config(**(FEW | fields)), **changes), workdir, console=QUIET)
+        run.run(small(base=digits_config(**(FEW | fields)), **changes), workdir, console=QUIET)
 
 
 def test_another_process_gives_the_same(finished, tmp_path):
-    study.run(small(arms={"base": {}}, seeds=1), tmp_path, jobs=2, console=QUIET)
+    run.run(small(arms={"base": {}}, seeds=1), tmp_path, jobs=2, console=QUIET)
     ours, theirs = (pd.read_csv(folder / "study.csv").drop(columns=["arm", "train_seconds"]) for folder in (tmp_path, finished[0]))
     assert ours.loc[0].equals(theirs.loc[0])
 
@@ -146,7 +147,7 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same(finished, tmp_path):
     cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)
     assert sum(node["Alive"] for node in ray.nodes()) == 2
-    assert strip(study.run(small(), tmp_path, engine="ray", jobs=2, console=QUIET)) == strip(finished[1])
+    assert strip(run.run(small(), tmp_path, engine="ray", jobs=2, console=QUIET)) == strip(finished[1])
     ray.shutdown()
     cluster.shutdown()
 
@@ -156,7 +157,7 @@ def test_a_dask_cluster_of_two_workers_gives_the_same(finished, tmp_path, monkey
     distributed = pytest.importorskip("dask.distributed")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
-        assert strip(study.run(small(), tmp_path, engine="dask", jobs=2, console=QUIET)) == strip(finished[1])
+        assert strip(run.run(small(), tmp_path, engine="dask", jobs=2, console=QUIET)) == strip(finished[1])
 
 
 def strip(summary):
@@ -166,7 +167,7 @@ def strip(summary):
 
 def test_an_unknown_engine_is_refused(tmp_path):
     with pytest.raises(UserError, match="'slurm' is unknown"):
-        study.run(small(), tmp_path, engine="slurm", console=QUIET)
+        run.run(small(), tmp_path, engine="slurm", console=QUIET)
 
 
 def test_study_files(tmp_path):
@@ -174,19 +175,19 @@ def test_study_files(tmp_path):
     file.write_text(
         '"""Is it so?"""\nfrom test_study import small\n\ndef get_study(argument=""):\n    return small(question="", baseline=argument)\n'
     )
-    loaded = study.load(f"{file}:still")
+    loaded = spec.load(f"{file}:still")
     assert (loaded.question, loaded.baseline) == ("Is it so?", "still")
     with pytest.raises(UserError, match="no study file"):
-        study.load(str(tmp_path / "none.py"))
+        spec.load(str(tmp_path / "none.py"))
     file.write_text("x = 1")
     with pytest.raises(UserError, match="defines no get_study"):
-        study.load(str(file))
+        spec.load(str(file))
     file.write_text("ARMS = {")
     with pytest.raises(UserError, match=r"mine\.py, line 1: '{' was never closed"):
-        study.load(str(file))
+        spec.load(str(file))
     file.write_text('ARMS = {\n    "flip": {"augment.flip": 0.5},\n    "flip": {"augment.flip": 1.0},\n}')
     with pytest.raises(UserError, match=r"mine\.py, line 1: 'flip' stands twice"):
-        study.load(str(file))
+        spec.load(str(file))
 
 
 def test_the_cheapest_of_the_tied_arms_is_taken():

@@ -15,8 +15,8 @@ import numpy as np
 
 from imgclf import models
 from imgclf.config import default_config
-from imgclf.models import pretrained
-from imgclf.training import freeze, optim, phases, sharding
+from imgclf.models.weights import pretrained
+from imgclf.training import freeze, optimizer, phases, sharding
 from imgclf.training.state import split_model
 
 CLASSES = 10
@@ -38,7 +38,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (arguments.batch_size, arguments.size, arguments.size, 3), np.uint8)
     batch = sharding.put_batch({"image": images, "label": rng.integers(0, CLASSES, arguments.batch_size, np.int32)}, mesh)
-    schedule = optim.create_schedule(config, 1000, 100.0)
+    schedule = optimizer.create_schedule(config, 1000, 100.0)
     steps, states = {}, {}
     for preset in ("none", arguments.preset):
         config.freeze.preset = preset

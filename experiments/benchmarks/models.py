@@ -15,10 +15,11 @@ import jax
 import numpy as np
 from peers import alternate
 
-from imgclf import compilation_memory, models
+from imgclf import models
 from imgclf.config import default_config
-from imgclf.models import pretrained
-from imgclf.platform_flags import restart_with_huge_pages
+from imgclf.models.weights import pretrained
+from imgclf.runtime import compilation_memory
+from imgclf.runtime.platform_flags import restart_with_huge_pages
 from imgclf.training import freeze, phases, sharding, step
 from imgclf.training.state import split_model
 

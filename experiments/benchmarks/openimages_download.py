@@ -24,7 +24,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "data" / "openimages"))
 from release_server import ReleaseServer
 
-from imgclf.data.openimages.selection import Selection
+from imgclf.openimages.selection import Selection
 
 PEER = """
 import sys

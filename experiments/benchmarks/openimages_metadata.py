@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from imgclf.data.openimages import releases
+from imgclf.openimages import releases
 
 CLICKS = [f"XClick{number}{axis}" for axis in "XY" for number in (1, 2, 3, 4)]
 HEADER = [*releases.BOX_COLUMNS, *CLICKS]
@@ -76,7 +76,7 @@ def work(what: str, path: Path) -> None:
         table = pd.read_csv(path)
         table = table[table["LabelName"].isin(LABELS)]
     else:
-        from imgclf.data.openimages import tables
+        from imgclf.openimages import tables
 
         if what == "convert":
             print(tables.convert(path, target, tables.BOXES))

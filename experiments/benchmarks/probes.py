@@ -24,18 +24,18 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 from rich.console import Console
 
-from imgclf import compilation_cache, models
-from imgclf.config import default_config
+from imgclf import models
+from imgclf.config import Config, default_config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset, load_dataset
-from imgclf.models import pretrained
 from imgclf.models.classifier import Classifier
-from imgclf.training.features import extract
-from imgclf.training.logistic import fit_logistic
-from imgclf.training.probe import CrossValidation, Scaling, assign_folds, fit_linear
+from imgclf.models.weights import pretrained
+from imgclf.probes.cross_validation import CrossValidation, Scaling, assign_folds, fit_linear
+from imgclf.probes.features import extract
+from imgclf.probes.logistic import fit_logistic
+from imgclf.runtime import compilation_cache
 from imgclf.training.state import split_model
 from imgclf.training.step import normalize
 
@@ -43,7 +43,7 @@ STRENGTHS = np.logspace(-5, 0, 10)
 FOLDS = 5
 
 
-def real_model(data: str, weights: str, model: str) -> tuple[ConfigDict, Dataset, Classifier]:
+def real_model(data: str, weights: str, model: str) -> tuple[Config, Dataset, Classifier]:
     """A folder at 224 px and a backbone with weights."""
     config = default_config()
     config.data.path, config.data.image_size = data, (224, 224)

@@ -18,9 +18,10 @@ import numpy as np
 
 from imgclf import models
 from imgclf.config import default_config
+from imgclf.methods import minibatch_head
 from imgclf.models.classifier import Classifier
-from imgclf.platform_flags import restart_with_huge_pages
-from imgclf.training import freeze, minibatch, optim, phases, sharding
+from imgclf.runtime.platform_flags import restart_with_huge_pages
+from imgclf.training import freeze, optimizer, phases, sharding
 from imgclf.training.state import split_model
 
 CLASSES, FEATURES, TOTAL = 10, 1280, 1000
@@ -38,9 +39,9 @@ def arm(what: str, number: int):
     else:
         config.data.mean, config.data.std = (0.0,), (1 / 255,)
         config.model.name, config.model.head.kind = "mobilenet_v2", what
-        model = Classifier(minibatch.Vectors(FEATURES), models.create(config, CLASSES).head)
+        model = Classifier(minibatch_head.Vectors(FEATURES), models.create(config, CLASSES).head)
     mesh = sharding.create_mesh()
-    schedule = optim.create_schedule(config, TOTAL, 100.0)
+    schedule = optimizer.create_schedule(config, TOTAL, 100.0)
     (phase,) = phases.create(config, model, freeze.plan(config, model, TOTAL, 100.0), schedule, TOTAL, None, mesh)
     return phase, phase.first_state(*split_model(model)[1:])
 

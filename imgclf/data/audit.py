@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from ml_collections import ConfigDict
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from imgclf.config import Config
 from imgclf.data.splits import SPLITS, groups_of, subset
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
@@ -80,7 +80,7 @@ class _Relation:
         return sorted(found, key=lambda members: members[0])
 
 
-def audit(dataset: Dataset, config: ConfigDict) -> tuple[Dataset, dict[str, Any]]:
+def audit(dataset: Dataset, config: Config) -> tuple[Dataset, dict[str, Any]]:
     """Looks for leaks between splits and acts on them by `config.data.audit`; every row must have its split.
 
     fix: drops from val what copies a test example, then from train what copies a test or (remaining) val example. "Copies" = same

@@ -19,10 +19,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress
 
+from imgclf.config import Config
 from imgclf.data import augment
 from imgclf.data.augment import color
 from imgclf.data.readers import FileReader
@@ -54,7 +54,7 @@ class Done:
     found: int
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """Raises a UserError for an augmentation that can't be written, or that would copy images as they are."""
     for name in _BATCH_ONLY:
         if config.augment[name]:
@@ -85,7 +85,7 @@ def plan(dataset: Dataset, to: int) -> list[Copy]:
     return copies
 
 
-def write(dataset: Dataset, config: ConfigDict, to: int, folder: Path, console: Console, *, edge: int = 0, link: bool = False) -> Done:
+def write(dataset: Dataset, config: Config, to: int, folder: Path, console: Console, *, edge: int = 0, link: bool = False) -> Done:
     """Writes originals and copies as SPLIT/CLASS/NAME, and `labels.csv` (path, label, split, group) last, when all files are there.
 
     First of all the split is written down (`split.csv`), with what was asked (`balance.json`). Interrupted, the same call continues.
@@ -194,7 +194,7 @@ def _file(dataset: Dataset, row: int) -> str:
     return reader.path(row)
 
 
-def _copy(dataset: Dataset, config: ConfigDict, copy: Copy, edge: int) -> np.ndarray:
+def _copy(dataset: Dataset, config: Config, copy: Copy, edge: int) -> np.ndarray:
     """The augmented copy, uint8 [h, w, 3]: of the original's size and proportions, or smaller."""
     table, fields = dataset.table, config.augment
     full_size = int(table["height"].iat[copy.row]), int(table["width"].iat[copy.row])

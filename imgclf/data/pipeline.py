@@ -23,8 +23,9 @@ import cv2
 import grain
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
 
+from imgclf.config import Config
+from imgclf.config.fields import LoaderConfig
 from imgclf.data import augment as geometry
 from imgclf.data import sampling
 from imgclf.data.images import ImageError
@@ -40,7 +41,7 @@ Batch = dict[str, np.ndarray]
 _DECODED: dict[int, dict[tuple[int, int], np.ndarray]] = {}
 
 
-def steps_per_epoch(dataset: Dataset, config: ConfigDict) -> float:
+def steps_per_epoch(dataset: Dataset, config: Config) -> float:
     """Returns training examples / global batch size; not rounded, as batches run across epochs.
 
     Raises:
@@ -51,7 +52,7 @@ def steps_per_epoch(dataset: Dataset, config: ConfigDict) -> float:
 
 def train_batches(
     dataset: Dataset,
-    config: ConfigDict,
+    config: Config,
     *,
     start_step: int = 0,
     num_steps: int | None = None,
@@ -82,7 +83,7 @@ def train_batches(
     return _batches(dataset, config, order, start_step, stop, augmented=True)
 
 
-def train_rows(dataset: Dataset, config: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray]:
+def train_rows(dataset: Dataset, config: Config, step: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns which rows of the table, in which epochs of theirs, the global training batch of a step shows: int64 [B] each.
 
     An example's epoch counts how often training has shown it before; it is that of the stream with `loader.sampling="natural"`.
@@ -90,14 +91,14 @@ def train_rows(dataset: Dataset, config: ConfigDict, step: int) -> tuple[np.ndar
     return _train_order(dataset, config, config.loader.batch_size)(step)
 
 
-def train_place(dataset: Dataset, config: ConfigDict, row: int, epoch: int) -> tuple[int, int]:
+def train_place(dataset: Dataset, config: Config, row: int, epoch: int) -> tuple[int, int]:
     """Returns the step whose batch shows a training row in this epoch of its own, and the place in that (global) batch."""
     order = _train_order(dataset, config, config.loader.batch_size)
     place = order.sampler.place(int(np.searchsorted(order.rows, row)), epoch)
     return divmod(place, config.loader.batch_size)
 
 
-def eval_batches(dataset: Dataset, config: ConfigDict, split: str, *, shard: int = 0, shards: int = 1) -> "Batches":
+def eval_batches(dataset: Dataset, config: Config, split: str, *, shard: int = 0, shards: int = 1) -> "Batches":
     """Streams every example of a split exactly once, as `augment.view` shows it without augmentation.
 
     Global batches follow the table's order; the last one is padded with black images, label 0, index -1 and mask False. All shards
@@ -121,7 +122,7 @@ def eval_batches(dataset: Dataset, config: ConfigDict, split: str, *, shard: int
     return _batches(dataset, config, order, 0, math.ceil(len(rows) / config.loader.eval_batch_size), augmented=False)
 
 
-def row_batches(dataset: Dataset, config: ConfigDict, rows: np.ndarray, epochs: np.ndarray | None = None) -> "Batches":
+def row_batches(dataset: Dataset, config: Config, rows: np.ndarray, epochs: np.ndarray | None = None) -> "Batches":
     """Streams these rows in this order, whatever their split; a row may come more than once. The last batch is padded as in `eval_batches`.
 
     Args:
@@ -157,7 +158,7 @@ class VectorDataset(Dataset):
 class Batches(contextlib.AbstractContextManager):
     """An iterator of batches; `close` (or leaving the `with`) ends its threads and processes, and waits until they are gone."""
 
-    def __init__(self, fetch: "_Fetch | _FetchVectors", start: int, stop: int, loader: ConfigDict):
+    def __init__(self, fetch: "_Fetch | _FetchVectors", start: int, stop: int, loader: LoaderConfig):
         steps = grain.MapDataset.range(start, stop)
         threads: set[threading.Thread] = set()
         cv2.setNumThreads(0)  # parallel over batches instead: OpenCV's own pool would have every thread compete for all cores
@@ -349,7 +350,7 @@ class _FetchVectors:
         return {"image": image[:, None, None], "label": label, "index": rows, "mask": mask}
 
 
-def _batches(dataset: Dataset, config: ConfigDict, order: Any, start: int, stop: int, *, augmented: bool) -> Batches:
+def _batches(dataset: Dataset, config: Config, order: Any, start: int, stop: int, *, augmented: bool) -> Batches:
     table, data = dataset.table, config.data
     if isinstance(dataset, VectorDataset):
         vectors = _FetchVectors(order, table["label"].to_numpy(np.int32), dataset.vectors)
@@ -383,7 +384,7 @@ def _decoded(reader: ImageReader) -> dict[tuple[int, int], np.ndarray]:
     return _DECODED[key]
 
 
-def _train_order(dataset: Dataset, config: ConfigDict, size: int, shard: int = 0, shards: int = 1) -> _TrainOrder:
+def _train_order(dataset: Dataset, config: Config, size: int, shard: int = 0, shards: int = 1) -> _TrainOrder:
     rows = _rows(dataset, "train")
     sampler = sampling.Sampler(config.seed, dataset.table["label"].to_numpy(np.int64)[rows], config.loader.sampling)
     return _TrainOrder(rows, sampler, size, shard, shards)

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from ml_collections import ConfigDict
 
+from imgclf.config.fields import DataConfig
 from imgclf.data.folders import SPLIT_NAMES, Files, Listing, existing, printable, walk
 from imgclf.data.readers import ArrayReader, FileReader, TfdsReader
 from imgclf.errors import UserError, nearest
 
 
-def list_csv(data: ConfigDict) -> Listing:
+def list_csv(data: DataConfig) -> Listing:
     """Lists the images named in a .csv, .tsv (also .gz) or .parquet file, with the columns of `data.columns`.
 
     Paths are relative to `data.root`, else to the file's own folder; absolute ones stay. A path that is no file is taken for a stem (a path
@@ -101,7 +101,7 @@ def list_digits() -> Listing:
     )
 
 
-def list_tfds(data: ConfigDict) -> Listing:
+def list_tfds(data: DataConfig) -> Listing:
     """Lists the records of `tfds.data_source` (ArrayRecord files, no tensorflow); TFDS prepares the data set where it is not there yet.
 
     An id is the record's split, file and place in it, so it does not depend on how splits are sliced.

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from ml_collections import ConfigDict
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from imgclf.config import Config
+from imgclf.config.fields import SplitConfig
 from imgclf.data.table import Dataset, ImageReader
 from imgclf.errors import UserError
 
@@ -46,7 +47,7 @@ def subset(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> Dataset:
     return dataclasses.replace(dataset, table=dataset.table.iloc[rows].reset_index(drop=True), reader=reader)
 
 
-def assign_splits(dataset: Dataset, config: ConfigDict) -> Dataset:
+def assign_splits(dataset: Dataset, config: Config) -> Dataset:
     """Puts every row into train, val or test by `config.data.split.method`.
 
     given: as the source says. A missing val is carved out of train (stratified, whole units, share val / (train + val) of
@@ -122,7 +123,7 @@ def stratify(table: pd.DataFrame, names: Sequence[str], shares: Mapping[str, flo
     return np.array(wanted)[_draw(_units(table), labels, [shares[part] for part in wanted], str(seed), names, wanted, hint)]
 
 
-def limit_per_class(dataset: Dataset, config: ConfigDict) -> Dataset:
+def limit_per_class(dataset: Dataset, config: Config) -> Dataset:
     """Leaves at most `config.data.per_class` training images of each class; 0 = all. Other splits stay as they are.
 
     They are the first in an order that is a hash of the split's seed and the image's id: a smaller number's images are among a larger
@@ -159,7 +160,7 @@ def _check_given(table: pd.DataFrame, given: np.ndarray) -> None:
         )
 
 
-def _check_train(assigned: np.ndarray, labels: np.ndarray, split: ConfigDict, method: str, names: Sequence[str]) -> None:
+def _check_train(assigned: np.ndarray, labels: np.ndarray, split: SplitConfig, method: str, names: Sequence[str]) -> None:
     if method == "hash":  # the other methods fill every split by construction
         for name, fraction in zip(SPLITS, split.fractions, strict=True):
             if fraction > 0 and not (assigned == name).any():
@@ -177,7 +178,7 @@ def _check_train(assigned: np.ndarray, labels: np.ndarray, split: ConfigDict, me
         )
 
 
-def _carve_val(units: np.ndarray, labels: np.ndarray, split: ConfigDict, names: Sequence[str]) -> np.ndarray:
+def _carve_val(units: np.ndarray, labels: np.ndarray, split: SplitConfig, names: Sequence[str]) -> np.ndarray:
     train, val, _ = split.fractions
     hint = f"set config.data.split.fractions to ({1 - split.fractions[2]:.4g}, 0, {split.fractions[2]:.4g}), which takes no val from train"
     shares = [train / (train + val), val / (train + val)]

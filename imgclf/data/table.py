@@ -6,8 +6,9 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
-from ml_collections import ConfigDict
 
+from imgclf.config import Config
+from imgclf.config.fields import DataConfig
 from imgclf.data import label_patch
 from imgclf.data.folders import Listing, list_folder
 from imgclf.data.sources import list_csv, list_digits, list_tfds
@@ -50,7 +51,7 @@ class Dataset:
     reader: ImageReader
 
 
-def load_dataset(config: ConfigDict) -> Dataset:
+def load_dataset(config: Config) -> Dataset:
     """Lists and verifies the images of `config.data`; splits are as the source gives them, or "", labels with `data.label_patch` applied.
 
     Args:
@@ -107,7 +108,7 @@ def load_dataset(config: ConfigDict) -> Dataset:
     return Dataset(table, class_names, quarantine, dict(sorted(listing.ignored.items())), listing.reader.take(rows))
 
 
-def _list(data: ConfigDict) -> Listing:
+def _list(data: DataConfig) -> Listing:
     match data.source:
         case "folder":
             return list_folder(data.path, data.max_pixels)

@@ -17,9 +17,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from imgclf.cache import cache_dir
 from imgclf.data import images
 from imgclf.data.readers import SourceReader
+from imgclf.files import cache_dir
 
 _log = logging.getLogger(__name__)
 _DTYPES = {

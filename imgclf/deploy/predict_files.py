@@ -26,11 +26,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from imgclf import config as config_lib
+from imgclf import formatting
 from imgclf.deploy.inputs import Inputs
-from imgclf.deploy.predict import Answers, Predictor
+from imgclf.deploy.predictor import Answers, Predictor
 from imgclf.errors import UserError
-from imgclf.evaluation import numbers
-from imgclf.run_folder import write_json
+from imgclf.files import write_json
 from imgclf.training.state import tree_sha256
 
 SUFFIXES = (".csv", ".parquet")
@@ -125,12 +125,12 @@ def describe(summary: Summary, ignored: Counter, out: Path) -> str:
         text = [f"{out} was complete already."]
     else:
         earlier = f" ({summary.before:,} of them by an earlier start)" if summary.before else ""
-        rate = f"{numbers.duration(summary.seconds)}, {numbers.number(done / summary.seconds)} images/s"
-        text = [f"{numbers.count(summary.images, 'row')} in {out}{earlier}; {rate}."]
+        rate = f"{formatting.duration(summary.seconds)}, {formatting.number(done / summary.seconds)} images/s"
+        text = [f"{formatting.count(summary.images, 'row')} in {out}{earlier}; {rate}."]
     if summary.reasons:
         reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary.reasons.most_common())
         bad = summary.images - summary.predicted
-        text.append(f"{numbers.count(bad, 'image')} could not be read ({reasons}): see the column reason.")
+        text.append(f"{formatting.count(bad, 'image')} could not be read ({reasons}): see the column reason.")
     if ignored:
         text.append(f"Ignored {', '.join(f'{count:,} {kind}' for kind, count in sorted(ignored.items()))}.")
     return " ".join(text)
@@ -325,7 +325,7 @@ class _Rate(ProgressColumn):
     """Images per second of this start."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{numbers.number(task.speed)}/s" if task.speed else "")
+        return Text(f"{formatting.number(task.speed)}/s" if task.speed else "")
 
 
 def _sha256(path: Path) -> str:

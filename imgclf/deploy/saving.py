@@ -5,21 +5,18 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
-
-if TYPE_CHECKING:
-    from imgclf.deploy.predict import Predictor
 
 MARK = "imgclf_model.json"  # by which a folder that may be replaced is known
 VERSION = 1
 
 
-def save(predictor: "Predictor", folder: str | os.PathLike) -> Path:
-    """Copies the classifier into `folder`; see `Predictor.save`."""
+def save(predictor: Predictor, folder: str | os.PathLike) -> Path:
+    """Copies the classifier into `folder`; see `Classifier.save`."""
     run = predictor.folder
     if run is None or not (run / "results.json").exists():
         raise UserError(f"The run that this classifier was loaded from is gone ({run}): restore it, or train again.")

@@ -2,20 +2,19 @@
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
 
+from imgclf import formatting
 from imgclf.data.table import Dataset, ImageReader
+from imgclf.deploy.predictor import Answers, Predictor
 from imgclf.errors import UserError
-from imgclf.evaluation import metrics, numbers
+from imgclf.evaluation import metrics
 from imgclf.reporting import mistakes as gallery
-
-if TYPE_CHECKING:
-    from imgclf.deploy.predict import Predictor
 
 
 class HasDataset(Protocol):
@@ -32,7 +31,7 @@ class Evaluation(dict[str, Any]):
     """The metrics of `evaluation.metrics.evaluate`, as a dict, and `warnings`: what makes them less than they seem. Shows as a sentence."""
 
     def __repr__(self) -> str:
-        lines = [metrics.headline(self), f"macro F1 {numbers.percent(self['macro_f1'])}, loss {numbers.number(self['loss'])}"]
+        lines = [metrics.headline(self), f"macro F1 {formatting.percent(self['macro_f1'])}, loss {formatting.number(self['loss'])}"]
         return "\n".join([*lines, *(f"Warning: {warning}" for warning in self["warnings"])])
 
 
@@ -42,8 +41,8 @@ def dataset_of(data: Any) -> Dataset | None:
     return found if isinstance(found, Dataset) else None
 
 
-def evaluate(predictor: "Predictor", data: Data, *, console: Console) -> Evaluation:
-    """Scores labeled images; see `Predictor.evaluate`."""
+def evaluate(predictor: Predictor, data: Data, *, console: Console) -> Evaluation:
+    """Scores labeled images; see `Classifier.evaluate`."""
     dataset = _need_dataset(data, "evaluate")
     labels = labels_of(predictor, dataset)
     result = Evaluation(metrics.evaluate(probabilities(predictor, dataset, console), labels, predictor.class_names))
@@ -51,8 +50,8 @@ def evaluate(predictor: "Predictor", data: Data, *, console: Console) -> Evaluat
     return result
 
 
-def mistakes(predictor: "Predictor", data: Data, path: str | os.PathLike, *, console: Console) -> pd.DataFrame:
-    """The images that are taken for another class; see `Predictor.mistakes`."""
+def mistakes(predictor: Predictor, data: Data, path: str | os.PathLike, *, console: Console) -> pd.DataFrame:
+    """The images that are taken for another class; see `Classifier.mistakes`."""
     dataset = _need_dataset(data, "mistakes")
     page = gallery.pages.check_target(path)
     labels = labels_of(predictor, dataset)
@@ -70,15 +69,13 @@ def mistakes(predictor: "Predictor", data: Data, path: str | os.PathLike, *, con
     )
     table = table[predicted != labels].sort_values(["probability", "id"], ascending=[False, True])
     gallery.write_page(dataset, table, metrics.evaluate(said, labels, predictor.class_names), page, console)
-    told = f"{numbers.count(len(table), 'mistake')} among {numbers.count(len(labels), 'image')}; open {page} in a browser."
+    told = f"{formatting.count(len(table), 'mistake')} among {formatting.count(len(labels), 'image')}; open {page} in a browser."
     console.print(told, highlight=False, markup=False, soft_wrap=True)
     return table.reset_index(drop=True)
 
 
-def predict(predictor: "Predictor", dataset: Dataset, *, batch_size: int, **options: Any) -> pd.DataFrame:
-    """`Predictor.predict` of a data set: `id` is the table's, and `true` stands after it."""
-    from imgclf.deploy.predict import Answers
-
+def predict(predictor: Predictor, dataset: Dataset, *, batch_size: int, **options: Any) -> pd.DataFrame:
+    """`Classifier.predict` of a data set: `id` is the table's, and `true` stands after it."""
     answers = Answers(probabilities(predictor, dataset, Console(), batch_size), [""] * len(dataset.table))
     table = predictor.table(dataset.table["id"].tolist(), answers, **options).drop(columns="reason")
     table.insert(1, "true", dataset.table["class_name"].to_numpy())
@@ -98,7 +95,7 @@ class _Pictures(Sequence):
         return self._reader[row]
 
 
-def probabilities(predictor: "Predictor", dataset: Dataset, console: Console, batch_size: int = 64) -> np.ndarray:
+def probabilities(predictor: Predictor, dataset: Dataset, console: Console, batch_size: int = 64) -> np.ndarray:
     """float32 [N, C] in the order of the table; kept as long as the data, so that predict, evaluate and mistakes compute once."""
     known = predictor.scored.get(dataset.reader)
     if known is not None:
@@ -125,7 +122,7 @@ def _need_dataset(data: Any, name: str) -> Dataset:
     return dataset
 
 
-def labels_of(predictor: "Predictor", dataset: Dataset) -> np.ndarray:
+def labels_of(predictor: Predictor, dataset: Dataset) -> np.ndarray:
     """int64 [N] in the classifier's order of classes, which may differ from the data's."""
     known = {name: label for label, name in enumerate(predictor.class_names)}
     names = dataset.table["class_name"]
@@ -140,7 +137,7 @@ def labels_of(predictor: "Predictor", dataset: Dataset) -> np.ndarray:
     return names.map(known).to_numpy(np.int64)
 
 
-def warnings_of(predictor: "Predictor", dataset: Dataset) -> list[str]:
+def warnings_of(predictor: Predictor, dataset: Dataset) -> list[str]:
     """What the run's own table says of these images: those it was trained on tell nothing about new ones."""
     path = predictor.folder / "dataset.parquet" if predictor.folder else None
     if path is None or not path.exists():
@@ -148,7 +145,7 @@ def warnings_of(predictor: "Predictor", dataset: Dataset) -> list[str]:
     seen = pd.read_parquet(path, columns=["sha256", "split"])
     found = dataset.table["sha256"].map(dict(zip(seen["sha256"], seen["split"], strict=True)))
     told = []
-    of = numbers.count(len(dataset.table), "image")
+    of = formatting.count(len(dataset.table), "image")
     for split, use in (("train", "were trained on"), ("val", "helped to choose the model")):
         if n := int((found == split).sum()):
             told.append(f"{n:,} of {of} {use}: the accuracy on new images is lower.")

@@ -5,16 +5,16 @@ import importlib.util
 
 import numpy as np
 import pandas as pd
-from ml_collections import ConfigDict
 from rich.console import Console
 
+from imgclf.config import Config
 from imgclf.data.audit import groups_with_copies
 from imgclf.data.splits import groups_of
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 from imgclf.models.classifier import Classifier
-from imgclf.training.features import extract
-from imgclf.training.probe import DEFAULT_STRENGTHS, CrossValidation, fit_linear, out_of_fold
+from imgclf.probes.cross_validation import DEFAULT_STRENGTHS, CrossValidation, fit_linear, out_of_fold
+from imgclf.probes.features import extract
 
 LIMIT = 0.1  # share of the images that is shown at most
 
@@ -44,7 +44,7 @@ def require_cleanlab() -> None:
         raise UserError('Finding label errors needs cleanlab: python -m pip install "imgclf[labels]".')
 
 
-def probabilities(config: ConfigDict, model: Classifier, dataset: Dataset, console: Console) -> np.ndarray:
+def probabilities(config: Config, model: Classifier, dataset: Dataset, console: Console) -> np.ndarray:
     """Returns what a logistic probe on cached features says of each image, fitted without the fold that holds the image and its copies.
 
     The folds (`config.probe.folds`) are stratified; copies and groups stay in one. The penalty is chosen as a run's is (`config.probe.l2`).

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from imgclf.evaluation import numbers
+from imgclf import formatting
 from imgclf.evaluation.calibration import expected_calibration_error
 
 
@@ -101,7 +101,7 @@ def headline(results: dict) -> str:
     right = round(results["top1"] * results["n"])
     images = f"{results.get('split', '')} image{'' if results['n'] == 1 else 's'}".strip()
     return (
-        f"{numbers.percent(results['top1'])} (95{numbers.NBSP}% interval {numbers.interval(results['top1_ci95'])}, "
+        f"{formatting.percent(results['top1'])} (95{formatting.NBSP}% interval {formatting.interval(results['top1_ci95'])}, "
         f"{right:,} of {results['n']:,} {images} right)"
     )
 

@@ -7,18 +7,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from ml_collections import ConfigDict
 
-from imgclf.config import parse_arguments
+from imgclf.config import Config, parse_arguments
 from imgclf.errors import UserError
-from imgclf.models import families, layers, pretrained
+from imgclf.models import layers, registry
 from imgclf.models.classifier import Classifier, Head, NormHead
-from imgclf.models.families import BACKBONES, NAMES  # new models: a line in families.py
+from imgclf.models.registry import BACKBONES, NAMES  # new models: a line in families.py
+from imgclf.models.weights import pretrained
 
 _log = logging.getLogger(__name__)
 
 
-def create(config: ConfigDict, num_classes: int, *, load_weights: bool = True, tell: Callable[[str], None] = _log.info) -> Classifier:
+def create(config: Config, num_classes: int, *, load_weights: bool = True, tell: Callable[[str], None] = _log.info) -> Classifier:
     """Builds the model of `config.model` for images of `config.data.image_size`; initialised by `config.seed`, or from `model.weights`.
 
     Args:
@@ -77,7 +77,7 @@ def _on_cpu() -> bool:
 _CNN_HEAD = ("flatten", "maps_dropout", "dense", "dropout")
 
 
-def _build_backbone(config: ConfigDict, rngs: nnx.Rngs) -> nnx.Module:
+def _build_backbone(config: Config, rngs: nnx.Rngs) -> nnx.Module:
     name = config.model.name
     options: dict[str, Any] = parse_arguments(config.model.variant, "model.variant")
     if name == "cnn":
@@ -90,7 +90,7 @@ def _build_backbone(config: ConfigDict, rngs: nnx.Rngs) -> nnx.Module:
         raise UserError(f"config.model.variant={config.model.variant!r} does not suit {name!r} ({error}); leave it at 'auto'.") from None
 
 
-def _build_head(config: ConfigDict, backbone: nnx.Module, num_classes: int, rngs: nnx.Rngs) -> nnx.Module:
+def _build_head(config: Config, backbone: nnx.Module, num_classes: int, rngs: nnx.Rngs) -> nnx.Module:
     height, width = config.data.image_size
     map_size = backbone.map_size(height, width)
     if min(map_size) < 1:
@@ -99,7 +99,7 @@ def _build_head(config: ConfigDict, backbone: nnx.Module, num_classes: int, rngs
     kind, fields = config.model.head.kind, config.model.head
     outputs = 1 if config.model.output == "sigmoid" else num_classes
     dtype = activation_dtype(config.model.precision)
-    own = getattr(families.family(config.model.name), "head", None)
+    own = getattr(registry.family(config.model.name), "head", None)
     if kind == "family" and own is not None:
         if outputs == 1:
             raise UserError("config.model.output='sigmoid' has no head.kind='family'; use head.kind='linear' or 'mlp'.")

@@ -6,7 +6,8 @@ from typing import Any
 from flax import nnx
 
 from imgclf.config import default_config
-from imgclf.models import conversion, create, families
+from imgclf.models import create, registry
+from imgclf.models.weights import conversion
 
 
 def entries() -> list[dict[str, Any]]:
@@ -15,7 +16,7 @@ def entries() -> list[dict[str, Any]]:
     Each of `weights` has `name`, `input_size`, `mean`, `std`, `num_classes`, `top1` (published, percent, or None), `licence`, `hub`
     (repository on the Hugging Face hub, or "") and `source`.
     """
-    known = families.weights().values()
+    known = registry.weights().values()
     return [
         {
             "name": name,
@@ -36,13 +37,13 @@ def entries() -> list[dict[str, Any]]:
                 if entry.model == name
             ],
         }
-        for name, parameters in families.PARAMETERS.items()
+        for name, parameters in registry.PARAMETERS.items()
     ]
 
 
 def count(name: str) -> int:
     """Parameters of a model with its published head, else with a linear one of 1,000 classes."""
-    entry = next((entry for entry in families.weights().values() if entry.model == name), None)
+    entry = next((entry for entry in registry.weights().values() if entry.model == name), None)
     config = default_config()
     config.model.name = name
     config.model.head.kind = "family"

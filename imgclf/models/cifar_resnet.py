@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from imgclf.models.conversion import Rule, Weights, batch_norm, conv, linear, same
 from imgclf.models.resnet import Block, ConvNorm, Stage
+from imgclf.models.weights.conversion import Rule, Weights, batch_norm, conv, linear, same
 
 
 class CifarResNet(nnx.Module):

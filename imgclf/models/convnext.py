@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from imgclf.models import depthwise, layers
+from imgclf.models import layers
 from imgclf.models.classifier import NormHead
-from imgclf.models.conversion import Rule, Transform, Weights, conv, keras_batch_norm, linear, same
+from imgclf.models.cpu import depthwise
 from imgclf.models.initializers import normal
 from imgclf.models.resnet import Stage
+from imgclf.models.weights.conversion import Rule, Transform, Weights, conv, keras_batch_norm, linear, same
 
 _UNPADDED = ((0, 0), (0, 0))
 

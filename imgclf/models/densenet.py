@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from imgclf.models import layers
-from imgclf.models.conversion import Rule, Weights, batch_norm, conv, keras_batch_norm, linear, same
+from imgclf.models.weights.conversion import Rule, Weights, batch_norm, conv, keras_batch_norm, linear, same
 
 
 def _average_pool(x: jax.Array) -> jax.Array:

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from imgclf.models import depthwise, layers
-from imgclf.models.conversion import Rule, Weights, batch_norm, conv, keras_batch_norm, keras_depthwise, linear, same
+from imgclf.models import layers
+from imgclf.models.cpu import depthwise
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT
 from imgclf.models.mobilenet_v2 import ConvNorm
 from imgclf.models.resnet import Stage
+from imgclf.models.weights.conversion import Rule, Weights, batch_norm, conv, keras_batch_norm, keras_depthwise, linear, same
 
 # expansion, channels, blocks, stride of the first one, kernel of the depthwise convolutions
 _STAGES = (

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from imgclf.models import layers
-from imgclf.models.conversion import HALF, IMAGENET_MEAN, IMAGENET_STD, Rule, Weights, batch_norm, conv, linear, same
+from imgclf.models.weights.conversion import HALF, IMAGENET_MEAN, IMAGENET_STD, Rule, Weights, batch_norm, conv, linear, same
 
 _VALID = ((0, 0), (0, 0))
 

@@ -6,7 +6,8 @@ every place with Keras itself.
 """
 
 from imgclf.errors import UserError
-from imgclf.models import conversion, inception_v3
+from imgclf.models import inception_v3
+from imgclf.models.weights import conversion
 
 
 def first(model: str, count: int) -> frozenset[str]:

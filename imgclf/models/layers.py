@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from imgclf.models import bf16_forms, cpu_forms, winograd
+from imgclf.models.cpu import bfloat16, convolution, winograd
 from imgclf.models.initializers import HE_NORMAL, Initializer
 
 Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros before and behind, of height and width
@@ -41,8 +41,8 @@ def conv2d(
         if winograd.suits(x, kernel, stride, padding, products):
             return winograd.conv2d(x, kernel.astype(x.dtype), padding, products)
         if bf16_products:
-            return bf16_forms.conv2d(x, kernel, stride, padding)
-        return cpu_forms.conv2d(x, kernel.astype(x.dtype), stride, padding)
+            return bfloat16.conv2d(x, kernel, stride, padding)
+        return convolution.conv2d(x, kernel.astype(x.dtype), stride, padding)
 
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
@@ -101,7 +101,7 @@ def column_sums(*maps: jax.Array) -> list[jax.Array]:
         return [x.sum(tuple(range(x.ndim - 1))) for x in maps]
 
     maps = [x.astype(jnp.float32) for x in maps]
-    return lax.platform_dependent(*maps, cpu=cpu_forms.column_sums, default=by_reduction)
+    return lax.platform_dependent(*maps, cpu=convolution.column_sums, default=by_reduction)
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -151,7 +151,7 @@ def _batch_norm_backward(epsilon: float, residuals: tuple[jax.Array, ...], cotan
 
     # apart on the CPU: a convolution before it uses it twice, and would compute it twice
     columns = (mean, multiplier, scale, bias_grad / count, scale_grad / count)
-    x_grad = lax.platform_dependent(x, grad, *columns, cpu=cpu_forms.apart(centred), default=centred)
+    x_grad = lax.platform_dependent(x, grad, *columns, cpu=convolution.apart(centred), default=centred)
     return x_grad, scale_grad, bias_grad
 
 
@@ -235,7 +235,7 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Ar
         return lax.reduce_window(x, lowest, lax.max, (1, window, window, 1), (1, stride, stride, 1), edges)
 
     def by_slices(x: jax.Array) -> jax.Array:
-        return cpu_forms.max_pool(x, window, stride, padding)
+        return convolution.max_pool(x, window, stride, padding)
 
     return lax.platform_dependent(x, cpu=by_slices, default=by_window)
 
@@ -246,7 +246,7 @@ def max_pool_bias_relu(x: jax.Array, bias: jax.Array) -> jax.Array:
     def plain(x: jax.Array, bias: jax.Array) -> jax.Array:
         return jax.nn.relu(max_pool(x, 2, 2) + bias)
 
-    return lax.platform_dependent(x, bias, cpu=cpu_forms.max_pool_bias_relu, default=plain)
+    return lax.platform_dependent(x, bias, cpu=convolution.max_pool_bias_relu, default=plain)
 
 
 def conv_max_pool_bias_relu(
@@ -258,7 +258,7 @@ def conv_max_pool_bias_relu(
         return max_pool_bias_relu(conv2d(x, kernel, padding=padding, bf16_products=bf16_products), bias)
 
     def in_blocks(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        return cpu_forms.conv_max_pool_bias_relu(x, kernel.astype(x.dtype), bias, padding)
+        return convolution.conv_max_pool_bias_relu(x, kernel.astype(x.dtype), bias, padding)
 
     few_channels = x.shape[-1] <= 4
     return lax.platform_dependent(x, kernel, bias, cpu=in_blocks if few_channels else plain, default=plain)

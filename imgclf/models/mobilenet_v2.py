@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from imgclf.models import depthwise, layers
-from imgclf.models.conversion import HALF, Rule, Weights, batch_norm, conv, keras_batch_norm, keras_depthwise, linear, same
+from imgclf.models import layers
+from imgclf.models.cpu import depthwise
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT
 from imgclf.models.resnet import Stage
+from imgclf.models.weights.conversion import HALF, Rule, Weights, batch_norm, conv, keras_batch_norm, keras_depthwise, linear, same
 
 # expansion, channels, blocks, stride of the first one
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))

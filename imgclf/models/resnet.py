@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from imgclf.models import layers
-from imgclf.models.conversion import CAFFE_MEAN, CAFFE_STD, Rule, Weights, batch_norm, bgr, conv, keras_batch_norm, linear, same
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT
+from imgclf.models.weights.conversion import CAFFE_MEAN, CAFFE_STD, Rule, Weights, batch_norm, bgr, conv, keras_batch_norm, linear, same
 
 
 class ConvNorm(nnx.Module):

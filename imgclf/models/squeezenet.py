@@ -11,7 +11,7 @@ from flax import nnx
 
 from imgclf.models import initializers, layers
 from imgclf.models.classifier import average, dropout_in_training
-from imgclf.models.conversion import Rule, Weights, conv, linear, same
+from imgclf.models.weights.conversion import Rule, Weights, conv, linear, same
 
 # squeeze and expand channels of fire2 to fire9 (figure 2); each expansion counts twice, 1x1 and 3x3
 _FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))

@@ -14,7 +14,7 @@ from flax import nnx
 
 from imgclf.models import layers
 from imgclf.models.classifier import dropout_in_training
-from imgclf.models.conversion import CAFFE_MEAN, CAFFE_STD, Rule, Weights, bgr, conv, linear, linear_chw, same
+from imgclf.models.weights.conversion import CAFFE_MEAN, CAFFE_STD, Rule, Weights, bgr, conv, linear, linear_chw, same
 
 
 class Block(nnx.Module):

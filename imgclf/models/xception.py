@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from imgclf.models import depthwise, layers
-from imgclf.models.conversion import HALF, Rule, Weights, batch_norm, conv, keras_batch_norm, keras_depthwise, linear, same
+from imgclf.models import layers
+from imgclf.models.cpu import depthwise
+from imgclf.models.weights.conversion import HALF, Rule, Weights, batch_norm, conv, keras_batch_norm, keras_depthwise, linear, same
 
 _VALID = ((0, 0), (0, 0))
 

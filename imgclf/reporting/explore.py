@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from imgclf import formatting
 from imgclf.data.audit import EXACT, duplicates
 from imgclf.data.splits import SPLITS
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
-from imgclf.evaluation import numbers
 from imgclf.reporting import pages
 
 EXACT_COPY, NEAR_COPY, LABEL_CONFLICT, ACROSS_SPLITS = 1, 2, 4, 8  # bits of an image's marks
@@ -127,6 +127,6 @@ def _facts(dataset: Dataset, marks: np.ndarray, groups: list[dict[str, Any]]) ->
     return [
         *facts,
         ("median size", f"{width:,} × {height:,}", f"shorter sides {shorter.min():,} to {shorter.max():,} px"),
-        ("copies", f"{copied:,}", f"in {numbers.count(len(groups), 'group')}" if copied else "no picture comes twice"),
+        ("copies", f"{copied:,}", f"in {formatting.count(len(groups), 'group')}" if copied else "no picture comes twice"),
         ("label conflicts", f"{conflicts:,}", "one picture, two labels" if conflicts else "none found"),
     ]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imgclf import run_folder
+from imgclf import files
 from imgclf.reporting import pages, plots
 
 
@@ -24,5 +24,5 @@ def write(folder: Path, data: str, found: Mapping[str, Mapping[str, Any]]) -> Pa
     page = pages.check_target(folder / "learning_curve.html")
     chart = plots.data_sizes(found, "top-1 accuracy, with 95 % intervals")
     pages.write(page, "learning_curve.html.j2", {"style": pages.source("report.css"), "data": data, "found": found, "chart": chart})
-    run_folder.write_json(folder / "learning_curve.json", dict(found))
+    files.write_json(folder / "learning_curve.json", dict(found))
     return page

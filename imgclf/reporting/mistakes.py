@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from imgclf import formatting
 from imgclf.data.table import Dataset
-from imgclf.evaluation import metrics, numbers
+from imgclf.evaluation import metrics
 from imgclf.reporting import pages
 
 CARDS = 500  # the table that goes with the page holds all mistakes
@@ -39,8 +40,8 @@ def write_page(dataset: Dataset, mistakes: pd.DataFrame, results: dict[str, Any]
     headline = metrics.headline(results)
     context = {
         "title": Path(dataset.table["source"].iloc[0]).name,
-        "top1": numbers.percent(results["top1"]),
-        "rest": headline.removeprefix(numbers.percent(results["top1"])),
+        "top1": formatting.percent(results["top1"]),
+        "rest": headline.removeprefix(formatting.percent(results["top1"])),
         "cards": cards,
         "wrong": len(mistakes),
         "n": len(dataset.table),

@@ -19,9 +19,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+from imgclf import formatting
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
-from imgclf.evaluation import numbers
 
 MARK = '<meta name="generator" content="imgclf">'  # by which a page that may be replaced is known
 LOSSLESS_EDGE = 64  # images no larger than this are kept exactly: blown up, lossy coding would show
@@ -51,12 +51,12 @@ def write(path: Path, template: str, context: dict[str, Any]) -> Path:
     loader = jinja2.PackageLoader("imgclf.reporting")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "percent": numbers.percent,
-        "interval": numbers.interval,
-        "number": numbers.number,
-        "duration": numbers.duration,
+        "percent": formatting.percent,
+        "interval": formatting.interval,
+        "number": formatting.number,
+        "duration": formatting.duration,
     }
-    environment.globals |= {"count": numbers.count, "NONE": numbers.NONE, "mark": Markup(MARK)}
+    environment.globals |= {"count": formatting.count, "NONE": formatting.NONE, "mark": Markup(MARK)}
     page = environment.get_template(template).render(context)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from imgclf import config as config_lib
+from imgclf import formatting
 from imgclf.errors import UserError
-from imgclf.evaluation import metrics, numbers
+from imgclf.evaluation import metrics
 from imgclf.reporting import pages, plots, samples
 
 MATRIX_CLASSES = 40  # more than these, and the confusion matrix is condensed
@@ -124,7 +125,7 @@ def _headline(results: dict, table: pd.DataFrame | None) -> dict | None:
     sentence = metrics.headline(results)
     return {
         "sentence": sentence,
-        "rest": sentence.removeprefix(numbers.percent(results["top1"])),
+        "rest": sentence.removeprefix(formatting.percent(results["top1"])),
         "top1": results["top1"],
         "low": low,
         "high": high,
@@ -139,21 +140,21 @@ def _facts(results: dict, table: pd.DataFrame | None) -> list[tuple[str, str, st
     """Returns (label, value, remark) of the small figures under the headline."""
     facts = []
     if "macro_f1" in results:
-        facts.append(("macro F1", numbers.percent(results["macro_f1"]), "mean over classes"))
+        facts.append(("macro F1", formatting.percent(results["macro_f1"]), "mean over classes"))
         if len(results["per_class"]) > 5:
-            facts.append(("top-5", numbers.percent(results["top5"]), "truth among the first five"))
+            facts.append(("top-5", formatting.percent(results["top5"]), "truth among the first five"))
         area = results.get("roc_auc")
-        facts.append(("ROC AUC", numbers.NONE if area is None else f"{area:.4f}", results.get("roc_auc_note") or "one against the rest"))
-        facts.append(("loss", numbers.number(results["loss"]), "negative log-likelihood"))
-        facts.append(("calibration error", numbers.percent(results["ece"]), "ECE, 15 bins"))
+        facts.append(("ROC AUC", formatting.NONE if area is None else f"{area:.4f}", results.get("roc_auc_note") or "one against the rest"))
+        facts.append(("loss", formatting.number(results["loss"]), "negative log-likelihood"))
+        facts.append(("calibration error", formatting.percent(results["ece"]), "ECE, 15 bins"))
     if table is not None:
-        facts.append(("images", f"{len(table):,}", f"of {numbers.count(table['class_name'].nunique(), 'class', 'classes')}"))
+        facts.append(("images", f"{len(table):,}", f"of {formatting.count(table['class_name'].nunique(), 'class', 'classes')}"))
     if "params_total" in results:
         trainable = results.get("params_trainable", results["params_total"])
         remark = "all trainable" if trainable == results["params_total"] else f"{trainable:,} trainable"
         facts.append(("parameters", f"{results['params_total']:,}", remark))
     if "train_seconds" in results:
-        facts.append(("training", numbers.duration(results["train_seconds"]), numbers.count(results.get("steps", 0), "step")))
+        facts.append(("training", formatting.duration(results["train_seconds"]), formatting.count(results.get("steps", 0), "step")))
     return facts
 
 
@@ -205,7 +206,7 @@ def _curves(log: pd.DataFrame, results: dict) -> list[dict]:
                 rows = log[["step", "epoch", column]].dropna().drop_duplicates("step", keep="last")
                 series[name] = rows.rename(columns={column: "value"})[["epoch", "value"]]
         if series:
-            last = ", ".join(f"{name} ends at {numbers.number(float(rows['value'].iloc[-1]))}" for name, rows in series.items())
+            last = ", ".join(f"{name} ends at {formatting.number(float(rows['value'].iloc[-1]))}" for name, rows in series.items())
             svg = plots.curves(series, title, best if title != "learning rate" else None, **options)
             charts.append({"svg": svg, "alt": f"{title} over epochs: {last}"})
     return charts

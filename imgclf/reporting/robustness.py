@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from imgclf import run_folder
+from imgclf import files
 from imgclf.evaluation.corruptions import CORRUPTIONS
 from imgclf.evaluation.robustness import CLEAN, Condition
 from imgclf.reporting import pages, plots
@@ -49,7 +49,7 @@ def write(folder: Path, results: Mapping[str, Any], tested: Sequence[Condition],
         "small": max(views[0].shape[:2]) <= _BLOWN_UP,
     }
     pages.write(page, "robustness.html.j2", context)
-    run_folder.write_json(folder / FIGURES, dict(results))
+    files.write_json(folder / FIGURES, dict(results))
     return page
 
 
@@ -93,5 +93,5 @@ def write_study(folder: Path, results: Mapping[str, Any]) -> Path:
         "titles": {name: CORRUPTIONS[name].title for name in names},
     }
     pages.write(page, "robustness_study.html.j2", context)
-    run_folder.write_json(folder / FIGURES, dict(results))
+    files.write_json(folder / FIGURES, dict(results))
     return page

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress
 
-from imgclf.config import default_config, flatten
+from imgclf.config import Config, default_config, flatten
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.reporting import pages
@@ -18,7 +17,7 @@ from imgclf.training import seen
 _EDGE = 320  # longer side of a view in pixels
 
 
-def write_page(path: Path, config: ConfigDict, dataset: Dataset, rows: Sequence[int], epochs: Sequence[int], console: Console) -> Path:
+def write_page(path: Path, config: Config, dataset: Dataset, rows: Sequence[int], epochs: Sequence[int], console: Console) -> Path:
     """Writes the page.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from imgclf.evaluation import numbers
+from imgclf import formatting
 from imgclf.reporting import pages, plots
 
 
@@ -30,7 +30,7 @@ def write(workdir: Path, summary: Mapping[str, Any], table: pd.DataFrame) -> Pat
         charts.append(plots.intervals(differences, f"difference from {summary['baseline']}, with 95 % intervals"))
     charts += _curves(workdir, table)
     rows = table.drop(columns="correct").to_dict("records") if len(table) else []
-    context = {"style": pages.source("report.css"), "summary": summary, "charts": charts, "runs": rows, "NONE": numbers.NONE}
+    context = {"style": pages.source("report.css"), "summary": summary, "charts": charts, "runs": rows, "NONE": formatting.NONE}
     return pages.write(workdir / "study.html", "study.html.j2", context)
 
 

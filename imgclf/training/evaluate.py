@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from imgclf.config import Config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.training import sharding
@@ -30,7 +30,7 @@ def evaluate_split(
     params: Tree,
     batch_stats: Tree,
     dataset: Dataset,
-    config: ConfigDict,
+    config: Config,
     split: str,
     mesh: Mesh,
     on_batch: Callable[[int], None] = lambda examples: None,

@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 
-from imgclf import durations
+from imgclf.config import Config, durations
+from imgclf.config.validation import FIRST_LAYERS
 from imgclf.errors import UserError
 from imgclf.models import keras_layers, layers, structure
 from imgclf.models.classifier import Classifier
-from imgclf.models.conversion import flatten
-from imgclf.training.optim import match_table
+from imgclf.models.weights.conversion import flatten
+from imgclf.training.optimizer import match_table
 from imgclf.training.state import Tree
-from imgclf.validation import FIRST_LAYERS
 
 FOLLOWED = 5.0  # time constants after which a running average has followed: the old statistics weigh e^-5
 
@@ -44,7 +43,7 @@ class Freezing:
         return frozenset().union(*(stage.since for stage in self.stages))
 
 
-def plan(config: ConfigDict, model: Classifier, total_steps: int, steps_per_epoch: float) -> Freezing:
+def plan(config: Config, model: Classifier, total_steps: int, steps_per_epoch: float) -> Freezing:
     """Lays out `config.freeze` for a model with the parameters that training starts from.
 
     Raises:
@@ -65,7 +64,7 @@ def plan(config: ConfigDict, model: Classifier, total_steps: int, steps_per_epoc
     return Freezing(tuple(stages), _remark(config, folded, slow, total_steps))
 
 
-def _boundaries(config: ConfigDict, total_steps: int, steps_per_epoch: float) -> list[tuple[int, int, str]]:
+def _boundaries(config: Config, total_steps: int, steps_per_epoch: float) -> list[tuple[int, int, str]]:
     """(start, stop, preset) of each stage; the last one takes what is left of the training."""
     rows, every, found, start = config.freeze.stages, config.train.accumulate, [], 0
     if not rows:
@@ -82,11 +81,11 @@ def _boundaries(config: ConfigDict, total_steps: int, steps_per_epoch: float) ->
     return found
 
 
-def _source(config: ConfigDict, preset: str) -> str:
+def _source(config: Config, preset: str) -> str:
     return f"table={config.freeze.table!r}" if preset == "table" else f"preset={preset!r}"
 
 
-def _frozen(config: ConfigDict, preset: str, model: Classifier) -> frozenset[str]:
+def _frozen(config: Config, preset: str, model: Classifier) -> frozenset[str]:
     """Names of the parameters that a preset freezes."""
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     backbone = [name for name in flatten(params) if name.startswith("backbone/")]
@@ -110,12 +109,12 @@ def norms(model: nnx.Module) -> dict[str, layers.BatchNorm]:
     return {"/".join(map(str, path)): module for path, module in nnx.iter_modules(model) if isinstance(module, layers.BatchNorm)}
 
 
-def _lags(config: ConfigDict, norm: layers.BatchNorm, total_steps: int) -> bool:
+def _lags(config: Config, norm: layers.BatchNorm, total_steps: int) -> bool:
     """Whether a training from pretrained statistics ends before their running averages have followed: Keras's momentum is up to 0.999."""
     return config.model.weights != "none" and total_steps * (1 - norm.momentum) < FOLLOWED
 
 
-def _frozen_norms(config: ConfigDict, model: Classifier, frozen: frozenset[str], folded: bool, total_steps: int) -> frozenset[str]:
+def _frozen_norms(config: Config, model: Classifier, frozen: frozenset[str], folded: bool, total_steps: int) -> frozenset[str]:
     rule, found = config.freeze.batch_norm, set()
     for path, norm in norms(model).items():
         own = {f"{path}/scale", f"{path}/bias"} & flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param))).keys()
@@ -134,7 +133,7 @@ def _folded(batch_stats: Tree) -> bool:
     return bool(means) and not any(mean.any() for mean in means) and len(np.unique(np.concatenate(variances))) == 1
 
 
-def _remark(config: ConfigDict, folded: bool, slow: bool, total_steps: int) -> str:
+def _remark(config: Config, folded: bool, slow: bool, total_steps: int) -> str:
     if slow and not folded and config.freeze.batch_norm == "auto" and config.freeze.preset != "head":
         return (
             f"The statistics of batch normalisation are kept frozen: {total_steps} steps are too few for their running averages to follow."

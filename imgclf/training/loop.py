@@ -22,11 +22,10 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from imgclf import durations
+from imgclf.config import Config, durations
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
@@ -34,7 +33,7 @@ from imgclf.training import batch_augment, sharding, soup
 from imgclf.training.checkpoint import Checkpoints, load_model
 from imgclf.training.evaluate import evaluate_split, put_ahead
 from imgclf.training.metrics_log import MetricsLog, MetricsWindow, NotFinite
-from imgclf.training.optim import evaluated_params
+from imgclf.training.optimizer import evaluated_params
 from imgclf.training.phases import Phase, at
 from imgclf.training.state import TrainState, Tree, tree_sha256
 from imgclf.training.step import EvalStep, cross_entropy
@@ -87,7 +86,7 @@ class Plan:
     per_epoch: float
 
     @classmethod
-    def from_config(cls, config: ConfigDict, steps_per_epoch: float) -> "Plan":
+    def from_config(cls, config: Config, steps_per_epoch: float) -> "Plan":
         if config.train.duration == "auto":
             total = durations.hyper_rule_steps(round(steps_per_epoch * config.loader.batch_size), config.loader.batch_size)
         else:
@@ -131,7 +130,7 @@ class _StoppedWhileEvaluating(Exception):
 
 
 def fit(
-    config: ConfigDict,
+    config: Config,
     dataset: Dataset,
     state: TrainState,
     phases: Sequence[Phase],
@@ -335,7 +334,7 @@ def fit(
     return Fit(model["params"], model["batch_stats"], about, progress, step)
 
 
-def _not_finite_message(bad: list[int], saved: list[int], config: ConfigDict) -> str:
+def _not_finite_message(bad: list[int], saved: list[int], config: Config) -> str:
     shown = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
     sound = f"the checkpoint of step {saved[-1]} is sound" if saved else "no checkpoint was written"
     return (
@@ -344,14 +343,14 @@ def _not_finite_message(bad: list[int], saved: list[int], config: ConfigDict) ->
     )
 
 
-def _ranked(models: list[tuple[float, str]], config: ConfigDict) -> list[tuple[float, str]]:
+def _ranked(models: list[tuple[float, str]], config: Config) -> list[tuple[float, str]]:
     """The `train.soup` best (value, name), best first, of equals the older; of one name the newer, as it was written over the older."""
     last = {name: float(value) for value, name in models if math.isfinite(value)}
     sign = 1 if config.train.best_metric == "val_loss" else -1
     return sorted(((value, name) for name, value in last.items()), key=lambda model: sign * model[0])[: config.train.soup]
 
 
-def _improves(values: dict[str, float], best: float | None, config: ConfigDict) -> bool:
+def _improves(values: dict[str, float], best: float | None, config: Config) -> bool:
     metric = config.train.best_metric
     if not math.isfinite(values[metric]):
         return False

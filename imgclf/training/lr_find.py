@@ -13,15 +13,16 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from imgclf.config import Config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
+from imgclf.methods import fit, probe
 from imgclf.models.classifier import Classifier
-from imgclf.training import batch_augment, freeze, loop, methods, phases, probe_run, sharding
+from imgclf.training import batch_augment, freeze, loop, phases, sharding
 from imgclf.training.evaluate import put_ahead
 from imgclf.training.state import TrainState, split_model
 from imgclf.training.step import class_weights
@@ -58,7 +59,7 @@ class Suggestion:
 
 
 def find(
-    config: ConfigDict,
+    config: Config,
     dataset: Dataset,
     model: Classifier,
     console: Console,
@@ -87,7 +88,7 @@ def find(
         raise UserError(f"--steps={steps} is too few to see the loss fall; use {MIN_STEPS} or more, {STEPS} by default.")
     if not 0 < low < high:
         raise UserError(f"--low={low:g} and --high={high:g} are no range of learning rates; write 0 < low < high.")
-    method = methods.choose(config)
+    method = fit.choose(config)
     if method == "probe":
         raise UserError(
             "config.train.method='probe' trains a head on cached features, not on images: use --config.train.method=lp_ft or fit to find a "
@@ -96,14 +97,14 @@ def find(
     _, params, batch_stats = split_model(model)
     if method == "lp_ft":
         with tempfile.TemporaryDirectory() as folder:
-            probed = probe_run.prepare(config, dataset, model, console)(Path(folder)).fit
+            probed = probe.prepare(config, dataset, model, console)(Path(folder)).fit
         params, batch_stats = probed.params, probed.batch_stats
     config = config.copy_and_resolve_references()
     config.train.ema = 0.0
     per_epoch = pipeline.steps_per_epoch(dataset, config)
     planned = freeze.plan(config, model, loop.Plan.from_config(config, per_epoch).total, per_epoch)
     first = dataclasses.replace(planned, stages=planned.stages[:1])
-    weights = class_weights(config, dataset.class_names, probe_run.class_counts(dataset))
+    weights = class_weights(config, dataset.class_names, probe.class_counts(dataset))
     mesh = sharding.create_mesh()
     schedule = optax.exponential_decay(low, steps - 1, high / low)
     (phase,) = phases.create(config, model, first, schedule, steps, weights, mesh)
@@ -112,7 +113,7 @@ def find(
 
 
 def _sweep(
-    config: ConfigDict,
+    config: Config,
     dataset: Dataset,
     state: TrainState,
     train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
-from ml_collections import ConfigDict
+
+from imgclf.config import Config
 
 _STREAM = 0x6D6978  # apart from dropout's keys, which are fold_in(key(seed), step)
 
@@ -31,7 +32,7 @@ class Mix(NamedTuple):
     box: jax.Array
 
 
-def parameters(config: ConfigDict) -> dict[str, ArrayLike] | None:
+def parameters(config: Config) -> dict[str, ArrayLike] | None:
     """What `draw` takes, from `config.augment`, float32; None where nothing is mixed."""
     augment = config.augment
     if not (augment.mixup or augment.cutmix):

@@ -8,11 +8,11 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
+from imgclf.config import Config
 from imgclf.models import structure
 from imgclf.models.classifier import Classifier
-from imgclf.training import freeze, optim, scalars, sharding
+from imgclf.training import freeze, optimizer, scalars, sharding
 from imgclf.training.scalars import Scalars
 from imgclf.training.state import TrainState, Tree, create_state, path_name, select
 from imgclf.training.step import Metrics, TrainStep, make_train_step
@@ -59,7 +59,7 @@ class Phase:
 
 
 def create(
-    config: ConfigDict,
+    config: Config,
     model: Classifier,
     freezing: freeze.Freezing,
     schedule: optax.Schedule,
@@ -81,12 +81,12 @@ def create(
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     if weights is None:
         weights = np.ones(max(2, model.head.logits.out_features), np.float32)
-    cycled = optim.cycled_momentum(config, total_steps)
+    cycled = optimizer.cycled_momentum(config, total_steps)
     numbers = sharding.replicate(scalars.create(config, schedule, total_steps, weights, cycled and cycled[1]), mesh)
     depths = structure.depths(model.backbone) if config.optimizer.layer_decay != 1 else None
     phases = []
     for stage in freezing.stages:
-        tx = optim.create_optimizer(config, schedule, params, total_steps=total_steps, since=stage.since, depths=depths)
+        tx = optimizer.create_optimizer(config, schedule, params, total_steps=total_steps, since=stage.since, depths=depths)
         compiled = make_train_step(config, freeze.graphdef_of(model, stage.frozen_norms), mesh, stage.since, depths)
         phases.append(Phase(stage.start, stage.stop, frozenset(stage.since), tx, compiled, numbers, mesh))
     return tuple(phases)

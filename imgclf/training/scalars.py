@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
-from ml_collections import ConfigDict
 
 from imgclf import config as config_lib
-from imgclf.config import parse_arguments
+from imgclf.config import Config, parse_arguments
 from imgclf.training import mixing
 
 # Fields that the compiled step does not know: it is given their values, or they matter elsewhere.
@@ -57,7 +56,7 @@ class Scalars:
 
 
 def create(
-    config: ConfigDict, schedule: optax.Schedule, total_steps: int, class_weights: np.ndarray, cycled_momentum: optax.Schedule | None = None
+    config: Config, schedule: optax.Schedule, total_steps: int, class_weights: np.ndarray, cycled_momentum: optax.Schedule | None = None
 ) -> Scalars:
     """Takes the numbers out of a config.
 
@@ -89,7 +88,7 @@ def _by_step(schedule: optax.Schedule, total_steps: int) -> np.ndarray:
     return np.asarray(jax.vmap(lambda step: jnp.asarray(schedule(step), jnp.float32))(jnp.arange(length)))
 
 
-def structure(config: ConfigDict) -> ConfigDict:
+def structure(config: Config) -> Config:
     """A copy with the defaults, or 1 for "on", where the compiled step is given the values, so that it can't depend on them."""
     fields, defaults = config_lib.flatten(config), config_lib.flatten(config_lib.default_config())
     own = {name: defaults[name] for name in fields if _NOT_COMPILED.fullmatch(name)}

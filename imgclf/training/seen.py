@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
+from imgclf.config import Config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.training import batch_augment, mixing
@@ -51,7 +51,7 @@ class Seen:
     partner: Partner | None
 
 
-def views(config: ConfigDict, dataset: Dataset, row: int, epochs: Sequence[int]) -> list[Seen]:
+def views(config: Config, dataset: Dataset, row: int, epochs: Sequence[int]) -> list[Seen]:
     """Redraws a training example as the training of `config` shows it, to the bit.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from imgclf.models.conversion import flatten, nest
+from imgclf.models.weights.conversion import flatten, nest
 
 Tree = dict[str, Any]
 

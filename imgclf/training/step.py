@@ -11,12 +11,11 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
-from ml_collections import ConfigDict
 
 from imgclf import config as config_lib
-from imgclf.config import parse_arguments
+from imgclf.config import Config, parse_arguments
 from imgclf.errors import UserError, nearest
-from imgclf.training import batch_augment, mixing, optim
+from imgclf.training import batch_augment, mixing, optimizer
 from imgclf.training import scalars as scalars_lib
 from imgclf.training.scalars import Scalars
 from imgclf.training.state import TrainState, Tree, make_apply_fn, overlay, select
@@ -32,7 +31,7 @@ def normalize(image: jax.Array, mean: tuple[float, ...], std: tuple[float, ...])
     return image.astype(jnp.float32) * scale - np.asarray(mean, np.float32) / np.asarray(std, np.float32)
 
 
-def class_weights(config: ConfigDict, class_names: tuple[str, ...], counts: np.ndarray) -> np.ndarray | None:
+def class_weights(config: Config, class_names: tuple[str, ...], counts: np.ndarray) -> np.ndarray | None:
     """Returns the loss's weight of each class, float32 [C], or None for equal ones.
 
     `balanced` is scikit-learn's n / (C · n_c); `turicreate` is TuriCreate's (1 / n_c) / Σ(1 / n_i); explicit ones are
@@ -72,7 +71,7 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike, smoothing: ArrayLike = 0
 
 
 def make_train_step(
-    config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh, since: Mapping[str, int] | None = None, depths: Mapping[str, int] | None = None
+    config: Config, graphdef: nnx.GraphDef, mesh: Mesh, since: Mapping[str, int] | None = None, depths: Mapping[str, int] | None = None
 ) -> TrainStep:
     """Returns `train_step(state, batch, scalars) -> (state, metrics)`, compiled, with the state's memory donated.
 
@@ -113,7 +112,7 @@ def _train_step(structure: str, graphdef: nnx.GraphDef, mesh: Mesh, since: _Item
         mix = mixing.draw(mixing.step_key(key, state.step), batch["image"].shape[1:3], scalars.mixing) if scalars.mixing else None
         image, label = normalize(batch_augment.augmented(batch, mean, std, mix), mean, std), batch["label"]
         now = scalars.at(state.step, config.train.accumulate)
-        tx = optim.create_optimizer(config, optax.constant_schedule(0.0), state.params, scalars=now, **options)
+        tx = optimizer.create_optimizer(config, optax.constant_schedule(0.0), state.params, scalars=now, **options)
         learned = state.params if trainable is None else select(state.params, trainable)
 
         def loss_fn(learned: Tree):
@@ -134,7 +133,7 @@ def _train_step(structure: str, graphdef: nnx.GraphDef, mesh: Mesh, since: _Item
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
 
 
-def make_eval_step(config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh) -> EvalStep:
+def make_eval_step(config: Config, graphdef: nnx.GraphDef, mesh: Mesh) -> EvalStep:
     """Returns `eval_step(params, batch_stats, batch)`, compiled: `logits` f32 [B,C] with `index`, `label`, `mask` of the global batch.
 
     The outputs are on every host, so that each can write or average them. The same model and preprocessing get the same function.

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ml_collections import ConfigDict
 from PIL import Image
 
-from imgclf.config import default_config
+from imgclf.config import Config, default_config
 from imgclf.data import audit as audit_module
 from imgclf.data.audit import audit, duplicates, groups_with_copies, near_pairs
 from imgclf.data.images import inspect
@@ -65,7 +64,7 @@ def dataset(rows: list[dict]) -> Dataset:
     return Dataset(table, ("cat", "dog"), pd.DataFrame(), {}, NumberReader(len(rows)))
 
 
-def config(mode: str = "fix", bits: int = 6) -> ConfigDict:
+def config(mode: str = "fix", bits: int = 6) -> Config:
     config = default_config()
     config.data.audit = mode
     config.data.near_duplicate_bits = bits

@@ -7,7 +7,7 @@ from pictures import save
 from PIL import Image
 from rich.console import Console
 
-from imgclf.commands import balance_config
+from imgclf.cli import balance_config
 from imgclf.config import default_config
 from imgclf.data import balance
 from imgclf.data.audit import audit

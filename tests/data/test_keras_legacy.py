@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgclf.config import default_config
+from imgclf.config.validation import validate
 from imgclf.data import augment
 from imgclf.data.augment import Draw, keras_legacy
 from imgclf.errors import UserError
-from imgclf.validation import validate
 
 FILL_VALUE = 77  # of tests/golden/make_keras_legacy.py
 with np.load(Path(__file__).parents[1] / "golden" / "keras_legacy.npz") as file:

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from ml_collections import ConfigDict
 
-from imgclf.config import default_config
+from imgclf.config import Config, default_config
 from imgclf.data.splits import RowsReader, assign_splits, limit_per_class, subset
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
@@ -58,7 +57,7 @@ def dataset(
     return Dataset(table, classes, pd.DataFrame(columns=["id", "reason", "detail"]), {}, NumberReader(count))
 
 
-def config(**fields) -> ConfigDict:
+def config(**fields) -> Config:
     config = default_config()
     config.data.split.update(fields)
     return config

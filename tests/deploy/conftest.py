@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from imgclf import config as config_lib
-from imgclf import experiment
+from imgclf.workflows import train
 
 
 @pytest.fixture(scope="session")
@@ -33,4 +33,4 @@ def finished(tmp_path_factory, photo_folder):
     config.model.cnn.widths = (8,)
     config.train.duration, config.augment.flip = "8 steps", 0.5
     run = tmp_path_factory.mktemp("run") / "run"
-    return run, experiment.run(config, run)
+    return run, train.run(config, run)

@@ -10,13 +10,14 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
-from imgclf import cli, models
+from imgclf import models
+from imgclf.cli import main
 from imgclf.config import default_config
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 from imgclf.evaluation import label_errors
-from imgclf.models import pretrained
-from imgclf.training.probe import out_of_fold
+from imgclf.models.weights import pretrained
+from imgclf.probes.cross_validation import out_of_fold
 
 CLASSES = ("five", "nine", "three", "zero")
 PLANTED = 8
@@ -48,7 +49,7 @@ def search(digits, tiny_weights, tmp_path_factory):
 
     def call(*more: str) -> tuple[str, pd.DataFrame]:
         arguments = [f"--config=configs/folder.py:{digits[0]}", f"--out={out}", *(f"--config.{k}={v}" for k, v in fields.items()), *more]
-        result = CliRunner().invoke(cli.app, ["label-errors", *arguments])
+        result = CliRunner().invoke(main.app, ["label-errors", *arguments])
         if result.exception:
             raise result.exception
         return result.output, pd.read_csv(out / "labels.patch.csv", dtype=str, keep_default_na=False)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgclf.evaluation import metrics, numbers
+from imgclf import formatting
+from imgclf.evaluation import metrics
 
 
 @pytest.mark.parametrize(
@@ -21,23 +22,23 @@ from imgclf.evaluation import metrics, numbers
     ],
 )
 def test_percent(share, text):
-    assert numbers.percent(share) == text.replace(" ", "\u00a0")
+    assert formatting.percent(share) == text.replace(" ", "\u00a0")
 
 
 @settings(deadline=None, derandomize=True)
 @given(st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_percent_claims_all_or_none_only_for_all_or_none(counts):
     right, n = counts
-    text = numbers.percent(right / n)
+    text = formatting.percent(right / n)
     assert (float(text[:-2]) == 100) == (right == n)
     assert (float(text[:-2]) == 0) == (right == 0)
     assert float(text[:-2]) == pytest.approx(100 * right / n, abs=0.05)
 
 
 def test_intervals_show_their_width():
-    assert numbers.interval((0.95, 0.985)) == "95.0–98.5\u00a0%"
-    assert numbers.interval((0.7612, 0.7625)) == "76.12–76.25\u00a0%"
-    assert numbers.interval((0.0, 0.2)) == "0–20.0\u00a0%"
+    assert formatting.interval((0.95, 0.985)) == "95.0–98.5\u00a0%"
+    assert formatting.interval((0.7612, 0.7625)) == "76.12–76.25\u00a0%"
+    assert formatting.interval((0.0, 0.2)) == "0–20.0\u00a0%"
 
 
 @pytest.mark.parametrize(
@@ -45,12 +46,12 @@ def test_intervals_show_their_width():
     [(None, "–"), (1797, "1,797"), (12.0, "12"), (0.0712345, "0.0712"), (12.345, "12.3"), (1e-6, "1.00e-06"), (-0.5, "-0.500")],
 )
 def test_number(value, text):
-    assert numbers.number(value) == text
+    assert formatting.number(value) == text
 
 
 def test_counts_and_durations():
-    assert [numbers.count(n, "class", "classes") for n in (0, 1, 1797)] == ["0 classes", "1 class", "1,797 classes"]
-    assert [numbers.duration(s) for s in (0.42, 12.3, 59.9, 185, 7800)] == ["0.42 s", "12 s", "60 s", "3 min 5 s", "2 h 10 min"]
+    assert [formatting.count(n, "class", "classes") for n in (0, 1, 1797)] == ["0 classes", "1 class", "1,797 classes"]
+    assert [formatting.duration(s) for s in (0.42, 12.3, 59.9, 185, 7800)] == ["0.42 s", "12 s", "60 s", "3 min 5 s", "2 h 10 min"]
 
 
 def test_headline():

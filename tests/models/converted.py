@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from imgclf.models import conversion, families
+from imgclf.models import registry
 from imgclf.models.classifier import Classifier, Head
-from imgclf.models.conversion import Tree, Weights
+from imgclf.models.weights import conversion
+from imgclf.models.weights.conversion import Tree, Weights
 
 Options = tuple[tuple[str, Any], ...]
 
@@ -42,8 +43,8 @@ def network(entry: Weights, images: tuple[int, ...], classes: int, *, train: boo
 def _network(model: str, variant: Options, images: tuple[int, ...], classes: int, train: bool, head: Options) -> Network:
     def build() -> Classifier:
         rngs = nnx.Rngs(0)
-        backbone = families.BACKBONES[model](**dict(variant), rngs=rngs)
-        build_head = getattr(families.family(model), "head", Head)
+        backbone = registry.BACKBONES[model](**dict(variant), rngs=rngs)
+        build_head = getattr(registry.family(model), "head", Head)
         return Classifier(backbone, build_head(backbone.map_size(*images[1:3]), backbone.features, classes, **dict(head), rngs=rngs))
 
     abstract = nnx.eval_shape(build)
@@ -59,7 +60,7 @@ def _network(model: str, variant: Options, images: tuple[int, ...], classes: int
 
 def convert(entry: Weights, tensors: dict[str, np.ndarray], network: Network) -> tuple[Tree, Tree]:
     """Params and batch_stats from all tensors of a file, by the rules of the weights' layout."""
-    rules = families.family(entry.model).CONVERSION[entry.layout]
+    rules = registry.family(entry.model).CONVERSION[entry.layout]
     return conversion.convert(tensors, rules, network.params_like, network.batch_stats_like)
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from jax import lax
 
 from imgclf.errors import UserError
-from imgclf.models import conversion, families
-from imgclf.models.conversion import batch_norm, conv, convert, linear, linear_chw, same
+from imgclf.models import registry
+from imgclf.models.weights import conversion
+from imgclf.models.weights.conversion import batch_norm, conv, convert, linear, linear_chw, same
 
 few = settings(deadline=None, derandomize=True, max_examples=8)
 sizes = st.integers(1, 4)
@@ -134,12 +135,12 @@ def test_two_tensors_for_one_place_are_an_error():
 
 
 def test_published_weights_name_a_model_a_layout_and_a_way_to_get_them():
-    known = families.weights()
+    known = registry.weights()
     for name, entry in known.items():
-        assert entry.layout in families.family(entry.model).CONVERSION, name
+        assert entry.layout in registry.family(entry.model).CONVERSION, name
         assert name.count("/") == 1, name
         assert entry.repo or entry.source, name
         assert min(entry.std) > 0, name
         assert 0 < max(entry.mean) < 1, name
-    listed = [entry.name for module in families.families() for entry in getattr(module, "WEIGHTS", ())]
+    listed = [entry.name for module in registry.families() for entry in getattr(module, "WEIGHTS", ())]
     assert len(listed) == len(set(listed))

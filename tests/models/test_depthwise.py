@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from imgclf.models import depthwise
+from imgclf.models.cpu import depthwise
 
 few = settings(deadline=None, derandomize=True, max_examples=5)
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 from imgclf.models import densenet, inception_v3, vgg, xception
 from imgclf.models.classifier import Classifier, Head
-from imgclf.models.conversion import flatten
+from imgclf.models.weights.conversion import flatten
 from imgclf.training.state import split_model
 
 TINY = {

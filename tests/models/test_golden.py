@@ -9,7 +9,8 @@ import random_weights
 from converted import convert, difference, network
 from flax import nnx
 
-from imgclf.models import conversion, families, layers
+from imgclf.models import layers, registry
+from imgclf.models.weights import conversion
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 NAMES = sorted(key for key in np.load(GOLDEN / "logits.npz").files if " " not in key)
@@ -32,7 +33,7 @@ def our_network(entry, description, **options):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_equal_the_originals(name, answers):
-    entry, description = families.weights()[name], read_description(name)
+    entry, description = registry.weights()[name], read_description(name)
     ours = our_network(entry, description)
     weights = convert(entry, random_weights.torch_weights(description["tensors"], entry.model), ours)
     logits, _ = ours.apply(*weights, random_weights.images(2, *description["size"]))
@@ -46,7 +47,7 @@ def test_logits_equal_the_originals(name, answers):
 
 def test_training_mode_equals_torchs(answers):
     name = "timm/resnet18.tv_in1k"
-    entry, description = families.weights()[name], read_description(name)
+    entry, description = registry.weights()[name], read_description(name)
     ours = our_network(entry, description, train=True)
     tensors = random_weights.torch_weights(description["tensors"], entry.model)
     logits, batch_stats = ours.apply(*convert(entry, tensors, ours), random_weights.images(2, *description["size"]))

@@ -5,14 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from ml_collections import ConfigDict
 
 from imgclf import models
-from imgclf.config import default_config
+from imgclf.config import Config, default_config
 from imgclf.errors import UserError
-from imgclf.models import conversion
 from imgclf.models.classifier import Head
 from imgclf.models.squeezenet import SqueezeNetHead
+from imgclf.models.weights import conversion
 
 MAPS = np.random.default_rng(0).normal(size=(6, 2, 3, 4)).astype(np.float32)
 
@@ -61,13 +60,13 @@ def test_dropout_is_of_training_only_and_follows_its_key(make):
         head(maps, train=True)
 
 
-def config_of(kind: str, name: str = "squeezenet_tiny") -> ConfigDict:
+def config_of(kind: str, name: str = "squeezenet_tiny") -> Config:
     config = default_config()
     config.model.name, config.model.head.kind, config.data.image_size = name, kind, (33, 40)
     return config
 
 
-def head_shapes(config: ConfigDict, classes: int) -> dict[str, tuple[int, ...]]:
+def head_shapes(config: Config, classes: int) -> dict[str, tuple[int, ...]]:
     model = nnx.eval_shape(lambda: models.create(config, classes))
     state = nnx.to_pure_dict(nnx.state(model, nnx.Param))["head"]
     return {path: leaf.shape for path, leaf in conversion.flatten(state).items()}

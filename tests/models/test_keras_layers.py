@@ -6,7 +6,8 @@ import re
 import pytest
 
 from imgclf.errors import UserError
-from imgclf.models import conversion, families, keras_layers
+from imgclf.models import keras_layers, registry
+from imgclf.models.weights import conversion
 
 os.environ["KERAS_BACKEND"] = "jax"
 
@@ -37,7 +38,7 @@ def test_every_place_is_the_layer_that_keras_has_there(name):
     with keras.StatelessScope(initialize_variables=False):
         theirs = getattr(keras.applications, builder)(weights=None, include_top=False, input_shape=(96, 96, 3), **options).layers
     keras.utils.clear_session()
-    rules, ours = families.family(name).CONVERSION["keras"], list(keras_layers.of(name))
+    rules, ours = registry.family(name).CONVERSION["keras"], list(keras_layers.of(name))
     if name == "efficientnet_b0":
         del ours[3]  # weights="imagenet" brings a second rescaling
     if name.startswith("convnext"):
@@ -59,8 +60,8 @@ def test_every_place_is_the_layer_that_keras_has_there(name):
 
 
 def test_every_network_that_has_weights_of_keras_is_counted():
-    with_keras = {entry.model for entry in families.weights().values() if entry.layout == "keras"}
-    assert {name for name in families.NAMES if keras_layers.of(name)} == with_keras
+    with_keras = {entry.model for entry in registry.weights().values() if entry.layout == "keras"}
+    assert {name for name in registry.NAMES if keras_layers.of(name)} == with_keras
 
 
 def test_the_first_fifteen_of_vgg16_are_blocks_one_to_four():

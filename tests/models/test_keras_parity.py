@@ -12,7 +12,8 @@ import random_weights
 from converted import compile_quickly, difference, network
 from flax import nnx
 
-from imgclf.models import conversion, layers, pretrained
+from imgclf.models import layers
+from imgclf.models.weights import conversion, pretrained
 
 os.environ["KERAS_BACKEND"] = "jax"
 keras = pytest.importorskip("keras")

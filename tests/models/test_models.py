@@ -11,22 +11,21 @@ import warm_start
 from converted import compile_quickly
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
 from imgclf import models
-from imgclf.config import default_config
+from imgclf.config import Config, default_config
 from imgclf.errors import UserError
 from imgclf.training.state import make_apply_fn, path_name, split_model
 
 
-def config_of(name: str, size: tuple[int, int] = (32, 32)) -> ConfigDict:
+def config_of(name: str, size: tuple[int, int] = (32, 32)) -> Config:
     config = default_config()
     config.model.name = name
     config.data.image_size = size
     return config
 
 
-def openimages_cnn() -> ConfigDict:
+def openimages_cnn() -> Config:
     config = config_of("cnn", (128, 128))
     config.model.output = "sigmoid"
     cnn = config.model.cnn
@@ -34,14 +33,14 @@ def openimages_cnn() -> ConfigDict:
     return config
 
 
-def sports_cnn() -> ConfigDict:
+def sports_cnn() -> Config:
     config = config_of("cnn", (224, 224))
     cnn = config.model.cnn
     cnn.widths, cnn.padding, cnn.norm, cnn.flatten, cnn.dense, cnn.maps_dropout = (32, 32, 64), "same", "none", True, (128,), 0.4
     return config
 
 
-def parameter_shapes(config: ConfigDict, classes: int) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(config: Config, classes: int) -> dict[str, tuple[int, ...]]:
     model = nnx.eval_shape(lambda: models.create(config, classes))
     return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(split_model(model)[1])}
 

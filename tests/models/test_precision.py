@@ -11,7 +11,8 @@ from jax import lax
 
 from imgclf import models
 from imgclf.config import default_config
-from imgclf.models import bf16_forms, classifier, layers
+from imgclf.models import classifier, layers
+from imgclf.models.cpu import bfloat16
 from imgclf.training.state import make_apply_fn, split_model
 
 RNG = np.random.default_rng(0)
@@ -26,24 +27,24 @@ def rounded(x: np.ndarray) -> np.ndarray:
     return x.astype(jnp.bfloat16).astype(np.float32)
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: bf16_forms.Edges) -> jax.Array:
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: bfloat16.Edges) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-@pytest.mark.parametrize("room", [bf16_forms._ROOM, 1], ids=["dots", "float32"])
+@pytest.mark.parametrize("room", [bfloat16._ROOM, 1], ids=["dots", "float32"])
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (1, 7), (5, 2)])
 @pytest.mark.parametrize(
     ("stride", "padding"),
     [(1, ((0, 0), (0, 0))), (1, ((1, 2), (0, 3))), (2, ((1, 1), (1, 1))), (3, ((0, 1), (2, 0)))],
 )
 def test_products_are_those_of_rounded_operands_summed_in_float32(monkeypatch, kernel, stride, padding, room):
-    monkeypatch.setattr(bf16_forms, "_ROOM", room)
+    monkeypatch.setattr(bfloat16, "_ROOM", room)
     x, k = normal(2, 9, 8, 16), normal(*kernel, 16, 6)
     operands = (rounded(x), rounded(k)) if room > 1 or kernel == (1, 1) else (x, k)
 
     @jax.jit
     def both(x, k, *operands):
-        return bf16_forms.conv2d(x, k, stride, padding), convolve(*operands, stride, padding)
+        return bfloat16.conv2d(x, k, stride, padding), convolve(*operands, stride, padding)
 
     ours, expected = both(x, k, *operands)
     assert ours.dtype == jnp.float32
@@ -56,7 +57,7 @@ def test_gradients_of_larger_rounded_kernels_are_float32s():
     def gradients(conv2d):
         return jax.grad(lambda x, k: jnp.sum(weight * conv2d(x, k, 1, padding)), (0, 1))(x, k)
 
-    for ours, expected in zip(*jax.jit(lambda: [gradients(bf16_forms.conv2d), gradients(convolve)])(), strict=True):
+    for ours, expected in zip(*jax.jit(lambda: [gradients(bfloat16.conv2d), gradients(convolve)])(), strict=True):
         np.testing.assert_allclose(ours, expected, atol=3e-5)
 
 
@@ -67,7 +68,7 @@ def test_gradients_of_1x1_kernels_are_products_of_rounded_operands(channels, fea
     def gradients(conv2d, x, k, weight):
         return jax.vjp(lambda x, k: conv2d(x, k, stride, ((0, 0), (0, 0))), x, k)[1](weight)
 
-    ours, expected = jax.jit(lambda: (gradients(bf16_forms.conv2d, x, k, weight), gradients(convolve, *map(rounded, (x, k, weight)))))()
+    ours, expected = jax.jit(lambda: (gradients(bfloat16.conv2d, x, k, weight), gradients(convolve, *map(rounded, (x, k, weight)))))()
     for one, other in zip(ours, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=3e-5)
 

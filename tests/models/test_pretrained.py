@@ -18,19 +18,19 @@ import numpy as np
 import pytest
 from flax import nnx
 from huggingface_hub import constants as hub_constants
-from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from imgclf import models
-from imgclf.config import default_config
+from imgclf.config import Config, default_config
 from imgclf.errors import UserError
-from imgclf.models import conversion, pretrained, resnet, weight_files
-from imgclf.models.conversion import Weights
+from imgclf.models import resnet
+from imgclf.models.weights import conversion, files, pretrained
+from imgclf.models.weights.conversion import Weights
 
 NAME = "timm/resnet_tiny.test"
 
 
-def config_of(weights: str, name: str = "resnet_tiny") -> ConfigDict:
+def config_of(weights: str, name: str = "resnet_tiny") -> Config:
     config = default_config()
     config.model.name, config.model.weights, config.data.image_size = name, weights, (32, 32)
     config.data.mean = config.data.std = ()
@@ -80,7 +80,7 @@ def published(monkeypatch, tmp_path):
     monkeypatch.setenv("IMGCLF_CACHE", str(tmp_path / "imgclf"))
 
 
-def create(config: ConfigDict, classes: int) -> tuple[models.Classifier, list[str]]:
+def create(config: Config, classes: int) -> tuple[models.Classifier, list[str]]:
     told: list[str] = []
     return models.create(config, classes, tell=told.append), told
 
@@ -262,7 +262,7 @@ def test_a_header_may_begin_with_any_byte(tmp_path):
         if path.read_bytes()[0] == 0x80:
             break
     assert path.read_bytes()[0] == 0x80
-    assert weight_files.shapes(path) == {"a": (1,)}
+    assert files.shapes(path) == {"a": (1,)}
 
 
 # The hub
@@ -453,8 +453,8 @@ def test_legacy_hdf5(tmp_path):
             for name, value in variables.items():
                 group[f"{layer}/{name}:0"] = value
         root.create_group("relu").attrs["weight_names"] = []
-    assert weight_files.shapes(tmp_path / "legacy.h5") == expected_tensors()
-    np.testing.assert_array_equal(weight_files.read(tmp_path / "legacy.h5")["bn/beta"], keras_layers()["bn"]["beta"])
+    assert files.shapes(tmp_path / "legacy.h5") == expected_tensors()
+    np.testing.assert_array_equal(files.read(tmp_path / "legacy.h5")["bn/beta"], keras_layers()["bn"]["beta"])
 
 
 def test_a_whole_model_saved_by_keras_3_as_hdf5(tmp_path):
@@ -469,7 +469,7 @@ def test_a_whole_model_saved_by_keras_3_as_hdf5(tmp_path):
             root.create_group(layer).attrs["weight_names"] = names
             for name, value in zip(names, variables.values(), strict=True):
                 root[layer][name] = value
-    assert weight_files.shapes(tmp_path / "model.h5") == expected_tensors()
+    assert files.shapes(tmp_path / "model.h5") == expected_tensors()
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -484,14 +484,14 @@ def test_weights_h5(tmp_path, named):
             for i, value in enumerate(variables.values()):
                 group[str(i)] = value
     if named:
-        assert weight_files.shapes(tmp_path / "model.weights.h5") == expected_tensors()
+        assert files.shapes(tmp_path / "model.weights.h5") == expected_tensors()
     else:
         with pytest.raises(UserError, match="load and save it again"):
-            weight_files.shapes(tmp_path / "model.weights.h5")
+            files.shapes(tmp_path / "model.weights.h5")
 
 
 def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     with pytest.raises(UserError, match=r'pip install "imgclf\[keras\]"'):
-        weight_files.shapes(tmp_path / "a.h5")
+        files.shapes(tmp_path / "a.h5")

@@ -9,15 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from flax import nnx
-from ml_collections import ConfigDict
 from PIL import Image
 
 from imgclf import models
-from imgclf.config import default_config
+from imgclf.config import Config, default_config
 from imgclf.data import pipeline
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
-from imgclf.models import pretrained
+from imgclf.models.weights import pretrained
 from imgclf.training.step import normalize
 
 SQUEEZENET, MOBILENET = "squeezenet1_1.torchvision.safetensors", "mobilenet_v2_1.0_224.keras.h5"
@@ -28,14 +27,14 @@ def needs_h5py():
     pytest.importorskip("h5py")
 
 
-def config_of(shared: Path, name: str, file: str, size: int, classes: int) -> ConfigDict:
+def config_of(shared: Path, name: str, file: str, size: int, classes: int) -> Config:
     config = default_config()
     config.model.name, config.model.weights = name, f"path:{shared}/weights/{file}"
     config.data.image_size, config.data.mean, config.data.std = (size, size), (), ()
     return pretrained.resolve(config, classes)
 
 
-def forward(config: ConfigDict, classes: int, method: str = "__call__"):
+def forward(config: Config, classes: int, method: str = "__call__"):
     graphdef, state = nnx.split(models.create(config, classes))
 
     @jax.jit
@@ -79,7 +78,7 @@ def test_a_deeper_networks_file_is_recognised(shared):
         models.create(config, 10)
 
 
-def top_hits(config: ConfigDict, classes: int, truth: dict[str, int], k: int) -> tuple[int, int]:
+def top_hits(config: Config, classes: int, truth: dict[str, int], k: int) -> tuple[int, int]:
     """How many images of `config.data`, all of them, have their class first, and among the first k; by the evaluation pipeline."""
     dataset = load_dataset(config)
     dataset = dataclasses.replace(dataset, table=dataset.table.assign(split="test"))
@@ -106,7 +105,7 @@ def test_accuracy_on_cifar(shared, depth, correct):
     assert top_hits(config, 10, {name: label for label, name in enumerate(names)}, 5)[0] == correct
 
 
-def photographs(shared: Path, name: str, file: str) -> tuple[ConfigDict, pd.DataFrame]:
+def photographs(shared: Path, name: str, file: str) -> tuple[Config, pd.DataFrame]:
     config = config_of(shared, name, file, 224, 1000)
     data = config.data
     data.source, data.path = "csv", str(shared / "data/imagenet_sample/labels.csv")

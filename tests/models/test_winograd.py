@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from imgclf.models import layers, winograd
+from imgclf.models import layers
+from imgclf.models.cpu import winograd
 
 RNG = np.random.default_rng(0)
 

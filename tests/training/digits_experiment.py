@@ -1,8 +1,6 @@
 """A small real experiment: the built-in digits, a small CNN with BatchNorm, dropout and an average of the parameters."""
 
-from ml_collections import ConfigDict
-
-from imgclf.config import default_config
+from imgclf.config import Config, default_config
 
 # All that the training step does to images, and an order in which examples come again.
 ELEMENTWISE = {
@@ -18,7 +16,7 @@ ELEMENTWISE = {
 }
 
 
-def digits_config(**changes) -> ConfigDict:
+def digits_config(**changes) -> Config:
     config = default_config()
     config.name = "digits"
     config.data.source = "digits"

@@ -8,8 +8,10 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from imgclf import compilation_cache, config, experiment
+from imgclf import config
+from imgclf.runtime import compilation_cache
 from imgclf.training import evaluate, sharding
+from imgclf.workflows import train
 
 
 def main(config_file: Path, workdir: Path, out: Path, devices: int, *distributed: str | int) -> None:
@@ -30,6 +32,6 @@ def main(config_file: Path, workdir: Path, out: Path, devices: int, *distributed
         return on_device
 
     evaluate.sharding.put_batch = recording
-    results = experiment.run(config.from_json(config_file.read_text()), workdir, Console(quiet=True))
+    results = train.run(config.from_json(config_file.read_text()), workdir, Console(quiet=True))
     about = {"devices": jax.device_count(), "processes": jax.process_count(), "batches": seen, "params_sha256": results["params_sha256"]}
     out.write_text(json.dumps(about))

@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
-from imgclf import cli, models
+from imgclf import models
+from imgclf.cli import main
 from imgclf.data import augment
 from imgclf.data.splits import subset
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
-from imgclf.models import pretrained
-from imgclf.training import feature_store, features
-from imgclf.training.feature_store import FeatureStore
+from imgclf.models.weights import pretrained
+from imgclf.probes import feature_store, features
+from imgclf.probes.feature_store import FeatureStore
 from imgclf.training.step import normalize
 
 WIDTH = 3
@@ -309,19 +310,19 @@ def test_a_second_process_waits_and_computes_nothing(digits, computed):
 
 def test_list_and_clear():
     run = CliRunner()
-    assert "0 caches" in run.invoke(cli.app, ["cache", "list"]).stdout
+    assert "0 caches" in run.invoke(main.app, ["cache", "list"]).stdout
     append(*rows_of(4), key="abc")
     append(*rows_of(2), key="abd")
-    listed = run.invoke(cli.app, ["cache", "list"]).stdout
+    listed = run.invoke(main.app, ["cache", "list"]).stdout
     assert [line.split()[0] for line in listed.splitlines()[1:3]] == ["abd", "abc"]
     assert "2 caches" in listed
     for key, message in (("x", "no cache"), ("ab", "2 keys")):
-        result = run.invoke(cli.app, ["cache", "clear", key])
+        result = run.invoke(main.app, ["cache", "clear", key])
         assert isinstance(result.exception, UserError)
         assert message in str(result.exception)
-    assert "4 rows" in run.invoke(cli.app, ["cache", "clear", "abc"]).stdout
+    assert "4 rows" in run.invoke(main.app, ["cache", "clear", "abc"]).stdout
     assert [entry.key for entry in feature_store.entries()] == ["abd"]
     with store("abd").writing(lambda: True), pytest.raises(UserError, match="process is computing"):
         feature_store.clear(feature_store.entries()[0])
-    run.invoke(cli.app, ["cache", "clear", "all"])
+    run.invoke(main.app, ["cache", "clear", "all"])
     assert feature_store.entries() == []

@@ -10,9 +10,10 @@ from imgclf.config import default_config
 from imgclf.data import pipeline
 from imgclf.data.splits import assign_splits
 from imgclf.data.table import load_dataset
-from imgclf.models import pretrained
-from imgclf.models.conversion import flatten
-from imgclf.training import freeze, methods, optim, phases, sharding
+from imgclf.methods import fit
+from imgclf.models.weights import pretrained
+from imgclf.models.weights.conversion import flatten
+from imgclf.training import freeze, optimizer, phases, sharding
 from imgclf.training.evaluate import evaluate_split, put_ahead
 from imgclf.training.state import split_model
 from imgclf.training.step import cross_entropy, make_eval_step
@@ -48,7 +49,7 @@ def test_the_loss_falls_and_what_is_frozen_stays(small, preset):
     mesh = sharding.create_mesh()
     freezing = freeze.plan(config, model, STEPS, 10.0)
     assert ("20 steps are too few" in freezing.remark) == (preset != "head")  # the file's momentum is 0.999
-    (phase,) = phases.create(config, model, freezing, optim.create_schedule(config, STEPS, 10.0), STEPS, None, mesh)
+    (phase,) = phases.create(config, model, freezing, optimizer.create_schedule(config, STEPS, 10.0), STEPS, None, mesh)
     graphdef, params, batch_stats = split_model(model)
     state = sharding.replicate(phase.first_state(*jax.tree.map(np.array, (params, batch_stats))), mesh)
     eval_step = make_eval_step(config, graphdef, mesh)
@@ -77,6 +78,6 @@ def test_weights_with_folded_statistics_are_fine_tuned_with_them_frozen_and_the_
     assert len(freezing.stages[0].frozen_norms) == 52  # all of them, though every parameter trains
     assert len(freezing.trainable) == len(flatten(split_model(model)[1]))
     console = Console(record=True, width=400)
-    methods.prepare(config, dataset, model, sharding.create_mesh(), console)
+    fit.prepare(config, dataset, model, sharding.create_mesh(), console)
     told = "is folded into the kernels (all its means are 0, all variances equal), so that its statistics are kept frozen"
     assert told in console.export_text()

@@ -8,12 +8,13 @@ from digits_experiment import digits_config
 from flax import nnx
 from rich.console import Console
 
-from imgclf import experiment, models
+from imgclf import models
 from imgclf.config import default_config
 from imgclf.errors import UserError
-from imgclf.models.conversion import flatten
-from imgclf.training import freeze, loop, optim, phases, sharding
+from imgclf.models.weights.conversion import flatten
+from imgclf.training import freeze, loop, optimizer, phases, sharding
 from imgclf.training.state import path_name, split_model
+from imgclf.workflows import train
 
 STEPS = 100
 
@@ -141,7 +142,7 @@ def test_fresh_statistics_are_not_taken_for_folded_ones():
 def prepared(config, model):
     mesh = sharding.create_mesh()
     freezing = freeze.plan(config, model, STEPS, 10.0)
-    made = phases.create(config, model, freezing, optim.create_schedule(config, STEPS, 10.0), STEPS, None, mesh)
+    made = phases.create(config, model, freezing, optimizer.create_schedule(config, STEPS, 10.0), STEPS, None, mesh)
     _, params, batch_stats = split_model(model)
     return freezing, made, made[0].first_state(params, batch_stats)
 
@@ -174,7 +175,7 @@ def test_frozen_parameters_and_statistics_do_not_change_by_a_bit(preset):
         assert np.array_equal(stats_after[name], value) == stands, name
     assert any(name.endswith("head/logits/kernel") for name in kept)
     assert not [name for name in kept if not any(name.endswith("/" + trained) for trained in freezing.trainable)]
-    averaged = host(optim.evaluated_params(state.params, state.opt_state))
+    averaged = host(optimizer.evaluated_params(state.params, state.opt_state))
     assert averaged.keys() == after.keys()
     assert all(np.array_equal(averaged[name], after[name]) == (name not in freezing.trainable) for name in after)
 
@@ -253,7 +254,7 @@ def staged(**changes):
 
 
 def test_killed_in_every_stage_and_at_both_boundaries_a_run_ends_with_the_same_bits(tmp_path, monkeypatch):
-    straight = experiment.run(staged(), tmp_path / "straight", Console(quiet=True))
+    straight = train.run(staged(), tmp_path / "straight", Console(quiet=True))
     assert straight["params_trainable"] == straight["params_total"]
     add = loop.MetricsWindow.add
     for kill_at in (6, 9, 14, 17, 25):  # checkpoints are at multiples of 4, so that 9 and 17 resume right at the boundaries
@@ -265,6 +266,6 @@ def test_killed_in_every_stage_and_at_both_boundaries_a_run_ends_with_the_same_b
 
         monkeypatch.setattr(loop.MetricsWindow, "add", killed)
         with pytest.raises(Killed):
-            experiment.run(staged(), tmp_path / "killed", Console(quiet=True))
+            train.run(staged(), tmp_path / "killed", Console(quiet=True))
     monkeypatch.undo()
-    assert experiment.run(staged(), tmp_path / "killed", Console(quiet=True))["params_sha256"] == straight["params_sha256"]
+    assert train.run(staged(), tmp_path / "killed", Console(quiet=True))["params_sha256"] == straight["params_sha256"]

@@ -8,7 +8,7 @@ import pytest
 
 from imgclf.config import default_config
 from imgclf.errors import UserError
-from imgclf.training import optim
+from imgclf.training import optimizer
 
 PARAMS = {"backbone": {"conv": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}}, "head": {"kernel": jnp.full((2, 2), 2.0)}}
 
@@ -23,7 +23,7 @@ def config():
 def schedule_of(config, name, **options):
     config.optimizer.schedule.name = name
     config.optimizer.schedule.update(options)
-    return optim.create_schedule(config, total_steps=100, steps_per_epoch=10)
+    return optimizer.create_schedule(config, total_steps=100, steps_per_epoch=10)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_warmup_as_long_as_training_is_refused(config):
 
 
 def step_once(config, grads=None, count=1):
-    tx = optim.create_optimizer(config, lambda step: config.optimizer.learning_rate, PARAMS)
+    tx = optimizer.create_optimizer(config, lambda step: config.optimizer.learning_rate, PARAMS)
     params, state = PARAMS, tx.init(PARAMS)
     grads = jax.tree.map(jnp.ones_like, PARAMS) if grads is None else grads
     for _ in range(count):
@@ -119,7 +119,7 @@ def test_unknown_optimizers_and_arguments_are_refused(config, name, args, messag
         step_once(config)
 
 
-@pytest.mark.parametrize("name", optim.optimizer_names())
+@pytest.mark.parametrize("name", optimizer.optimizer_names())
 def test_every_offered_optimizer_takes_a_step(config, name):
     config.optimizer.name = name
     params, _ = step_once(config, count=2)
@@ -149,13 +149,13 @@ def test_the_average_follows_the_parameters(config):
     for decay in decays:
         value -= 0.1
         expected = decay * expected + (1 - decay) * value
-    averaged = optim.evaluated_params(params, state)
+    averaged = optimizer.evaluated_params(params, state)
     np.testing.assert_allclose(averaged["head"]["kernel"], expected, rtol=1e-6)
 
 
 def test_without_an_average_the_parameters_themselves_are_evaluated(config):
     params, state = step_once(config)
-    assert optim.evaluated_params(params, state) is params
+    assert optimizer.evaluated_params(params, state) is params
 
 
 def fastai_combined_cosine(step: int, total: int, start: float, middle: float, end: float) -> float:
@@ -170,14 +170,14 @@ def test_one_cycle_is_fastais(config, step):
     np.testing.assert_allclose(
         schedule_of(config, "one_cycle")(step), fastai_combined_cosine(step, 100, 0.1 / 25, 0.1, 0.1 / 1e5), rtol=1e-4
     )
-    name, momentum = optim.cycled_momentum(config, 100)
+    name, momentum = optimizer.cycled_momentum(config, 100)
     assert name == "b1"
     np.testing.assert_allclose(momentum(step), fastai_combined_cosine(step, 100, 0.95, 0.85, 0.95), rtol=1e-5)
 
 
 def test_one_cycle_moves_the_momentum_unless_it_is_given(config):
     config.optimizer.schedule.name, config.optimizer.name = "one_cycle", "sgd"
-    tx = optim.create_optimizer(config, lambda step: 0.1, PARAMS, total_steps=8)
+    tx = optimizer.create_optimizer(config, lambda step: 0.1, PARAMS, total_steps=8)
     params, state, moved = PARAMS, tx.init(PARAMS), []
     for _ in range(4):
         updates, state = tx.update(jax.tree.map(jnp.ones_like, PARAMS), state, params)
@@ -188,9 +188,9 @@ def test_one_cycle_moves_the_momentum_unless_it_is_given(config):
         expected.append(-0.1 * trace)
     np.testing.assert_allclose(moved, expected, rtol=1e-5)
     config.optimizer.args = "momentum=0.5"
-    assert optim.cycled_momentum(config, 8) is None
+    assert optimizer.cycled_momentum(config, 8) is None
     config.optimizer.name, config.optimizer.args = "adagrad", ""
-    assert optim.cycled_momentum(config, 8) is None
+    assert optimizer.cycled_momentum(config, 8) is None
 
 
 DEPTHS = {"backbone/conv": 2, "backbone/late": 1}
@@ -204,7 +204,7 @@ def test_rates_of_parameters_multiply_what_the_optimizer_makes_and_its_decay(con
     config.optimizer.args = "momentum=0.9" if name == "sgd" else ""
 
     def updates_of(**options):
-        tx, state = optim.create_optimizer(config, lambda step: 0.1, params, **options), None
+        tx, state = optimizer.create_optimizer(config, lambda step: 0.1, params, **options), None
         state = tx.init(params)
         for scale in (1.0, -0.5):
             updates, state = tx.update(jax.tree.map(lambda leaf, scale=scale: jnp.full_like(leaf, scale), params), state, params)
@@ -223,6 +223,6 @@ def test_tables_may_name_parameters_that_are_frozen(config):
     config.optimizer.weight_decay_table = (("backbone/.*", 1.0), (".*", 0.0))
     config.optimizer.lr_table = (("backbone/.*", 0.1), ("head/.*", 10.0))
     head = {"head": PARAMS["head"]}
-    tx = optim.create_optimizer(config, lambda step: 0.1, PARAMS, since={"head/kernel": 0})
+    tx = optimizer.create_optimizer(config, lambda step: 0.1, PARAMS, since={"head/kernel": 0})
     updates, _ = tx.update(jax.tree.map(jnp.ones_like, head), tx.init(head), head)
     np.testing.assert_allclose(updates["head"]["kernel"], -1.0, rtol=1e-5)  # Adam's first step, ten times the rate

@@ -19,18 +19,18 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.preprocessing import StandardScaler
 
 import imgclf
-from imgclf import experiment
 from imgclf.config import default_config
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
+from imgclf.methods.probe import _normalized, head_logits, linear_head
 from imgclf.models.classifier import NormHead
-from imgclf.training import features as features_lib
-from imgclf.training import logistic
-from imgclf.training.logistic import fit_logistic
-from imgclf.training.probe import CrossValidation, assign_folds, fit_linear, out_of_fold
-from imgclf.training.probe_run import _normalized, head_logits, linear_head
-from imgclf.training.ridge import fit_ridge
+from imgclf.probes import features as features_lib
+from imgclf.probes import logistic
+from imgclf.probes.cross_validation import CrossValidation, assign_folds, fit_linear, out_of_fold
+from imgclf.probes.logistic import fit_logistic
+from imgclf.probes.ridge import fit_ridge
 from imgclf.training.state import split_model
+from imgclf.workflows import train as experiment
 
 
 def blobs(n: int, width: int, classes: int, seed: int, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

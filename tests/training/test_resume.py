@@ -18,16 +18,16 @@ from digits_experiment import ELEMENTWISE, digits_config
 from rich.console import Console
 
 from imgclf import config as config_lib
-from imgclf import experiment, run_folder
 from imgclf.data.splits import subset
 from imgclf.errors import UserError
 from imgclf.training import checkpoint
 from imgclf.training.checkpoint import Checkpoints
 from imgclf.training.state import TrainState
+from imgclf.workflows import run_folder, train
 
 
 def run_in_child(config_json: str, folder: str) -> None:
-    experiment.run(config_lib.from_json(config_json), Path(folder), Console(quiet=True))
+    train.run(config_lib.from_json(config_json), Path(folder), Console(quiet=True))
 
 
 def start(config, folder: Path) -> BaseProcess:
@@ -50,7 +50,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(tmp_path, kills, 
     changes = {"train.duration": f"{steps} steps", "train.eval_every": "25 steps", "train.log_every": "1 steps"}
     config = digits_config(**ELEMENTWISE, **changes)
     straight, folder, rng = tmp_path / "straight", tmp_path / "killed", random.Random(0)
-    expected = experiment.run(config, straight, Console(quiet=True))
+    expected = train.run(config, straight, Console(quiet=True))
     config.train.checkpoint_every = "3 steps"  # more often is allowed: it does not alter the result
     killed_writing = 0
     for kill in range(kills):
@@ -100,7 +100,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(half_do
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 0xFF
         file.write_bytes(data)
-    results = experiment.run(digits_config(), half_done, Console())
+    results = train.run(digits_config(), half_done, Console())
     told = capsys.readouterr().out.replace("\n", "")
     assert f"step {newest.name.split('_')[1]} is damaged" in told
     assert (half_done / "checkpoints/damaged" / newest.name).is_dir()
@@ -135,38 +135,38 @@ def test_ctrl_c_saves_and_the_run_ends_the_same(half_done, straight_run, monkeyp
 
     monkeypatch.setattr(loop.MetricsWindow, "add", interrupt)
     with pytest.raises(loop.Interrupted) as stopped:
-        experiment.run(digits_config(), half_done, Console(quiet=True))
+        train.run(digits_config(), half_done, Console(quiet=True))
     monkeypatch.undo()
     assert stopped.value.signum == signal.SIGINT
     assert (half_done / f"checkpoints/last/step_{stopped.value.step}").is_dir()
-    assert experiment.run(digits_config(), half_done, Console(quiet=True))["params_sha256"] == straight_run[1]["params_sha256"]
+    assert train.run(digits_config(), half_done, Console(quiet=True))["params_sha256"] == straight_run[1]["params_sha256"]
 
 
 def test_another_config_is_refused_by_name(straight_run):
     folder, _ = straight_run
     with pytest.raises(UserError, match=r"config\.optimizer\.learning_rate was 0\.01, now 0\.02.*--workdir"):
-        experiment.run(digits_config(**{"optimizer.learning_rate": 0.02}), folder, Console(quiet=True))
+        train.run(digits_config(**{"optimizer.learning_rate": 0.02}), folder, Console(quiet=True))
 
 
 def test_changed_data_is_refused(straight_run, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
     shutil.copytree(straight_run[0], folder)
-    load_dataset = experiment.load_dataset
+    load_dataset = train.load_dataset
 
     def with_one_less(config):
         dataset = load_dataset(config)
         return subset(dataset, np.arange(len(dataset.table) - 1))
 
-    monkeypatch.setattr(experiment, "load_dataset", with_one_less)
+    monkeypatch.setattr(train, "load_dataset", with_one_less)
     with pytest.raises(UserError, match=r"The data has changed.*0 added, 1 gone"):
-        experiment.run(digits_config(), folder, Console(quiet=True))
+        train.run(digits_config(), folder, Console(quiet=True))
 
 
 def test_a_finished_run_is_reported_again_and_changes_nothing(straight_run, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(straight_run[0], folder)
     (folder / "report.html").unlink()
-    again = experiment.run(digits_config(), folder, Console(quiet=True))
+    again = train.run(digits_config(), folder, Console(quiet=True))
     assert again == straight_run[1] | {"train_seconds": again["train_seconds"]}
     assert (folder / "report.html").exists()
     assert (folder / "metrics.jsonl").read_text() == (straight_run[0] / "metrics.jsonl").read_text()

@@ -6,7 +6,7 @@ import pytest
 from digits_experiment import digits_config
 
 from imgclf import models
-from imgclf.training import freeze, optim, phases, scalars, sharding, step
+from imgclf.training import freeze, optimizer, phases, scalars, sharding, step
 from imgclf.training.state import split_model, tree_sha256
 
 STEPS = 40
@@ -33,7 +33,7 @@ def trained(config, weights=None, count: int = 3) -> tuple[str, float, int]:
     config.data.mean, config.data.std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     model, mesh = models.create(config, 10), sharding.create_mesh()
     freezing = freeze.plan(config, model, STEPS, 10.0)
-    (phase,) = phases.create(config, model, freezing, optim.create_schedule(config, STEPS, 10.0), STEPS, weights, mesh)
+    (phase,) = phases.create(config, model, freezing, optimizer.create_schedule(config, STEPS, 10.0), STEPS, weights, mesh)
     state = sharding.replicate(phase.first_state(*jax.device_get(split_model(model)[1:])), mesh)
     rng = np.random.default_rng(0)
     batch = {"image": rng.integers(0, 256, (16, 8, 8, 3), np.uint8), "label": rng.integers(0, 10, 16).astype(np.int32)}
@@ -67,8 +67,8 @@ def test_what_belongs_to_the_program_is_another_program(fields):
 
 def test_the_rates_of_a_training_are_its_schedules():
     config = digits_config(**{"optimizer.schedule.name": "one_cycle", "train.accumulate": 4})
-    schedule = optim.create_schedule(config, STEPS, 10.0)
-    _, momentum = optim.cycled_momentum(config, STEPS)
+    schedule = optimizer.create_schedule(config, STEPS, 10.0)
+    _, momentum = optimizer.cycled_momentum(config, STEPS)
     made = scalars.create(config, schedule, STEPS, WEIGHTS, momentum)
     for at in (0, 3, 4, 17, STEPS - 1):
         now = made.at(at, 4)

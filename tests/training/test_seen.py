@@ -9,7 +9,7 @@ from imgclf.data import pipeline
 from imgclf.data.splits import assign_splits
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
-from imgclf.models import pretrained
+from imgclf.models.weights import pretrained
 from imgclf.reporting import seen as page
 from imgclf.training import batch_augment, mixing, seen
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from release_server import ReleaseServer
 
-from imgclf.data.openimages.metadata import Metadata
+from imgclf.openimages.metadata import Metadata
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgclf.data.openimages import radial_tree
-from imgclf.data.openimages.classes import Classes, read_hierarchy, read_names
 from imgclf.errors import UserError
+from imgclf.openimages import radial_tree
+from imgclf.openimages.classes import Classes, read_hierarchy, read_names
 
 
 @pytest.fixture(scope="module")

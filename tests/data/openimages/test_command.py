@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from imgclf.cli import app
+from imgclf.cli.main import app
 from imgclf.errors import UserError
 
 

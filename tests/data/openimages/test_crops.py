@@ -12,12 +12,12 @@ from PIL import Image
 from release_server import photo_boxes
 
 from imgclf.config import default_config
-from imgclf.data.openimages import attribution, ledger, photo
-from imgclf.data.openimages.crops import Box, Cut, crop, cut_out, pixel_box
-from imgclf.data.openimages.selection import Selection, load_selection
 from imgclf.data.splits import assign_splits
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
+from imgclf.openimages import attribution, ledger, photo
+from imgclf.openimages.crops import Box, Cut, crop, cut_out, pixel_box
+from imgclf.openimages.selection import Selection, load_selection
 
 IMAGE = {
     "original_url": "", "landing_url": "https://www.flickr.com/photos/me/1", "licence": "https://creativecommons.org/licenses/by/2.0/",

@@ -17,12 +17,12 @@ import pytest
 import requests
 from PIL import Image
 
-from imgclf.data.openimages import ledger, photo, rates, transport
-from imgclf.data.openimages.downloader import Plan, download
-from imgclf.data.openimages.metadata import Metadata
-from imgclf.data.openimages.photo import Manners
-from imgclf.data.openimages.selection import select
 from imgclf.errors import UserError
+from imgclf.openimages import ledger, photo, rates, transport
+from imgclf.openimages.downloader import Plan, download
+from imgclf.openimages.metadata import Metadata
+from imgclf.openimages.photo import Manners
+from imgclf.openimages.selection import select
 
 IDS = ("001464cfae2a30b8", "026d6e165412d914", "02e49ce7212f9176")
 ID = IDS[0]

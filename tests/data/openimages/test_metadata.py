@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
-from imgclf.data.openimages import metadata as metadata_lib
-from imgclf.data.openimages import releases, transport
-from imgclf.data.openimages.metadata import Metadata
 from imgclf.errors import UserError
+from imgclf.openimages import metadata as metadata_lib
+from imgclf.openimages import releases, transport
+from imgclf.openimages.metadata import Metadata
 
 BOXES = "v5/validation-annotations-bbox.csv"
 

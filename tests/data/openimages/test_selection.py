@@ -5,10 +5,10 @@ import json
 import pandas as pd
 import pytest
 
-from imgclf.data.openimages import releases
-from imgclf.data.openimages.metadata import Metadata
-from imgclf.data.openimages.selection import Filters, load_selection, select
 from imgclf.errors import UserError
+from imgclf.openimages import releases
+from imgclf.openimages.metadata import Metadata
+from imgclf.openimages.selection import Filters, load_selection, select
 
 FOOD = "v5/test-annotations-bbox.csv"
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgclf.data.openimages import releases, tables
 from imgclf.errors import UserError
+from imgclf.openimages import releases, tables
 
 BOX_HEADER = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
 SCANNED = [name for name in BOX_HEADER.split(",") if name != "Confidence"]

@@ -1,0 +1,309 @@
+"""Every field of an experiment, its default, its type and its meaning. Their checks stand in validation.py.
+
+A config file states only what differs:
+
+    from imgclf.config import Config, default_config
+
+    def get_config() -> Config:
+        config = default_config()
+        config.data.source = "digits"
+        return config
+
+At run time a config is an `ml_collections.ConfigDict`, which knows no other fields and keeps to their types. The classes below are what an
+editor and a type checker see of it, so that `config.optimizer.` completes and a misspelt field is an error before anything runs.
+Durations are strings: `"500 steps"`, `"10 epochs"`, `"20%"`.
+"""
+
+from collections.abc import ItemsView, KeysView, Mapping
+from typing import TYPE_CHECKING, Any, Self, cast, get_type_hints
+
+from ml_collections import ConfigDict
+
+
+class Group:
+    """What every group of fields can do: the part of ConfigDict's interface that imgclf uses."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, name: str) -> Any: ...
+        def __setitem__(self, name: str, value: Any) -> None: ...
+        def __contains__(self, name: str) -> bool: ...
+        def get(self, name: str, default: Any = None) -> Any: ...
+        def keys(self) -> KeysView[str]: ...
+        def items(self) -> ItemsView[str, Any]: ...
+        def update(self, *other: "Mapping[str, Any] | Group", **fields: Any) -> None: ...
+        def update_from_flattened_dict(self, fields: Mapping[str, Any]) -> None: ...
+        def to_dict(self) -> dict[str, Any]: ...
+        def copy_and_resolve_references(self) -> Self: ...
+
+
+class ColumnsConfig(Group):
+    """The names of a table's columns, for source=csv."""
+
+    path: str = "path"  # a path with extension, or a file stem (as in S2)
+    label: str = "label"
+    split: str = "split"  # optional in the file: train | val | test
+    group: str = "group"  # optional in the file: rows that must stay on one side of a split
+
+
+class TfdsConfig(Group):
+    """A TensorFlow Datasets data set, read by tfds.data_source, which needs ArrayRecord files; for source=tfds."""
+
+    name: str = ""  # builder name, such as "beans" or "cifar10:3.0.2"
+    data_dir: str = ""  # "" = TFDS's own default
+    train: str = "train"  # TFDS split strings; "" = none
+    val: str = ""
+    test: str = "test"
+
+
+class SplitConfig(Group):
+    """How the images are divided into train, val and test."""
+
+    method: str = "auto"  # auto (given where the data has splits, else stratified) | given | stratified | hash | kfold
+    # train, val, test; with given splits, a missing val is taken from train in proportion
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    seed: int = 0  # apart from config.seed, so that seeds can differ on the same split
+    folds: int = 5  # kfold: fold k is the test split, a val split comes out of the rest
+    fold: int = 0
+
+
+class DataConfig(Group):
+    """Which images, and how they become the model's input."""
+
+    source: str = "folder"  # folder | csv | tfds | digits
+    path: str = ""  # the folder of class folders, or the CSV/parquet file
+    root: str = ""  # csv: the folder that its paths are relative to; "" = the file's own
+    columns: ColumnsConfig
+    tfds: TfdsConfig
+    image_size: tuple[int, int] = (128, 128)  # (height, width) of the model's input
+    resize: str = "squash"  # squash | crop (centre) | pad: how an image gets that size in evaluation, and in training without crops
+    crop_fraction: float = 1.0  # resize=crop: share of the shorter side that the centre crop keeps (0.875 = 224 of 256)
+    # per RGB channel on [0, 1]; subtracted, then divided by std; () = the weights' own, ImageNet's without weights
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()  # likewise
+    max_pixels: int = 100_000_000  # larger images are quarantined as decompression bombs
+    in_memory_mb: int = 512  # decoded images that fit in this much memory at their original size are kept there; 0 = never
+    label_patch: str = ""  # CSV of corrected labels, columns id and label, put in place of the source's; rows without a label say nothing
+    per_class: int = 0  # train on at most so many images of each class, a smaller number's among a larger one's; 0 = all
+    audit: str = "fix"  # fix | error | off: what to do about duplicates, groups and labels that clash across splits
+    near_duplicate_bits: int = 6  # perceptual hashes (64 bits) at most this far apart are near duplicates; -1 = exact ones only
+    split: SplitConfig
+
+
+class AugmentConfig(Group):
+    """Augmentation of training images: one matrix and one resample for all geometry."""
+
+    # corrected | keras_legacy: as Keras's ImageDataGenerator did it until 2020, about a point off the centre, after a resize by nearest
+    # neighbours, in evaluation too; only flip, vertical_flip, rotate, shift (below 1), shear, zoom, brightness and fill
+    mode: str = "corrected"
+    crop_scale: tuple[float, float] = (1.0, 1.0)  # random resized crop: share of the area; (1, 1) = off
+    crop_ratio: tuple[float, float] = (0.75, 1.3333333)  # its aspect ratio
+    flip: float = 0.0  # probability of a horizontal flip
+    vertical_flip: float = 0.0
+    rotate: float = 0.0  # degrees: uniform in ±rotate
+    shift: tuple[float, float] = (0.0, 0.0)  # (height, width) as a share of the size: uniform in ±shift
+    shear: float = 0.0  # degrees
+    zoom: tuple[float, float] = (1.0, 1.0)  # uniform factor per axis; above 1 zooms out, as in Keras
+    zoom_joint: bool = False  # one such factor for both axes, which keeps proportions
+    perspective: float = 0.0  # corners move inwards by a share of half the size, uniform in 0 to this (torchvision's distortion_scale)
+    fill: str = "nearest"  # nearest | constant | reflect | wrap: what stands outside the image
+    fill_value: int = 0  # of constant, 0..255
+    pad_crop: int = 0  # pixels: pad with fill, crop back at a random place (the CIFAR recipe)
+    margin_crop: float = 0.0  # resize to 1 + this times the size, crop back at a random place (retrain.py's random_crop, in %)
+    margin_scale: float = 0.0  # times a further factor uniform in 1 to 1 + this (its random_scale)
+    policy: str = "none"  # none | rand_augment | trivial_augment | aug_mix: its turns are in the one matrix, its pixel operations follow
+    # of the policy: "operations=2, magnitude=9, bins=31" | "bins=31" | "severity=3, width=3, depth=-1, alpha=1.0, all_operations=True"
+    policy_args: str = ""
+    # Pixel operations of their own, on the view after the policy, in this order.
+    equalize: float = 0.0  # probability of flattening the histogram of each channel
+    autocontrast: float = 0.0  # probability of spreading each channel over 0..255
+    posterize: int = 0  # bits taken from each channel: a whole number uniform in 0 to this
+    solarize: float = 0.0  # probability of inverting what is 128 or brighter (BYOL)
+    sharpness: float = 0.0  # distance from the smoothed view times a factor uniform in 1 ± this
+    blur: float = 0.0  # pixels: Gaussian of a standard deviation uniform in 0 to this
+    noise: float = 0.0  # grey levels: Gaussian of a standard deviation uniform in 0 to this
+    jpeg: int = 0  # coded as JPEG at a quality of 100 minus a whole number uniform in 0 to this; at 100 not at all
+    # Colour, one matrix per image, clipped to 0..255: in the training step, as what follows.
+    brightness: float = 0.0  # pixels times a factor uniform in 1 ± this (its random_brightness)
+    contrast: float = 0.0  # distance from the view's mean grey times a factor uniform in 1 ± this
+    saturation: float = 0.0  # distance from grey times a factor uniform in 1 ± this
+    hue: float = 0.0  # degrees: turned in YIQ, uniform in ±hue
+    grayscale: float = 0.0  # probability of no colour at all
+    erase: float = 0.0  # probability that a random rectangle is erased (Zhong 2020)
+    erase_area: tuple[float, float] = (0.02, 0.33)  # its share of the area
+    erase_ratio: tuple[float, float] = (0.3, 3.3)  # its height / width
+    erase_fill: str = "mean"  # mean (the mean colour, 0 after normalisation) | noise (normal after normalisation)
+    cutout: int = 0  # pixels: the side of a square erased around a random place (DeVries 2017); 0 = off
+    mixup: float = 0.0  # alpha: pairs of images and labels mixed by a share from Beta(alpha, alpha) (Zhang 2018); 0 = off
+    cutmix: float = 0.0  # alpha: likewise, a box of so large a share comes from the other image (Yun 2019); 0 = off
+    mix_switch: float = 0.5  # with both, the probability that a batch takes CutMix
+    mix_probability: float = 1.0  # that a batch is mixed at all
+
+
+class LoaderConfig(Group):
+    """How batches are made."""
+
+    batch_size: int = 32  # of a training step, over all devices and hosts
+    eval_batch_size: int = 64  # likewise
+    threads: int = 2  # that decode and augment; 0 = in the training thread; the batches are the same for any number
+    workers: int = 0  # processes instead of threads
+    # natural | balanced (each class alike) | sqrt (by the square root of its size): who stands how often in the epoch's len(train) places.
+    # With train.class_weights="balanced", the loss would correct a second time for what balanced sampling has corrected.
+    sampling: str = "natural"
+    prefetch: int = 2  # batches made ready ahead, on the host and on the device
+
+
+class HeadConfig(Group):
+    """The part of the model that follows the backbone."""
+
+    # auto (the weights' own where its classes fit; else norm for ConvNeXt, and linear; cnn: see below) | linear (on averaged maps) |
+    # norm (LayerNorm, then linear) | mlp | avgmax (linear on average and maximum) | family (as published)
+    kind: str = "auto"
+    dropout: float = 0.0  # mlp: after each hidden layer; else before the output layer
+    flatten: bool = False  # mlp: True: flatten the maps before the dense layers, False: average them
+    dense: tuple[int, ...] = (256,)  # mlp: widths of hidden dense layers (He, ReLU)
+    norm: str = "batch"  # mlp: after each hidden layer: batch | none
+
+
+class CnnConfig(Group):
+    """The plain CNN of model.name=cnn; `flatten` and what follows it count where head.kind=auto."""
+
+    widths: tuple[int, ...] = (32, 64, 128)  # one block (conv, norm, ReLU, pool) each
+    kernel: int = 3
+    padding: str = "same"  # same | valid
+    pool: int = 2
+    norm: str = "batch"  # batch | none
+    flatten: bool = False  # True: flatten the maps before the dense layers, False: average them
+    maps_dropout: float = 0.0  # before flattening or averaging
+    dense: tuple[int, ...] = ()  # widths of hidden dense layers
+    dropout: float = 0.0  # after each hidden dense layer
+
+
+class ModelConfig(Group):
+    """The network, and the weights that it starts from."""
+
+    name: str = "cnn"  # see imgclf.models.NAMES
+    # f32 (exact everywhere: a GPU does not use TF32) | bf16 (bfloat16 activations; on the CPU the operands of convolutions, where float32
+    # activations cost nothing: faster in evaluation, not in training) | auto (bf16 on GPU and TPU; f32 on the CPU, whose results are the
+    # published weights' to 1e-5).
+    # Parameters, BatchNorm statistics, sums and logits are float32 always.
+    precision: str = "auto"
+    output: str = "softmax"  # softmax | sigmoid (two classes, one output unit)
+    # none (random) | a name that `imgclf models` lists, such as timm/resnet50.a1_in1k | path:FILE (safetensors, HDF5)
+    weights: str = "none"
+    variant: str = "auto"  # arguments of the model's builder, such as "padding='same', epsilon=1e-3"; auto = what the weights need
+    head: HeadConfig
+    cnn: CnnConfig
+
+
+class EarlyStoppingConfig(Group):
+    """When training stops before its duration is over."""
+
+    patience: int = 0  # evaluations without improvement of best_metric after which training stops; 0 = off
+    min_delta: float = 0.0
+
+
+class TrainConfig(Group):
+    """How long, and by what method, the network is trained."""
+
+    method: str = "auto"  # auto (lp_ft with model.weights, else fit) | fit | probe (a head on cached features) | lp_ft (probe, then fit)
+    duration: str = "10 epochs"  # "auto": BiT-HyperRule's by the number of training images, 500 steps of 512 below 20,000
+    label_smoothing: float = 0.0
+    class_weights: str = "none"  # none | balanced (n / classes·n_c) | turicreate (1/n_c over their sum) | "cat=1,dog=2.5"
+    clip_norm: float = 0.0  # global gradient norm; 0 = off
+    accumulate: int = 1  # batches whose gradients are averaged into one update
+    ema: float = 0.0  # decay of the average of the parameters that is evaluated and kept; 0 = off
+    log_every: str = "50 steps"
+    eval_every: str = "1 epochs"
+    checkpoint_every: str = "1 epochs"
+    checkpoint_seconds: float = 600.0  # also whenever this long has passed since the last one
+    best_metric: str = "val_loss"  # val_loss (lowest) | val_top1 (highest) picks the kept parameters; "" = the last ones
+    early_stopping: EarlyStoppingConfig
+    soup: int = 0  # keep so many best models, and average at the end those that together are better on val; 0 = off
+
+
+class FreezeConfig(Group):
+    """What does not train."""
+
+    preset: str = "none"  # none | head (only it trains) | last_stage (it and the head train) | first_N_layers (Keras's count) | table
+    # preset=table: rows (regex over parameter paths, True = frozen), first match wins; end with (".*", False)
+    table: tuple[tuple[str, bool], ...] = ()
+    # statistics of the backbone's: auto (frozen with the layer, if folded into the weights, and in trainings too short) | frozen | train
+    batch_norm: str = "auto"
+    # instead of one preset, rows (duration, preset) one after another; the last takes what is left
+    stages: tuple[tuple[str, str], ...] = ()
+
+
+class ProbeConfig(Group):
+    """The probe of train.method=probe and lp_ft: the backbone is frozen, and its pooled features are cached."""
+
+    solver: str = "logistic"  # logistic | ridge | minibatch (model.head, by optimizer, for train.duration, in loader.batch_size)
+    # strength of the penalty, scikit-learn's 1 / (n·C); several = chosen by cross-validation, () = among 1e-4 … 10
+    l2: tuple[float, ...] = ()
+    folds: int = 5  # of that cross-validation: stratified, groups stay whole
+    standardize: bool = True  # features to mean 0 and variance 1; the head is made to fit plain ones afterwards
+    views: int = 0  # augmented views of each training image beside the plain one
+
+
+class ScheduleConfig(Group):
+    """The learning rate over the steps of a training."""
+
+    name: str = "constant"  # constant | cosine | step | exponential | time (Keras's: lr / (1 + rate·step)) | one_cycle (fastai's)
+    warmup: str = "0 steps"  # linear, from 0; then the schedule named above
+    final: float = 0.0  # cosine: the share of the learning rate at the end
+    boundaries: tuple[str, ...] = ("50%", "75%")  # step: when the learning rate is multiplied by rate
+    rate: float = 0.1  # step, exponential, time
+    every: str = "1 epochs"  # exponential: the rate applies once per this
+
+
+class OptimizerConfig(Group):
+    """The optimizer, and what applies to each parameter."""
+
+    name: str = "adamw"  # any optimizer in optax
+    args: str = ""  # its keyword arguments, such as "momentum=0.9, nesterov=True"; learning rate and weight decay stand below
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0  # decoupled for adamw and its like; added to the gradient (L2) for sgd and rmsprop
+    # (regex over parameter paths, multiplier); first match wins
+    weight_decay_table: tuple[tuple[str, float], ...] = ((".*/(scale|bias)", 0.0), (".*", 1.0))
+    # (regex over parameter paths, multiplier of the learning rate); first match wins
+    lr_table: tuple[tuple[str, float], ...] = ((".*", 1.0),)
+    layer_decay: float = 1.0  # multiplies the learning rate once per block of the backbone on the way from the head to the parameter
+    schedule: ScheduleConfig
+
+
+class EvalConfig(Group):
+    """How the trained model is evaluated."""
+
+    split: str = "test"  # the split of the headline; where it is absent, val, and the report says so
+    top_k: int = 5  # columns of predictions.csv
+    flip: bool = False  # the mean of the logits of each image and its mirror image; at twice the time
+    temperature: bool = True  # probabilities are softmax(logits / T), T fitted on val where there is one; False = T is 1
+    conformal: float = 0.1  # share of images whose conformal set of classes (calibrated on val) may miss the true one; 0 = no sets
+
+
+class Config(Group):
+    """All fields of an experiment."""
+
+    name: str = "run"  # names the run and its default folder, runs/NAME
+    seed: int = 0  # of initialisation, data order, augmentation and dropout
+    data: DataConfig
+    augment: AugmentConfig
+    loader: LoaderConfig
+    model: ModelConfig
+    train: TrainConfig
+    freeze: FreezeConfig
+    probe: ProbeConfig
+    optimizer: OptimizerConfig
+    eval: EvalConfig
+
+
+def default_config() -> Config:
+    """Returns all fields with their defaults; locked, so that no other field can be added."""
+    return cast(Config, _defaults(Config).lock())
+
+
+def _defaults(group: type[Group]) -> ConfigDict:
+    fields = ConfigDict()
+    for name, kind in get_type_hints(group).items():
+        fields[name] = _defaults(kind) if isinstance(kind, type) and issubclass(kind, Group) else getattr(group, name)
+    return fields

@@ -1,0 +1,322 @@
+"""Four lines from a folder of photos to a classifier: `load_images`, `ImageData.split`, `create`, and what `imgclf.load` returns.
+
+    import imgclf
+    data = imgclf.load_images("image")
+    train, test = data.split(0.8, seed=2)
+    classifier = imgclf.create(train)
+    print(classifier.evaluate(test))
+
+All of it is what `run.py` does with a config; this module only writes the config. JAX is imported by `create` and not before.
+"""
+
+import dataclasses
+import difflib
+import html
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from imgclf import config as config_lib
+from imgclf import formatting
+from imgclf.config.fields import DataConfig
+from imgclf.data import audit, splits
+from imgclf.data.table import Dataset, load_dataset
+from imgclf.errors import UserError, nearest
+from imgclf.reporting import explore, pages
+
+if TYPE_CHECKING:
+    from imgclf.deploy.predictor import Predictor
+
+Selection = str | Sequence[str] | Sequence[bool] | Callable[[pd.DataFrame], Any]
+
+_TABLES = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")
+
+
+def load_images(path: str | os.PathLike, *, verbose: bool = True, **fields: Any) -> "ImageData":
+    """Reads labeled images: a folder with a folder per class, searched to any depth, or a table that lists them.
+
+        data = imgclf.load_images("image")  # image/cat/1.jpg, image/dog/deep/er/2.png: the label is the folder's name
+        data = imgclf.load_images("labels.csv", columns={"label": "species"})  # columns path and label; optional split, group
+
+    Every file is decoded once, and what was learnt is cached. What can't be used is skipped and listed with its reason in
+    `data.skipped`; nothing is replaced. Folders train, val (valid) and test above the class folders become `data.table["split"]`.
+
+    Args:
+      path: a folder, or a .csv, .tsv or .parquet file.
+      verbose: tells how many were found and skipped.
+      fields: of `config.data`, such as root (the folder that a table's paths are relative to), columns, max_pixels, label_patch.
+
+    Raises:
+      UserError: if there is nothing there, the labels can't be told, or there is one class only.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        others = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
+        close = difflib.get_close_matches(place.name, others, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ": check the path."
+        raise UserError(f"There is no folder or table {str(path)!r} (in {place.parent.resolve()}){hint}")
+    config = config_lib.default_config()
+    config.data.source = "csv" if place.is_file() and place.name.lower().endswith(_TABLES) else "folder"
+    if place.is_file() and config.data.source == "folder":
+        raise UserError(f"{path} is neither a folder nor a table (.csv, .tsv, .parquet): name the folder that holds the class folders.")
+    config.data.path = str(place)
+    config_lib.override(config, {f"data.{name}": value for name, value in fields.items()})
+    data = ImageData(load_dataset(config), config.data)
+    _tell(verbose, repr(data))
+    return data
+
+
+class ImageData:
+    """Labeled images, as a table; never changed in place.
+
+        len(data), data.class_names
+        data.table                        # pandas: id, class_name, split, width, height, sha256, …
+        data[0], data["cat/1.jpg"]        # pixels, uint8 [h, w, 3]
+        data[:10]                         # the first ten, as ImageData
+        data.filter("cat")                # one class, or several: ["cat", "dog"]
+        data.filter(lambda table: table.width >= 200)
+        train, test = data.split(0.8, seed=2)
+        data.explore()                    # a page to look at them in the browser
+
+    Args:
+      dataset: such as `imgclf.data.table.load_dataset(config)`, which reads every source that a config can name.
+      fields: `config.data` as it was read with; None = defaults.
+    """
+
+    def __init__(self, dataset: Dataset, fields: DataConfig | None = None):
+        self._dataset = dataset
+        self._fields = fields
+
+    @property
+    def dataset(self) -> Dataset:
+        """What the rest of imgclf works with."""
+        return self._dataset
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per image, see `imgclf.data.table.Dataset`: id, class_name, label, split, group, sha256, width, height, …
+
+        Written by `data.table.to_csv("images.csv")`, it is read again by
+        `load_images("images.csv", root="image", columns={"path": "id", "label": "class_name"})`.
+        """
+        return self._dataset.table.copy()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, sorted; `table["label"]` counts in them."""
+        return self._dataset.class_names
+
+    @property
+    def skipped(self) -> pd.DataFrame:
+        """The image files that could not be used: id, reason, detail."""
+        return self._dataset.quarantine.copy()
+
+    @property
+    def ignored(self) -> dict[str, int]:
+        """Files that are no images, such as .DS_Store, by kind."""
+        return dict(self._dataset.ignored)
+
+    def __len__(self) -> int:
+        return len(self._dataset.table)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self._dataset.reader[row] for row in range(len(self)))
+
+    @overload
+    def __getitem__(self, key: int | str) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, key: slice) -> "ImageData": ...
+
+    def __getitem__(self, key: int | str | slice) -> "np.ndarray | ImageData":
+        """The pixels of one image, by number or id: uint8 [h, w, 3], upright; or some images, by a slice."""
+        if isinstance(key, slice):
+            return self._take(np.arange(len(self))[key])
+        if isinstance(key, str):
+            rows = np.flatnonzero(self._dataset.table["id"] == key)
+            if not len(rows):
+                close = difflib.get_close_matches(key, self._dataset.table["id"], n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "data.table.id lists all."
+                raise UserError(f"There is no image {key!r} here; {hint}")
+            return self._dataset.reader[int(rows[0])]
+        row = range(len(self))[key]  # an IndexError as of a list
+        return self._dataset.reader[row]
+
+    def filter(self, by: Selection) -> "ImageData":
+        """Some of the images; classes of which none is left are gone.
+
+        Args:
+          by: a class, several classes, a boolean per image, or a function of the table that returns one.
+
+        Raises:
+          UserError: for an unknown class, or if nothing is left.
+        """
+        table = self._dataset.table
+        if callable(by):
+            by = by(table.copy())
+        if isinstance(by, str) or (len(by) and all(isinstance(name, str) for name in by)):
+            names = [by] if isinstance(by, str) else list(by)
+            for name in names:
+                if name not in self.class_names:
+                    raise UserError(f"There is no class {name!r}; {nearest(name, self.class_names)}")
+            keep = table["class_name"].isin(names).to_numpy()
+        else:
+            keep = np.asarray(by)
+            if keep.dtype != bool or keep.shape != (len(table),):
+                raise UserError(f"filter needs a class, several, or one True or False for each of {len(table)} images.")
+        if not keep.any():
+            raise UserError(f"None of {formatting.count(len(table), 'image')} fits the filter.")
+        return self._take(np.flatnonzero(keep), drop_empty_classes=True)
+
+    def split(self, fraction: float, *, seed: int = 0, near_duplicate_bits: int = 6, verbose: bool = True) -> "tuple[ImageData, ImageData]":
+        """Draws two parts, such as 80 % for training and 20 % for testing.
+
+        Each class is divided exactly (its fraction, rounded by largest remainder), whatever the order of the files. Images of one
+        `group`, exact copies, and near duplicates stay on one side: sizes are then as near as whole groups allow. Splits that the
+        data came with are disregarded.
+
+        Args:
+          fraction: of the first part, between 0 and 1.
+          seed: another one draws another split.
+          near_duplicate_bits: images whose perceptual hashes differ in at most so many of 64 bits count as one picture; -1: none.
+          verbose: tells what was done.
+
+        Returns:
+          The two parts, with `table["split"]` "train" and "test", and in `group` what was kept together.
+
+        Raises:
+          UserError: for a class too small to be in both parts.
+        """
+        if not 0 < fraction < 1:
+            hint = f"did you mean {fraction / 100:g}?" if 1 < fraction < 100 else "give the first part's share, such as 0.8."
+            raise UserError(f"split({fraction!r}) is not between 0 and 1; {hint}")
+        group = audit.groups_with_copies(self._dataset.table, near_duplicate_bits)
+        table = self._dataset.table.assign(group=pd.Series(group, dtype="str"))
+        hint = "leave it out: data.filter(lambda table: table.class_name != …)"
+        sides = splits.stratify(table, self.class_names, {"train": fraction, "test": 1 - fraction}, seed, hint)
+        table = table.assign(split=pd.Series(sides, dtype="str"))
+        whole = ImageData(dataclasses.replace(self._dataset, table=table), self._fields)
+        first, second = (whole._take(np.flatnonzero(sides == side)) for side in ("train", "test"))
+        told = f"Split {len(self):,} images, stratified, seed {seed}: {len(first):,} and {len(second):,}"
+        if group.astype(bool).any():
+            together = table["group"] != ""
+            groups = formatting.count(table.loc[together, "group"].nunique(), "group")
+            told += f"; kept whole: {groups} of copies or of the data ({formatting.count(int(together.sum()), 'image')})"
+        if (self._dataset.table["split"] != "").any():
+            told += "; the splits that the data came with are disregarded"
+        _tell(verbose, told + ".")
+        return first, second
+
+    def explore(self, path: str | os.PathLike = "explore.html", *, near_duplicate_bits: int = 6, verbose: bool = True) -> Path:
+        """Writes a page to look at the images in the browser, and returns its path.
+
+        Thumbnails by class; filters by class, split, size and copies; search, sorting; hover enlarges. Exact copies, near duplicates,
+        label conflicts and copies across splits are marked. One file that needs no network; 5,000 images stay fluid.
+
+        Args:
+          path: of the page; an older page there is replaced.
+          near_duplicate_bits: see `split`.
+          verbose: shows the progress and the path.
+
+        Raises:
+          UserError: if something else stands at the path, or an image has changed since it was loaded.
+        """
+        page = explore.write_page(self._dataset, path, near_duplicate_bits=near_duplicate_bits, console=Console(quiet=not verbose))
+        _tell(verbose, f"Open {page} in a browser.")
+        return page
+
+    def _take(self, rows: np.ndarray, *, drop_empty_classes: bool = False) -> "ImageData":
+        part = splits.subset(self._dataset, rows)
+        if drop_empty_classes:
+            kept, label = np.unique(part.table["label"], return_inverse=True)
+            names = tuple(part.class_names[old] for old in kept)
+            part = dataclasses.replace(part, table=part.table.assign(label=label.astype(np.int32)), class_names=names)
+        return ImageData(part, self._fields)
+
+    def __repr__(self) -> str:
+        table, names = self._dataset.table, self.class_names
+        counts = table["class_name"].value_counts()
+        shown = ", ".join(f"{name} {counts.get(name, 0):,}" for name in names[:10]) + (", …" if len(names) > 10 else "")
+        lines = [f"{formatting.count(len(table), 'image')} of {formatting.count(len(names), 'class', 'classes')}: {shown}"]
+        given = table["split"].value_counts()
+        if any(given.index != ""):
+            lines.append("splits: " + ", ".join(f"{name or 'none'} {given[name]:,}" for name in (*splits.SPLITS, "") if name in given))
+        if len(self._dataset.quarantine):
+            reasons = self._dataset.quarantine["reason"].value_counts()
+            told = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in reasons.items())
+            lines.append(f"skipped: {formatting.count(len(self._dataset.quarantine), 'file')} ({told}); see data.skipped")
+        if self._dataset.ignored:
+            lines.append("ignored: " + ", ".join(f"{count} {kind}" for kind, count in self._dataset.ignored.items()))
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text, and a few thumbnails of each of the first classes."""
+        table = self._dataset.table
+        cells = []
+        for label, name in list(enumerate(self.class_names))[:8]:
+            rows = np.flatnonzero(table["label"] == label)[:8]
+            encoded = pages.thumbnails(self._dataset, rows, 72, Console(quiet=True))
+            pictures = "".join(
+                f'<img src="data:image/webp;base64,{picture}" title="{html.escape(table["id"].iloc[row])}" style="height:64px;margin:2px">'
+                for row, picture in zip(rows, encoded, strict=True)
+            )
+            cells.append(f"<tr><th style='text-align:left'>{html.escape(name)}</th><td style='text-align:left'>{pictures}</td></tr>")
+        return f"<pre>{html.escape(repr(self))}</pre><table>{''.join(cells)}</table>"
+
+
+def create(
+    data: ImageData,
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    method: str = "auto",
+    workdir: str | os.PathLike | None = None,
+    config: Mapping[str, Any] | None = None,
+    verbose: bool = True,
+) -> "Predictor":
+    """Trains a classifier on labeled images, evaluates it on a part of them that it puts aside, and reports.
+
+        classifier = imgclf.create(train)
+        classifier = imgclf.create(train, model="squeezenet1_1")  # small and quick
+        classifier = imgclf.create(train, weights="path:mobilenet_v2.h5")  # without a network; the model is told from the file
+        classifier = imgclf.create(train, method="lp_ft", config={"train.duration": "20 epochs", "seed": 1})
+
+    What it chooses, and why, stands at `imgclf.creation.settle`.
+
+    Args:
+      data: images with two or more classes. Rows whose split is val or test are kept for that; all others are trained on.
+      model: one that `imgclf models` lists; None = resnet50, or the one whose weights `weights` are.
+      weights: as `config.model.weights`: a published name, "path:FILE", or "none"; None = the model's best for fixed features.
+      method: auto | probe | lp_ft | fit.
+      workdir: the run's folder; None = a fresh one under runs/. A run that was interrupted continues in its folder.
+      config: any other fields, such as {"augment.rotate": 15.0}.
+      verbose: shows what happens.
+
+    Returns:
+      The classifier, as `imgclf.load` of its run gives it.
+
+    Raises:
+      UserError: for anything that you can mend.
+    """
+    if not isinstance(data, ImageData):
+        raise UserError(f"create needs labeled images, as imgclf.load_images gives them, not {type(data).__name__}.")
+    from imgclf.workflows import create
+
+    return create.create(
+        data.dataset,
+        data._fields,
+        model=model,
+        weights=weights,
+        method=method,
+        workdir=workdir,
+        overrides=config or {},
+        console=Console(quiet=not verbose, soft_wrap=True),
+    )
+
+
+def _tell(verbose: bool, text: str) -> None:
+    Console(quiet=not verbose).print(text, highlight=False, markup=False, soft_wrap=True)

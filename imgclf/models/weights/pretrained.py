@@ -1,0 +1,247 @@
+"""Published weights: found by name, fetched from the Hugging Face hub or read from a file, checked and converted."""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+
+from imgclf.config import Config
+from imgclf.errors import UserError, nearest
+from imgclf.files import cache_dir
+from imgclf.models import registry
+from imgclf.models.weights import conversion, files
+from imgclf.models.weights.conversion import IMAGENET_MEAN, IMAGENET_STD, Rule, Tree, Weights
+
+_Shapes = Mapping[str, tuple[int, ...]]
+
+
+def find(name: str, model: str) -> Weights:
+    """Returns what is known of `config.model.weights`, a published name or path:FILE, for a model.
+
+    Raises:
+      UserError: for an unknown name (with the nearest ones), weights of another model, and files that can't be read.
+    """
+    if name.startswith("path:"):
+        return _of_file(Path(name.removeprefix("path:")).expanduser(), model)
+    known = registry.weights()
+    if name not in known:
+        of_model = [entry.name for entry in known.values() if entry.model == model]
+        choices = "none" if not of_model else ", ".join(map(repr, of_model))
+        raise UserError(
+            f"config.model.weights={name!r} are no known weights; {nearest(name, [*known, 'none'])} "
+            f"For config.model.name={model!r} there are {choices}; your own: path:FILE."
+        )
+    entry = known[name]
+    if entry.model != model:
+        raise UserError(f"config.model.weights={name!r} are of {entry.model!r}, not of {model!r}; set config.model.name={entry.model!r}.")
+    return entry
+
+
+def on_hub(model: str) -> Weights:
+    """Returns the first of a model's published weights that the Hugging Face hub has.
+
+    Raises:
+      UserError: for an unknown model, and one without such weights.
+    """
+    check_name(model)
+    for entry in registry.weights().values():
+        if entry.model == model and entry.repo:
+            return entry
+    raise UserError(f"The hub has no weights of {model!r}: give your own, weights=path:FILE, or one of those that `imgclf models` lists.")
+
+
+def _of_file(path: Path, model: str) -> Weights:
+    """Guesses from the tensors' names which layout a file has, and takes what its publisher's weights of this model need."""
+    shapes = files.shapes(path)
+    family = registry.family(model)
+    entries = [entry for entry in getattr(family, "WEIGHTS", ()) if entry.model == model]
+    rules = getattr(family, "CONVERSION", {})
+    layouts = [layout for layout in rules if layout in {entry.layout for entry in entries}] or list(rules)
+    known = {layout: _known(shapes, rules[layout]) for layout in layouts}
+    layout = max(known, key=known.__getitem__, default="")
+    if not layout or not known[layout]:
+        raise UserError(f"{path} holds none of the tensors of config.model.name={model!r}; {_way_out(shapes, model)}")
+    entries = [entry for entry in entries if entry.layout == layout]
+    named = [entry for entry in entries if entry.name.rsplit("/", 1)[-1] in path.name]  # the same layout with other preprocessing
+    entry = next(iter(named or entries), Weights("", model, layout))
+    head = converted_shapes(shapes, rules[layout]).get("head/logits/bias", (0,))
+    fields = {"variant": entry.variant, "mean": entry.mean, "std": entry.std, "input_size": entry.input_size}
+    return Weights(f"path:{path}", model, layout, file=str(path), num_classes=head[0], source=entry.name, **fields)
+
+
+def _known(shapes: _Shapes, rules: Sequence[Rule]) -> int:
+    matches = [conversion.match(name, rules) for name in shapes]
+    return sum(found is not None and found[0] is not None for found in matches)
+
+
+def resolve(config: Config, num_classes: int | None = None) -> Config:
+    """Returns a copy of the config in which the weights' own choices stand explicitly.
+
+    These are `data.mean` and `data.std` where they are (), `model.variant` where it is "auto", and `model.head.kind` where it is
+    "auto" and `num_classes` is given. After that the model can be built without the weights, as a trained run's is.
+
+    Raises:
+      UserError: as `find` does; for weights of an unknown model.
+    """
+    config = config.copy_and_resolve_references()
+    model, entry = config.model, None
+    if model.weights != "none" and ("auto" in (model.variant, model.head.kind) or not config.data.mean or not config.data.std):
+        check_name(model.name)
+        entry = find(model.weights, model.name)
+    if not config.data.mean:
+        config.data.mean = entry.mean if entry else IMAGENET_MEAN
+    if not config.data.std:
+        config.data.std = entry.std if entry else IMAGENET_STD
+    if model.variant == "auto":
+        model.variant = ", ".join(f"{key}={value!r}" for key, value in entry.variant.items()) if entry else ""
+    if model.head.kind == "auto" and num_classes is not None and model.name != "cnn":  # cnn's own head has fields of its own
+        fits = entry is not None and entry.num_classes == num_classes and model.output == "softmax"
+        model.head.kind = "family" if fits else registry.new_head(model.name)
+    return config
+
+
+def check_name(model: str) -> None:
+    """Raises a UserError with the nearest names where `model` is none."""
+    if model not in registry.NAMES:
+        raise UserError(f"config.model.name={model!r} is not a model; {nearest(model, registry.NAMES)}")
+
+
+def fetch(entry: Weights) -> Path:
+    """Returns the file of published weights: put in place by hand, cached, or downloaded; checked against the hub's checksum.
+
+    The hub's own settings hold: HF_HOME (cache), HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN.
+
+    Raises:
+      UserError: if it can't be had, with the file to fetch and the place to put it; or if it is not what the hub says it is.
+    """
+    if entry.name.startswith("path:"):
+        return Path(entry.file)
+    placed = cache_dir() / "weights" / entry.name / entry.file
+    if placed.exists():
+        return placed
+    if not entry.repo:
+        turned = "" if Path(entry.source).suffix == placed.suffix else f", turn it into {placed.suffix.removeprefix('.')}"
+        raise UserError(f"{entry.name} are not on the Hugging Face hub: fetch {entry.source}{turned}, and put it at {placed}.")
+    import huggingface_hub
+
+    url = huggingface_hub.hf_hub_url(entry.repo, entry.file)
+    try:
+        if not isinstance(huggingface_hub.try_to_load_from_cache(entry.repo, entry.file), str):
+            huggingface_hub.get_hf_file_metadata(url)  # fails at once where there is no network; the download would try for half a minute
+        path = Path(huggingface_hub.hf_hub_download(entry.repo, entry.file, library_name="imgclf"))
+    except Exception as error:  # whatever the hub's client and its HTTP library raise: the way out is the same
+        reason = re.sub(r"\s+", " ", str(error)).split(". ")[0].strip().rstrip(".")
+        raise UserError(
+            f"{entry.name} can't be fetched ({reason}): fetch {url} where there is a network, and put it at {placed}."
+        ) from error
+    _check_content(path, entry)
+    return path
+
+
+def _check_content(path: Path, entry: Weights) -> None:
+    """The hub's cache keeps a file under its checksum: sha256 of large files, git's sha1 of small ones."""
+    blob = path.resolve()
+    if re.fullmatch("[0-9a-f]{64}", blob.name):
+        digest = hashlib.sha256()
+    elif re.fullmatch("[0-9a-f]{40}", blob.name):
+        digest = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode(), usedforsecurity=False)
+    else:
+        return  # a file system without links: safetensors' own checks remain
+    with blob.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    if digest.hexdigest() != blob.name:
+        raise UserError(
+            f"{entry.name} are damaged or tampered with: their {digest.name} is {digest.hexdigest()}, the hub says {blob.name}; "
+            f"delete {blob} to fetch them again."
+        )
+
+
+def load(entry: Weights, params_like: Tree, batch_stats_like: Tree, *, own_head: bool) -> tuple[Tree, Tree, str]:
+    """Reads and converts weights for a model.
+
+    Args:
+      entry: what `find` returned.
+      params_like, batch_stats_like: the model's, nested dicts of anything with a `shape`.
+      own_head: the model's head may be of the weights' kind: what has the same shapes is loaded.
+
+    Returns:
+      params and batch_stats, nested dicts of float32 arrays; and where the paths of parameters begin that they lack, because the file has
+      none or others: "head/", "head/logits/" or "" (none).
+
+    Raises:
+      UserError: if the file can't be had, or does not fit the model; then with the model that it looks like.
+    """
+    path = fetch(entry)
+    tensors = files.read(path)
+    rules = registry.family(entry.model).CONVERSION[entry.layout]
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    wanted = {path: leaf.shape for path, leaf in conversion.flatten({"head": params_like["head"]}).items()}
+    new = _new_part(wanted, converted_shapes(shapes, rules)) if own_head else "head/"
+    try:
+        return *conversion.convert(tensors, rules, params_like, batch_stats_like, left_out=new), new
+    except UserError as error:
+        trees = (params_like["backbone"], batch_stats_like.get("backbone", {}))
+        backbone = {path: leaf.shape for tree in trees for path, leaf in conversion.flatten({"backbone": tree}).items()}
+        given = converted_shapes(shapes, rules)
+        fits = backbone == {path: shape for path, shape in given.items() if path.startswith("backbone/")}  # a deeper network has more
+        way_out = "fetch it again, or convert it to the published names." if fits else _way_out(shapes, entry.model)
+        raise UserError(f"{path} does not fit config.model.name={entry.model!r}: {error}; {way_out}") from None
+
+
+def _new_part(wanted: _Shapes, given: _Shapes) -> str:
+    """What of a model's head a file has not, or of other shapes: "head/", only its last layer, "head/logits/", or "" (nothing)."""
+    last = [path for path in wanted if path.startswith("head/logits/")]
+    inner = [path for path in wanted if path not in last]
+    shared = given.keys() & wanted.keys()
+    others = [path for path in given if path.startswith("head/") and path not in wanted]
+    if shared.intersection(last) and not others and all(given[path] == wanted[path] for path in shared):
+        return ""
+    return "head/logits/" if inner and all(given.get(path) == wanted[path] for path in inner) else "head/"
+
+
+def converted_shapes(shapes: _Shapes, rules: Sequence[Rule]) -> dict[str, tuple[int, ...]]:
+    """The shapes that a file's tensors have in our tree, by path; tensors without a rule, or that it can't handle, are left out."""
+    found = {}
+    for name, shape in shapes.items():
+        rule = conversion.match(name, rules)
+        if rule is None or rule[0] is None:
+            continue
+        try:
+            found[rule[0]] = rule[1](np.broadcast_to(np.float32(0), shape)).shape
+        except (ValueError, IndexError):  # another number of axes
+            continue
+    return found
+
+
+def _way_out(shapes: _Shapes, model: str) -> str:
+    like = looks_like(shapes)
+    if like in ("", model):
+        return "it looks like no weights that imgclf knows: convert it to the published names of those that `imgclf models` lists."
+    return f"it looks like weights of {like!r}: set config.model.name={like!r}."
+
+
+def looks_like(shapes: _Shapes) -> str:
+    """The model whose backbone's tensors a file's agree with best in name and shape; "" where hardly any do."""
+    known = {
+        family: max(_known(shapes, rules) for rules in family.CONVERSION.values())
+        for family in registry.families()
+        if hasattr(family, "CONVERSION")
+    }
+    family = max(known, key=known.__getitem__)
+    if known[family] < len(shapes) / 2:
+        return ""
+    size = sum(math.prod(shape) for shape in shapes.values())
+    of_family = [name for name in registry.PARAMETERS if registry.family(name) is family]
+    scores = {"": 0.5}
+    for model in sorted(of_family, key=lambda name: abs(registry.PARAMETERS[name] - size))[:2]:  # tracing one can take a second
+        state = nnx.state(nnx.eval_shape(lambda model=model: registry.BACKBONES[model](rngs=nnx.Rngs(0))))
+        wanted = {(path, leaf.shape) for path, leaf in conversion.flatten({"backbone": nnx.to_pure_dict(state)}).items()}
+        for rules in family.CONVERSION.values():
+            given = {item for item in converted_shapes(shapes, rules).items() if item[0].startswith("backbone/")}
+            scores[model] = max(scores.get(model, 0.0), len(wanted & given) / len(wanted | given))
+    return max(scores, key=scores.__getitem__)

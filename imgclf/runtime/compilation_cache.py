@@ -1,0 +1,16 @@
+"""XLA's persistent compilation cache, on by default: a second start of the same experiment compiles nothing."""
+
+import os
+
+import jax
+
+from imgclf.files import cache_dir
+from imgclf.runtime import compilation_memory
+
+
+def enable() -> None:
+    """Keeps compiled programs in the cache folder, unless the user has set `jax_compilation_cache_dir`; and what compiling took, not."""
+    compilation_memory.return_around_compilation()
+    if jax.config.jax_compilation_cache_dir is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # the dozens of small ones cost seconds together

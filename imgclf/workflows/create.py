@@ -1,0 +1,225 @@
+"""What `imgclf.create` chooses: from a data set and a few wishes to an ordinary config, whose run it is."""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from imgclf import config as config_lib
+from imgclf import formatting
+from imgclf.config import Config, validation
+from imgclf.config.fields import DataConfig
+from imgclf.data import audit, splits
+from imgclf.data.table import Dataset
+from imgclf.deploy.classifier import Classifier, load
+from imgclf.errors import UserError, nearest
+from imgclf.models import registry
+from imgclf.models.weights import files, pretrained
+from imgclf.runtime import compilation_cache
+from imgclf.workflows import train
+
+MODEL = "resnet50"  # TuriCreate's choice too
+METHODS = ("auto", "probe", "lp_ft", "fit")
+
+# Fine-tuning below these is seldom better than a probe, and on a CPU it takes hours above them already.
+FINE_TUNE_PER_CLASS, FINE_TUNE_ON_CPU = 50, 5000
+VAL, VAL_UNITS = 0.1, 10  # share of the training images that validates; a class of fewer has none to spare
+FOLDS = 5
+FINE_TUNING = {  # as configs/finetune.py
+    "augment.crop_scale": (0.5, 1.0),
+    "augment.flip": 0.5,
+    "train.log_every": "1 epochs",
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.weight_decay": 0.01,
+    "optimizer.schedule.name": "cosine",
+    "optimizer.schedule.warmup": "10%",
+}
+FROM_SCRATCH = {  # as configs/folder.py, for any model
+    "augment.crop_scale": (0.4, 1.0),
+    "augment.flip": 0.5,
+    "augment.rotate": 15.0,
+    "train.duration": "30 epochs",
+    "train.log_every": "1 epochs",
+    "train.label_smoothing": 0.1,
+    "optimizer.learning_rate": 2e-3,
+    "optimizer.weight_decay": 0.05,
+    "optimizer.schedule.name": "cosine",
+    "optimizer.schedule.warmup": "5%",
+}
+
+
+def create(
+    dataset: Dataset,
+    read_as: DataConfig | None,
+    *,
+    model: str | None,
+    weights: str | None,
+    method: str,
+    workdir: str | Path | None,
+    overrides: Mapping[str, Any],
+    console: Console,
+) -> Classifier:
+    """Chooses a config, runs it, and loads the classifier; see `imgclf.create`."""
+    _, dataset = _prepared(dataset)
+    config, why = settle(dataset, read_as, model=model, weights=weights, method=method, overrides=overrides)
+    console.print(why, highlight=False, markup=False, soft_wrap=True)
+    _fetch(config)
+    compilation_cache.enable()
+    folder = _fresh_folder(config.name) if workdir is None else Path(workdir).expanduser()
+    try:
+        train.run(config, folder, console, dataset)
+    except UserError:
+        with contextlib.suppress(OSError):
+            if workdir is None and not (folder / "config.json").exists():  # nothing has begun
+                (folder / ".lock").unlink(missing_ok=True)
+                (folder / "checkpoints").rmdir()
+                folder.rmdir()
+        raise
+    return load(folder)
+
+
+def settle(
+    dataset: Dataset,
+    read_as: DataConfig | None = None,
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    method: str = "auto",
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[Config, str]:
+    """Returns the config that `imgclf.create` runs, and a sentence that says what was chosen and why.
+
+    The model is ResNet-50 with torchvision's first weights (better fixed features than the later recipes'), or what `weights` says.
+    Images are squashed to the size the weights were trained at.
+
+    The method is a probe, an L2-regularised logistic regression on fixed features, where there are fewer than 50 training images per
+    class, or on a CPU fewer than 5,000 in all; above, LP-FT: the probe's head, then fine-tuning of everything. Without weights
+    everything is trained from scratch.
+
+    A tenth of the training images validates, where every class has 10 or more; it calibrates the probabilities, and chooses the epoch
+    in LP-FT. The penalty is chosen by cross-validation, in fewer folds where a class is smaller than 5.
+
+    Args:
+      dataset: its splits: train, val and test as they shall be used, "" counts as train.
+      read_as: `config.data` by which it was read.
+      model, weights, method: see `imgclf.create`.
+      overrides: field → value, such as {"train.duration": "20 epochs"}; they win over everything chosen here.
+
+    Raises:
+      UserError: for unknown names and fields, and a class with one image only.
+    """
+    units, dataset = _prepared(dataset)
+    if method not in METHODS:
+        raise UserError(f"method={method!r} is none; {nearest(method, METHODS)}")
+    config = config_lib.default_config()
+    if read_as is not None:
+        config.data.update(read_as)
+    else:
+        config.data.path = dataset.table["source"].iloc[0]
+    config.name = Path(dataset.table["source"].iloc[0]).stem or "create"
+    config.data.split.method = "given"
+    config.data.split.fractions = (1 - VAL, VAL, 0.0) if units.min() >= VAL_UNITS else (1.0, 0.0, 0.0)
+    config.probe.folds = int(min(FOLDS, max(2, units.min())))
+
+    config.model.name, config.model.weights = _model(model, weights)
+    if config.model.weights != "none":
+        config.data.image_size = pretrained.find(config.model.weights, config.model.name).input_size or config.data.image_size
+    config.train.method, why = _method(dataset, config, method)
+    if config.train.method != "probe":
+        config_lib.override(config, FINE_TUNING if config.model.weights != "none" else FROM_SCRATCH)
+    config_lib.override(config, overrides or {})
+    validation.validate(config)
+    named = config.model.name + (f" with {config.model.weights}" if config.model.weights != "none" else " from scratch")
+    return config, f"{_METHOD_NAMES[config.train.method]} of {named}{why}."
+
+
+_METHOD_NAMES = {"probe": "Probe", "lp_ft": "Probe, then fine-tuning (LP-FT),", "fit": "Training", "auto": "Training"}
+
+
+def _prepared(dataset: Dataset) -> tuple[np.ndarray, Dataset]:
+    """Rows without a split made training rows, copies joined in groups; and the units (such groups) of each class in training."""
+    table = dataset.table
+    group = audit.groups_with_copies(table, config_lib.default_config().data.near_duplicate_bits)
+    table = table.assign(group=pd.Series(group, dtype="str"), split=table["split"].replace("", "train"))
+    rows = (table["split"] == "train").to_numpy()
+    pairs = pd.DataFrame({"label": table["label"], "unit": splits.groups_of(table)})[rows].drop_duplicates()
+    units = np.bincount(pairs["label"], minlength=len(dataset.class_names))
+    if len(small := np.flatnonzero(units < 2)):
+        name, images = dataset.class_names[small[0]], int((table["label"][rows] == small[0]).sum())
+        have = formatting.count(images, "training image") + (", all of one picture or group" if images > 1 else "")
+        raise UserError(
+            f"Class {name!r} has {have}; a class needs two: add images, or leave it out by "
+            f"data.filter(lambda table: table.class_name != {name!r})."
+        )
+    return units, dataclasses.replace(dataset, table=table)
+
+
+def _model(model: str | None, weights: str | None) -> tuple[str, str]:
+    """The names of the model and its weights."""
+    if model is not None:
+        pretrained.check_name(model)
+    known = registry.weights()
+    if weights is None:
+        model = model or MODEL
+        entries = [entry for entry in known.values() if entry.model == model]
+        # those that can be fetched, torchvision's first recipe before all others
+        entries.sort(key=lambda entry: (not entry.repo, not entry.name.endswith(".tv_in1k")))
+        return model, entries[0].name if entries else "none"
+    if model is None and weights.startswith("path:"):
+        path = Path(weights.removeprefix("path:")).expanduser()
+        model = pretrained.looks_like(files.shapes(path))
+        if not model:
+            raise UserError(f"{path} looks like no model that imgclf knows: name it, as in create(…, model='resnet50', weights=…).")
+    if model is None:
+        model = known[weights].model if weights in known else MODEL
+    return model, weights
+
+
+def _method(dataset: Dataset, config: Config, method: str) -> tuple[str, str]:
+    """The method, and why."""
+    if method != "auto":
+        return method, ""
+    if config.model.weights == "none":
+        return "fit", ", as it has no weights"
+    images, classes = int((dataset.table["split"] == "train").sum()), len(dataset.class_names)
+    forced = "(method='lp_ft' does it anyway)"
+    if images < FINE_TUNE_PER_CLASS * classes:
+        few = f"{images / classes:.0f} training images per class, fine-tuning starts at {FINE_TUNE_PER_CLASS}"
+        return "probe", f": {few} {forced}"
+    if jax.default_backend() == "cpu" and images < FINE_TUNE_ON_CPU:
+        return "probe", f": {images:,} training images, fine-tuning on a CPU starts at {FINE_TUNE_ON_CPU:,} {forced}"
+    return "lp_ft", f": {images:,} training images"
+
+
+def _fetch(config: Config) -> None:
+    """Has the weights at hand, or says before all else how to do without a network."""
+    if config.model.weights == "none":
+        return
+    try:
+        pretrained.fetch(pretrained.find(config.model.weights, config.model.name))
+    except UserError as error:
+        if config.model.weights.startswith("path:"):
+            raise
+        raise UserError(f"{error} Or give a file of your own, create(…, weights='path:FILE').") from error
+
+
+def _fresh_folder(name: str) -> Path:
+    """Makes and returns runs/NAME, or NAME-2, NAME-3, … where that is taken."""
+    runs = Path("runs")
+    number = 1
+    while True:
+        folder = runs / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            continue
+        except OSError as error:
+            raise UserError(f"{folder} can't be made ({error.strerror}): name a folder by create(…, workdir=…).") from None
+        return folder
