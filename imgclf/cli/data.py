@@ -76,6 +76,7 @@ def show(
     from rich.console import Console
 
     from imgclf.config import flags  # and JAX: after --help
+    from imgclf.data import pipeline
     from imgclf.data.audit import audit
     from imgclf.data.splits import assign_splits, limit_per_class
     from imgclf.data.table import load_dataset
@@ -83,6 +84,7 @@ def show(
     from imgclf.models.weights import pretrained
     from imgclf.reporting import pages
     from imgclf.reporting import seen as page
+    from imgclf.training import loop
     from imgclf.workflows import run_folder, train
 
     asked = train.check(flags.load(config, context.args, "imgclf data show"))
@@ -96,7 +98,8 @@ def show(
             raise UserError(f"{changed} What it saw can't be drawn again without the old data.") from None
     rows = _rows(dataset.table, ids or [])
     resolved = pretrained.resolve(asked, len(dataset.class_names))
-    written = page.write_page(out, resolved, dataset, rows, range(epoch, epoch + views), Console(stderr=True))
+    steps = loop.Plan.from_config(resolved, pipeline.steps_per_epoch(dataset, resolved)).total
+    written = page.write_page(out, resolved, dataset, rows, range(epoch, epoch + views), Console(stderr=True), steps=steps)
     typer.echo(f"Page: {written}")
 
 

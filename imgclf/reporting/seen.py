@@ -1,4 +1,4 @@
-"""The page of `imgclf data show`: what training saw of a few examples, beside what evaluation sees."""
+"""The page of `imgclf data show`: what training saw, or would show, of a few examples, beside what evaluation sees."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 
+from imgclf import progress
 from imgclf.config import Config, default_config, flatten
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
@@ -17,7 +17,9 @@ from imgclf.training import seen
 _EDGE = 320  # longer side of a view in pixels
 
 
-def write_page(path: Path, config: Config, dataset: Dataset, rows: Sequence[int], epochs: Sequence[int], console: Console) -> Path:
+def write_page(
+    path: Path, config: Config, dataset: Dataset, rows: Sequence[int], epochs: Sequence[int], console: Console, *, steps: int
+) -> Path:
     """Writes the page.
 
     Args:
@@ -25,8 +27,13 @@ def write_page(path: Path, config: Config, dataset: Dataset, rows: Sequence[int]
       config: the whole config, resolved.
       dataset: as it is trained on.
       rows: of its table, of the training split.
-      epochs: which views to show.
+      epochs: which views to show, counted from 0; they may lie beyond the end of training.
       console: shows the progress.
+      steps: how many steps training has made, or will make by the config. A view of a later step was never trained on: the page says that
+        a longer training would show it.
+
+    Returns:
+      The path of the page.
 
     Raises:
       UserError: if the path holds something else, or an image can no longer be read.
@@ -37,10 +44,10 @@ def write_page(path: Path, config: Config, dataset: Dataset, rows: Sequence[int]
     with pipeline.row_batches(dataset, config, np.array(rows)) as batches:
         plain = next(batches)["image"]
     examples = []
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress.bar(console) as bar:
         for row, image in bar.track(list(zip(rows, plain, strict=True)), description="views"):
-            found = seen.views(config, dataset, row, epochs)
-            examples.append(_name(dataset, row) | {"plain": _picture(image), "views": [_view(dataset, view) for view in found]})
+            found = [_view(dataset, view) | {"beyond": view.step >= steps} for view in seen.views(config, dataset, row, epochs)]
+            examples.append({**_name(dataset, row), "plain": _picture(image), "views": found})
     defaults = flatten(default_config())
     fields = {**flatten(config.augment, "augment."), "loader.sampling": config.loader.sampling, "seed": config.seed}
     return pages.write(
@@ -49,6 +56,8 @@ def write_page(path: Path, config: Config, dataset: Dataset, rows: Sequence[int]
         {
             "title": config.name,
             "examples": examples,
+            "steps": steps,
+            "beyond": any(view["beyond"] for example in examples for view in example["views"]),
             "fields": [f"{name}={_short(value)}" for name, value in fields.items() if value != defaults[name] or name == "seed"],
             "natural": config.loader.sampling == "natural",
             "small": max(config.data.image_size) <= pages.LOSSLESS_EDGE,
@@ -58,17 +67,17 @@ def write_page(path: Path, config: Config, dataset: Dataset, rows: Sequence[int]
 
 
 def _short(value: Any) -> str:
-    return (
-        "(" + ", ".join(map(_short, value)) + ")" if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
-    )
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_short, value)) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _name(dataset: Dataset, row: int) -> dict[str, str]:
-    return {"id": dataset.table["id"].iat[row], "class_name": dataset.table["class_name"].iat[row]}
+    return {"id": str(dataset.table["id"].iat[row]), "class_name": str(dataset.table["class_name"].iat[row])}
 
 
 def _view(dataset: Dataset, view: seen.Seen) -> dict[str, Any]:
-    shown = {"src": _picture(view.image), "epoch": view.epoch, "step": view.step, "place": view.place, "partner": None}
+    shown: dict[str, Any] = {"src": _picture(view.image), "epoch": view.epoch, "step": view.step, "place": view.place, "partner": None}
     if (partner := view.partner) is not None:
         kind = "MixUp" if partner.box is None else "CutMix"
         shown["partner"] = {"kind": kind, "rest": 1 - partner.share, "src": _picture(partner.image), **_name(dataset, partner.row)}

@@ -57,7 +57,7 @@ def test_the_page(config, dataset, tmp_path):
     config = config.copy_and_resolve_references()
     config.augment.mixup = 1.0
     rows = np.flatnonzero(dataset.table["split"] == "train")[:2].tolist()
-    text = page.write_page(tmp_path / "views.html", config, dataset, rows, range(3, 5), Console(quiet=True)).read_text()
+    text = page.write_page(tmp_path / "views.html", config, dataset, rows, range(3, 5), Console(quiet=True), steps=10_000).read_text()
     for expected in (
         *dataset.table["id"].iloc[rows],
         "epoch 3",
@@ -71,4 +71,15 @@ def test_the_page(config, dataset, tmp_path):
     assert text.count("data:image/webp") == 2 * (1 + 2 + 2)
     (tmp_path / "notes.html").write_text("mine")
     with pytest.raises(UserError, match="no page of imgclf's"):
-        page.write_page(tmp_path / "notes.html", config, dataset, rows, range(1), Console(quiet=True))
+        page.write_page(tmp_path / "notes.html", config, dataset, rows, range(1), Console(quiet=True), steps=1)
+
+
+def test_views_beyond_the_end_of_training_are_said_to_be_what_it_would_show(config, dataset, tmp_path):
+    rows = np.flatnonzero(dataset.table["split"] == "train")[:1].tolist()
+    steps = 2 * pipeline.steps_per_epoch(dataset, config)  # two epochs
+    text = page.write_page(tmp_path / "views.html", config, dataset, rows, range(1, 4), Console(quiet=True), steps=int(steps)).read_text()
+    marked = {epoch: "<em>would show</em>" in text.split(f"<strong>epoch {epoch}</strong>")[1].split("</figure>")[0] for epoch in (1, 2, 3)}
+    assert marked == {1: False, 2: True, 3: True}
+    assert f"Training ends after {int(steps)} steps" in text
+    inside = page.write_page(tmp_path / "views.html", config, dataset, rows, range(2), Console(quiet=True), steps=10_000).read_text()
+    assert "would show" not in inside
