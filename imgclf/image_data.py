@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from imgclf import config as config_lib
 from imgclf import formatting
 from imgclf.config.fields import DataConfig
 from imgclf.data import audit, splits
-from imgclf.data.table import Dataset, load_dataset
+from imgclf.data.prepare import load_path
+from imgclf.data.table import Dataset
 from imgclf.errors import UserError, nearest
 from imgclf.reporting import explore, pages
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from imgclf.deploy.predictor import Predictor
 
 Selection = str | Sequence[str] | Sequence[bool] | Callable[[pd.DataFrame], Any]
-
-_TABLES = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")
 
 
 def load_images(path: str | os.PathLike, *, verbose: bool = True, **fields: Any) -> "ImageData":
@@ -54,19 +52,7 @@ def load_images(path: str | os.PathLike, *, verbose: bool = True, **fields: Any)
     Raises:
       UserError: if there is nothing there, the labels can't be told, or there is one class only.
     """
-    place = Path(path).expanduser()
-    if not place.exists():
-        others = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
-        close = difflib.get_close_matches(place.name, others, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ": check the path."
-        raise UserError(f"There is no folder or table {str(path)!r} (in {place.parent.resolve()}){hint}")
-    config = config_lib.default_config()
-    config.data.source = "csv" if place.is_file() and place.name.lower().endswith(_TABLES) else "folder"
-    if place.is_file() and config.data.source == "folder":
-        raise UserError(f"{path} is neither a folder nor a table (.csv, .tsv, .parquet): name the folder that holds the class folders.")
-    config.data.path = str(place)
-    config_lib.override(config, {f"data.{name}": value for name, value in fields.items()})
-    data = ImageData(load_dataset(config), config.data)
+    data = ImageData(*load_path(path, **fields))
     _tell(verbose, repr(data))
     return data
 

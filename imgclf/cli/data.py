@@ -77,9 +77,7 @@ def show(
 
     from imgclf.config import flags  # and JAX: after --help
     from imgclf.data import pipeline
-    from imgclf.data.audit import audit
-    from imgclf.data.splits import assign_splits, limit_per_class
-    from imgclf.data.table import load_dataset
+    from imgclf.data.prepare import prepare
     from imgclf.errors import UserError
     from imgclf.models.weights import pretrained
     from imgclf.reporting import pages
@@ -89,7 +87,7 @@ def show(
 
     asked = train.check(flags.load(config, context.args, "imgclf data show"))
     pages.check_target(out)
-    dataset = limit_per_class(audit(assign_splits(load_dataset(asked), asked), asked)[0], asked)
+    dataset = prepare(asked).dataset
     if Path(config).suffix == ".json":
         try:
             run_folder.check_same_data(dataset, Path(config).parent)
@@ -152,14 +150,13 @@ def balance(
     from imgclf.cli import balance_config
     from imgclf.config import flags, validation
     from imgclf.data import balance as balancing
-    from imgclf.data.audit import audit
-    from imgclf.data.splits import assign_splits
-    from imgclf.data.table import load_dataset
+    from imgclf.data.prepare import prepare
 
     asked = flags.load(f"{balance_config.__file__}:{source}", context.args, "imgclf data balance")
     validation.validate(asked)
     balancing.check(asked)
-    dataset, report = audit(assign_splits(load_dataset(asked), asked), asked)
+    prepared = prepare(asked)
+    dataset, report = prepared.dataset, prepared.audit_report
     try:
         done = balancing.write(dataset, asked, to, out, Console(stderr=True), edge=edge, link=link)
     except KeyboardInterrupt:

@@ -30,9 +30,7 @@ def lr_find(
 
     from imgclf import models
     from imgclf.config import flags
-    from imgclf.data.audit import audit
-    from imgclf.data.splits import assign_splits, limit_per_class
-    from imgclf.data.table import load_dataset
+    from imgclf.data.prepare import prepare
     from imgclf.models.weights import pretrained
     from imgclf.reporting import lr_find as page
     from imgclf.runtime import compilation_cache  # and JAX: after --help
@@ -42,9 +40,9 @@ def lr_find(
     asked = train.check(flags.load(config, context.args, "imgclf lr-find"))
     compilation_cache.enable()
     console = Console(soft_wrap=True)
-    dataset, audit_report = audit(assign_splits(load_dataset(asked), asked), asked)
-    dataset = limit_per_class(dataset, asked)
-    train.describe_data(dataset, audit_report, console)
+    prepared = prepare(asked)
+    dataset = prepared.dataset
+    train.describe_data(dataset, prepared.audit_report, console)
     resolved = pretrained.resolve(asked, len(dataset.class_names))
     model = models.create(resolved, len(dataset.class_names), tell=console.print)
     sweep = finder.find(resolved, dataset, model, console, low=low, high=high, steps=steps)

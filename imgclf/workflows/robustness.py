@@ -9,9 +9,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from imgclf.data.audit import audit
-from imgclf.data.splits import assign_splits, subset
-from imgclf.data.table import Dataset, load_dataset
+from imgclf.data.prepare import prepare
+from imgclf.data.splits import subset
+from imgclf.data.table import Dataset
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
 from imgclf.evaluation.robustness import ORIENTATIONS, Condition, Pictures, Turned
@@ -21,12 +21,12 @@ BATCH = 64
 
 
 def images_of(predictor: Predictor, split: str) -> Dataset:
-    """The images of a split of the run that a classifier was loaded from, as they were split and audited then.
+    """The images of a split of the run that a classifier was loaded from, as they were split, audited and limited then.
 
     Raises:
       UserError: if the data is not there any more, or has changed.
     """
-    dataset, _ = audit(assign_splits(load_dataset(predictor.config), predictor.config), predictor.config)
+    dataset = prepare(predictor.config).dataset
     if predictor.folder is not None:
         run_folder.check_same_data(dataset, Path(predictor.folder))
     rows = np.flatnonzero(dataset.table["split"] == split)

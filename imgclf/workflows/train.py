@@ -8,9 +8,8 @@ from rich.console import Console
 
 from imgclf import files, formatting, models
 from imgclf.config import Config, validation
-from imgclf.data.audit import audit
-from imgclf.data.splits import assign_splits, limit_per_class
-from imgclf.data.table import Dataset, load_dataset
+from imgclf.data.prepare import prepare
+from imgclf.data.table import Dataset
 from imgclf.evaluation import metrics
 from imgclf.evaluation import results as results_lib
 from imgclf.methods import fit
@@ -49,9 +48,8 @@ def run(
     console = console or Console(quiet=jax.process_index() != 0, soft_wrap=True)
     config = check(config)
     with run_folder.claim(workdir):
-        all_data = assign_splits(load_dataset(config) if dataset is None else dataset, config)
-        dataset, audit_report = audit(all_data, config)
-        dataset = limit_per_class(dataset, config)
+        prepared = prepare(config, dataset)
+        dataset, audit_report = prepared.dataset, prepared.audit_report
         config = pretrained.resolve(config, len(dataset.class_names))
         run_folder.check_same_experiment(config, workdir)
         run_folder.check_same_data(dataset, workdir)
@@ -67,7 +65,7 @@ def run(
         results["notes"] += outcome.notes
         if jax.process_index() == 0:
             files.write_text(workdir / "predictions.csv", predictions.to_csv(index=False))
-            samples.save(workdir, all_data, predictions, audit_report)  # also pictures of the copies that were dropped
+            samples.save(workdir, prepared.loaded, predictions, audit_report)  # also pictures of the copies that were dropped
             files.write_json(workdir / "results.json", results)
             page = report.write_report(workdir)
             console.print(f"\n[bold]{metrics.headline(results)}[/]", highlight=False)

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from imgclf import config as config_lib
 from imgclf.data.splits import subset
+from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 from imgclf.training import checkpoint
 from imgclf.training.checkpoint import Checkpoints
@@ -148,18 +149,13 @@ def test_another_config_is_refused_by_name(straight_run):
         train.run(digits_config(**{"optimizer.learning_rate": 0.02}), folder, Console(quiet=True))
 
 
-def test_changed_data_is_refused(straight_run, tmp_path, monkeypatch):
+def test_changed_data_is_refused(straight_run, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(straight_run[0], folder)
-    load_dataset = train.load_dataset
-
-    def with_one_less(config):
-        dataset = load_dataset(config)
-        return subset(dataset, np.arange(len(dataset.table) - 1))
-
-    monkeypatch.setattr(train, "load_dataset", with_one_less)
+    whole = load_dataset(digits_config())
+    one_less = subset(whole, np.arange(len(whole.table) - 1))
     with pytest.raises(UserError, match=r"The data has changed.*0 added, 1 gone"):
-        train.run(digits_config(), folder, Console(quiet=True))
+        train.run(digits_config(), folder, Console(quiet=True), one_less)
 
 
 def test_a_finished_run_is_reported_again_and_changes_nothing(straight_run, tmp_path):

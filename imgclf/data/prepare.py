@@ -1,0 +1,77 @@
+"""From a config, or a path, to the images that a run works with: load, split, audit and limit, written once."""
+
+import dataclasses
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+from imgclf import config as config_lib
+from imgclf.config import Config
+from imgclf.config.fields import DataConfig
+from imgclf.data.audit import audit
+from imgclf.data.splits import assign_splits, limit_per_class
+from imgclf.data.table import Dataset, load_dataset
+from imgclf.errors import UserError
+
+TABLES = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """The images of a run.
+
+    Attributes:
+      dataset: as it is trained and evaluated on: split, audited, and limited to `config.data.per_class`.
+      loaded: split, but with the copies that the audit drops, so that their pictures can still be shown.
+      audit_report: see `imgclf.data.audit.audit`.
+    """
+
+    dataset: Dataset
+    loaded: Dataset
+    audit_report: dict[str, Any]
+
+
+def prepare(config: Config, dataset: Dataset | None = None) -> Prepared:
+    """Loads, splits, audits and limits the images of a config, so that every command sees those that training sees.
+
+    Args:
+      config: the whole config, validated.
+      dataset: taken instead of what `config.data` names. Its splits are completed as those of a source are: a missing val comes out of
+        train.
+
+    Raises:
+      UserError: as `load_dataset`, `assign_splits` and `audit` do.
+    """
+    loaded = assign_splits(load_dataset(config) if dataset is None else dataset, config)
+    audited, report = audit(loaded, config)
+    return Prepared(limit_per_class(audited, config), loaded, report)
+
+
+def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, DataConfig]:
+    """Loads labeled images from a folder of class folders or from a table, which is told from the path.
+
+    Args:
+      path: a folder, or a .csv, .tsv or .parquet file.
+      fields: of `config.data`, such as root, columns or max_pixels.
+
+    Returns:
+      The data set, with the splits that its source gives, and the `config.data` by which it was read.
+
+    Raises:
+      UserError: if there is nothing there, the labels can't be told, or there is one class only.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        others = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
+        close = difflib.get_close_matches(place.name, others, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ": check the path."
+        raise UserError(f"There is no folder or table {str(path)!r} (in {place.parent.resolve()}){hint}")
+    is_table = place.is_file() and place.name.lower().endswith(TABLES)
+    if place.is_file() and not is_table:
+        raise UserError(f"{path} is neither a folder nor a table (.csv, .tsv, .parquet): name the folder that holds the class folders.")
+    config = config_lib.default_config()
+    config.data.source = "csv" if is_table else "folder"
+    config.data.path = str(place)
+    config_lib.override(config, {f"data.{name}": value for name, value in fields.items()})
+    return load_dataset(config), config.data
