@@ -1,21 +1,12 @@
-"""Four lines from a folder of photos to a classifier: `load_images`, `ImageData.split`, `create`, and what `imgclf.load` returns.
-
-    import imgclf
-    data = imgclf.load_images("image")
-    train, test = data.split(0.8, seed=2)
-    classifier = imgclf.create(train)
-    print(classifier.evaluate(test))
-
-All of it is what `run.py` does with a config; this module only writes the config. JAX is imported by `create` and not before.
-"""
+"""Labeled images in Python: what `imgclf.load_images` returns. JAX is not imported here, so that looking at images stays quick."""
 
 import dataclasses
 import difflib
 import html
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -28,9 +19,6 @@ from imgclf.data.prepare import load_path
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError, nearest
 from imgclf.reporting import explore, pages
-
-if TYPE_CHECKING:
-    from imgclf.deploy.predictor import Predictor
 
 Selection = str | Sequence[str] | Sequence[bool] | Callable[[pd.DataFrame], Any]
 
@@ -82,6 +70,11 @@ class ImageData:
     def dataset(self) -> Dataset:
         """What the rest of imgclf works with."""
         return self._dataset
+
+    @property
+    def fields(self) -> DataConfig | None:
+        """`config.data` by which the images were read; None where they were not read by a config."""
+        return self._fields
 
     @property
     def table(self) -> pd.DataFrame:
@@ -252,56 +245,6 @@ class ImageData:
             )
             cells.append(f"<tr><th style='text-align:left'>{html.escape(name)}</th><td style='text-align:left'>{pictures}</td></tr>")
         return f"<pre>{html.escape(repr(self))}</pre><table>{''.join(cells)}</table>"
-
-
-def create(
-    data: ImageData,
-    *,
-    model: str | None = None,
-    weights: str | None = None,
-    method: str = "auto",
-    workdir: str | os.PathLike | None = None,
-    config: Mapping[str, Any] | None = None,
-    verbose: bool = True,
-) -> "Predictor":
-    """Trains a classifier on labeled images, evaluates it on a part of them that it puts aside, and reports.
-
-        classifier = imgclf.create(train)
-        classifier = imgclf.create(train, model="squeezenet1_1")  # small and quick
-        classifier = imgclf.create(train, weights="path:mobilenet_v2.h5")  # without a network; the model is told from the file
-        classifier = imgclf.create(train, method="lp_ft", config={"train.duration": "20 epochs", "seed": 1})
-
-    What it chooses, and why, stands at `imgclf.creation.settle`.
-
-    Args:
-      data: images with two or more classes. Rows whose split is val or test are kept for that; all others are trained on.
-      model: one that `imgclf models` lists; None = resnet50, or the one whose weights `weights` are.
-      weights: as `config.model.weights`: a published name, "path:FILE", or "none"; None = the model's best for fixed features.
-      method: auto | probe | lp_ft | fit.
-      workdir: the run's folder; None = a fresh one under runs/. A run that was interrupted continues in its folder.
-      config: any other fields, such as {"augment.rotate": 15.0}.
-      verbose: shows what happens.
-
-    Returns:
-      The classifier, as `imgclf.load` of its run gives it.
-
-    Raises:
-      UserError: for anything that you can mend.
-    """
-    if not isinstance(data, ImageData):
-        raise UserError(f"create needs labeled images, as imgclf.load_images gives them, not {type(data).__name__}.")
-    from imgclf.workflows import create
-
-    return create.create(
-        data.dataset,
-        data._fields,
-        model=model,
-        weights=weights,
-        method=method,
-        workdir=workdir,
-        overrides=config or {},
-        console=Console(quiet=not verbose, soft_wrap=True),
-    )
 
 
 def _tell(verbose: bool, text: str) -> None:

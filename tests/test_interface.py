@@ -191,7 +191,7 @@ def test_a_wrong_fraction_is_told(data, fraction, told):
 
 
 def test_the_method_depends_on_the_data_and_the_weights(data, monkeypatch):
-    config, why = create.settle(data.dataset)
+    config, why, _ = create.settle(data.dataset)
     assert (config.model.name, config.model.weights, config.train.method) == ("resnet50", "timm/resnet50.tv_in1k", "probe")
     assert config.data.image_size == (224, 224)
     assert "25 training images per class" in why
@@ -201,7 +201,7 @@ def test_the_method_depends_on_the_data_and_the_weights(data, monkeypatch):
     monkeypatch.setattr(create, "FINE_TUNE_PER_CLASS", 25)
     assert "on a CPU" in create.settle(data.dataset)[1]
     monkeypatch.setattr(create, "FINE_TUNE_ON_CPU", 75)
-    config, _ = create.settle(data.dataset)
+    config, *_ = create.settle(data.dataset)
     assert (config.train.method, config.augment.flip) == ("lp_ft", 0.5)
     assert create.settle(data.dataset, overrides={"augment.flip": 0.0, "augment": {"rotate": 9}})[0].augment.rotate == 9
 
@@ -219,7 +219,7 @@ def test_recipes_are_those_of_the_configs(root):
 def test_small_classes_do_without_val_and_with_fewer_folds(data):
     assert create.settle(data.dataset)[0].data.split.fractions == (0.9, 0.1, 0.0)
     few = data.filter(lambda table: table.groupby("class_name").cumcount() < 3)
-    config, _ = create.settle(few.dataset)
+    config, *_ = create.settle(few.dataset)
     assert (config.data.split.fractions, config.probe.folds) == ((1.0, 0.0, 0.0), 3)
 
 
@@ -236,6 +236,12 @@ def test_small_classes_do_without_val_and_with_fewer_folds(data):
 def test_wrong_wishes_are_told(data, arguments, told):
     with pytest.raises(UserError, match=told):
         create.settle(data.dataset, **arguments)
+
+
+def test_one_class_is_refused_as_the_loader_refuses_it(data, tmp_path):
+    with pytest.raises(UserError, match=r"has one class only, 'red'; a classifier needs two"):
+        imgclf.create(data.filter("red"), model="cnn", workdir=tmp_path / "run", config=QUICK, verbose=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_only_labeled_images_train():

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -130,6 +131,11 @@ def _check_classes(listing: Listing, counts: Counter, bad: list[tuple[str, str, 
         why = f" ({len(out)} images were left out, such as {out[0][0]}: {out[0][1]}, {out[0][2]})" if out else ""
         has = "class has" if len(empty) == 1 else "classes have"
         raise UserError(f"{listing.source}: {len(empty)} {has} no usable image, {shown}{why}: add images, or remove what names the class.")
-    if len(listing.class_names) < 2:
-        only = f" only, {listing.class_names[0]!r}" if listing.class_names else "less"
-        raise UserError(f"{listing.source} has one class{only}; a classifier needs two: add images of another class.")
+    check_two_classes(listing.source, listing.class_names)
+
+
+def check_two_classes(source: str, class_names: Sequence[str]) -> None:
+    """Raises a UserError unless there are at least two classes."""
+    if len(class_names) < 2:
+        only = f" only, {class_names[0]!r}" if class_names else " less"
+        raise UserError(f"{source} has one class{only}; a classifier needs two: add images of another class.")

@@ -43,7 +43,7 @@ def dataset_of(data: Any) -> Dataset | None:
 
 def evaluate(predictor: Predictor, data: Data, *, console: Console) -> Evaluation:
     """Scores labeled images; see `Classifier.evaluate`."""
-    dataset = _need_dataset(data, "evaluate")
+    dataset = need_dataset(data, "evaluate")
     labels = labels_of(predictor, dataset)
     result = Evaluation(metrics.evaluate(probabilities(predictor, dataset, console), labels, predictor.class_names))
     result["warnings"] = warnings_of(predictor, dataset)
@@ -52,7 +52,7 @@ def evaluate(predictor: Predictor, data: Data, *, console: Console) -> Evaluatio
 
 def mistakes(predictor: Predictor, data: Data, path: str | os.PathLike, *, console: Console) -> pd.DataFrame:
     """The images that are taken for another class; see `Classifier.mistakes`."""
-    dataset = _need_dataset(data, "mistakes")
+    dataset = need_dataset(data, "mistakes")
     page = gallery.pages.check_target(path)
     labels = labels_of(predictor, dataset)
     said = probabilities(predictor, dataset, console)
@@ -115,7 +115,12 @@ def probabilities(predictor: Predictor, dataset: Dataset, console: Console, batc
     return found
 
 
-def _need_dataset(data: Any, name: str) -> Dataset:
+def need_dataset(data: Any, name: str) -> Dataset:
+    """The data set that is, or is inside, `data`.
+
+    Raises:
+      UserError: if there is none; `name` is that of the function that was called.
+    """
     dataset = dataset_of(data)
     if dataset is None:
         raise UserError(f"{name} needs labeled images, as imgclf.load_images gives them, not {type(data).__name__}.")

@@ -1,10 +1,11 @@
-"""What `imgclf.create` chooses: from a data set and a few wishes to an ordinary config, whose run it is."""
+"""`imgclf.create`: from labeled images and a few wishes to an ordinary config, whose run gives the classifier."""
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,8 +17,10 @@ from imgclf import formatting
 from imgclf.config import Config, validation
 from imgclf.config.fields import DataConfig
 from imgclf.data import audit, splits
-from imgclf.data.table import Dataset
+from imgclf.data.table import Dataset, check_two_classes
+from imgclf.deploy import scoring
 from imgclf.deploy.classifier import Classifier, load
+from imgclf.deploy.scoring import Data
 from imgclf.errors import UserError, nearest
 from imgclf.models import registry
 from imgclf.models.weights import files, pretrained
@@ -55,25 +58,50 @@ FROM_SCRATCH = {  # as configs/folder.py, for any model
 
 
 def create(
-    dataset: Dataset,
-    read_as: DataConfig | None,
+    data: Data,
     *,
-    model: str | None,
-    weights: str | None,
-    method: str,
-    workdir: str | Path | None,
-    overrides: Mapping[str, Any],
-    console: Console,
+    model: str | None = None,
+    weights: str | None = None,
+    method: str = "auto",
+    workdir: str | os.PathLike[str] | None = None,
+    config: Mapping[str, Any] | None = None,
+    verbose: bool = True,
 ) -> Classifier:
-    """Chooses a config, runs it, and loads the classifier; see `imgclf.create`."""
-    _, dataset = _prepared(dataset)
-    config, why = settle(dataset, read_as, model=model, weights=weights, method=method, overrides=overrides)
-    console.print(why, highlight=False, markup=False, soft_wrap=True)
-    _fetch(config)
+    """Trains a classifier on labeled images, evaluates it on a part of them that it puts aside, and writes a report.
+
+        classifier = imgclf.create(train)
+        classifier = imgclf.create(train, model="squeezenet1_1")  # small and quick
+        classifier = imgclf.create(train, weights="path:mobilenet_v2.h5")  # without a network; the model is told from the file
+        classifier = imgclf.create(train, method="lp_ft", config={"train.duration": "20 epochs", "seed": 1})
+
+    What it chooses where you leave the choice to it, and why, is described at `settle`.
+
+    Args:
+      data: images of two or more classes, such as `imgclf.load_images` returns. Rows whose split is val or test are used as that; all
+        others are trained on.
+      model: one that `imgclf models` lists; None = resnet50, or the model that `weights` belong to.
+      weights: as `config.model.weights`: a published name, "path:FILE", or "none"; None = those that give the model's best fixed features.
+      method: auto | probe | lp_ft | fit.
+      workdir: the run's folder; None = a fresh one under runs/. A run that was interrupted continues in its folder.
+      config: any other fields of the config, such as {"augment.rotate": 15.0}.
+      verbose: whether to show what happens.
+
+    Returns:
+      The classifier, as `imgclf.load` of the run's folder gives it.
+
+    Raises:
+      UserError: for anything that the caller can mend, such as data of one class, an unknown model, or weights that can't be fetched.
+    """
+    console = Console(quiet=not verbose, soft_wrap=True)
+    read_as = None if isinstance(data, Dataset) else getattr(data, "fields", None)
+    dataset = scoring.need_dataset(data, "create")
+    choice = settle(dataset, read_as, model=model, weights=weights, method=method, overrides=config)
+    console.print(choice.why, highlight=False, markup=False, soft_wrap=True)
+    _fetch(choice.config)
     compilation_cache.enable()
-    folder = _fresh_folder(config.name) if workdir is None else Path(workdir).expanduser()
+    folder = _fresh_folder(choice.config.name) if workdir is None else Path(workdir).expanduser()
     try:
-        train.run(config, folder, console, dataset)
+        train.run(choice.config, folder, console, choice.dataset)
     except UserError:
         with contextlib.suppress(OSError):
             if workdir is None and not (folder / "config.json").exists():  # nothing has begun
@@ -84,6 +112,14 @@ def create(
     return load(folder)
 
 
+class Choice(NamedTuple):
+    """What `settle` chose."""
+
+    config: Config
+    why: str  # a sentence for the user: what was chosen, and the reason
+    dataset: Dataset  # as it is trained on: rows without a split are training rows, copies share a group
+
+
 def settle(
     dataset: Dataset,
     read_as: DataConfig | None = None,
@@ -92,8 +128,8 @@ def settle(
     weights: str | None = None,
     method: str = "auto",
     overrides: Mapping[str, Any] | None = None,
-) -> tuple[Config, str]:
-    """Returns the config that `imgclf.create` runs, and a sentence that says what was chosen and why.
+) -> Choice:
+    """Chooses the config that `imgclf.create` runs.
 
     The model is ResNet-50 with torchvision's first weights (better fixed features than the later recipes'), or what `weights` says.
     Images are squashed to the size the weights were trained at.
@@ -136,7 +172,7 @@ def settle(
     config_lib.override(config, overrides or {})
     validation.validate(config)
     named = config.model.name + (f" with {config.model.weights}" if config.model.weights != "none" else " from scratch")
-    return config, f"{_METHOD_NAMES[config.train.method]} of {named}{why}."
+    return Choice(config, f"{_METHOD_NAMES[config.train.method]} of {named}{why}.", dataset)
 
 
 _METHOD_NAMES = {"probe": "Probe", "lp_ft": "Probe, then fine-tuning (LP-FT),", "fit": "Training", "auto": "Training"}
@@ -144,6 +180,7 @@ _METHOD_NAMES = {"probe": "Probe", "lp_ft": "Probe, then fine-tuning (LP-FT),", 
 
 def _prepared(dataset: Dataset) -> tuple[np.ndarray, Dataset]:
     """Rows without a split made training rows, copies joined in groups; and the units (such groups) of each class in training."""
+    check_two_classes(dataset.table["source"].iloc[0], dataset.class_names)
     table = dataset.table
     group = audit.groups_with_copies(table, config_lib.default_config().data.near_duplicate_bits)
     table = table.assign(group=pd.Series(group, dtype="str"), split=table["split"].replace("", "train"))
