@@ -88,6 +88,10 @@ def test_a_room_imports_only_rooms_to_its_left():
     assert wrong <= EXPECTED
 
 
+def test_the_picture_of_the_rooms_is_that_of_the_code():
+    assert draw_rooms.PICTURE.read_text(encoding="utf-8") == draw_rooms.draw(draw_rooms.edges()), "run: python docs/draw_rooms.py"
+
+
 def test_circles_are_found():
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": set()}) == [["a", "b", "c"]]
     assert circles({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set()}) == []
