@@ -1,8 +1,12 @@
-"""Files that others may read while they are written, locks, and the folder for what would otherwise be computed twice."""
+"""The one place for files that others may read while they are written, for locks, and for the folder of what is worth keeping."""
 
 import contextlib
+import errno
 import json
 import os
+import shutil
+import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,26 +17,69 @@ from imgclf.errors import UserError
 
 
 def cache_dir() -> Path:
-    """Returns `$IMGCLF_CACHE`, `$XDG_CACHE_HOME/imgclf` or `~/.cache/imgclf`; it may not exist yet."""
+    """Returns `$IMGCLF_CACHE`, `$XDG_CACHE_HOME/imgclf` or `~/.cache/imgclf`; the folder may not exist yet."""
     if os.environ.get("IMGCLF_CACHE"):
         return Path(os.environ["IMGCLF_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgclf"
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields the path `NAME.part` beside `path`; what is written there takes the place of `path` at the end, in one move.
+def replacing(path: str | os.PathLike[str], *, durable: bool = False, shared: bool = False) -> Iterator[Path]:
+    """Yields a path beside `path`; the file that the block writes there takes the place of `path` at the end, in one move.
 
-    No reader sees half a file. Where the block fails, `path` stays as it is, and the part is removed. The folder must exist.
+    No reader ever sees half a file. Where the block fails, `path` stays as it is and the unfinished file is removed. A process that is
+    killed leaves the unfinished file behind, and the next one that writes `path` overwrites it.
+
+    Args:
+      path: the file to write; its folder must exist.
+      durable: wait until the disk has the contents before the move, so that even a power failure leaves the old file or the new one. For
+        files after which something else is deleted; it costs milliseconds.
+      shared: several processes may write `path` at once, without a lock. Each then has an unfinished file of its own (`NAME.PID.part`
+        instead of `NAME.part`), and the last one wins.
     """
     target = Path(path)
-    aside = target.with_name(target.name + ".part")
+    aside = target.with_name(f"{target.name}.{os.getpid()}.part" if shared else f"{target.name}.part")
     try:
         yield aside
+        if durable:
+            sync(aside)
         aside.replace(target)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields an empty folder beside `path`; with what the block puts into it, it takes the place of `path` at the end.
+
+    Where the block fails, `path` stays as it is and the unfinished folder is removed. The system can't replace a folder with files in one
+    move, so that a folder which is there already steps aside first: for that moment, and after a kill within it, `path` is missing and the
+    old folder lies beside it as `.NAME.….old`. The caller checks that the old folder may go.
+    """
+    target = Path(path)
+    mark = uuid.uuid4().hex[:8]
+    aside, old = target.with_name(f".{target.name}.{mark}.part"), target.with_name(f".{target.name}.{mark}.old")
+    aside.mkdir()
+    try:
+        yield aside
+        if target.exists():
+            target.rename(old)
+        try:
+            aside.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until the disk has the contents of a file."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -46,9 +93,56 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+class JsonLines:
+    """A file of one JSON object per line that is only ever appended to; threads may share it.
+
+    Each entry is one write to the system, so that a process that is killed loses none. A line that a power failure has cut short is
+    closed when the file is opened again, and `read_json_lines` passes over it.
+    """
+
+    def __init__(self, path: Path):
+        """Opens the file, and makes it where it is not there; its folder must exist."""
+        self._lock = threading.Lock()
+        self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o644)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            os.write(self._file, b"\n")
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Adds an entry; it survives the end of the process at once, and a power failure once the file is closed.
+
+        Raises:
+          OSError: if the disk is full.
+        """
+        line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        with self._lock:
+            if os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def close(self) -> None:
+        """Waits until the disk has all entries, and closes the file."""
+        os.fsync(self._file)
+        os.close(self._file)
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the entries of a file of JSON lines in order; a line that was cut short is no entry."""
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict):
+                yield entry
+
+
 @contextlib.contextmanager
 def locked(path: str | os.PathLike[str], otherwise: str, *, wait: float = 0.0) -> Iterator[None]:
     """Holds the lock file `path` while the block runs; the system releases it when the process ends, however it ends.
+
+    The lock is on the open file, not on its existence: a lock file that a killed process has left keeps nobody out, and is not deleted.
+    Threads of one process keep each other out as well.
 
     Args:
       path: of the lock file; its folder must exist.
@@ -57,8 +151,9 @@ def locked(path: str | os.PathLike[str], otherwise: str, *, wait: float = 0.0) -
 
     Raises:
       UserError: where another process holds the lock.
+      OSError: where the lock file can't be written.
     """
-    lock = FileLock(path)
+    lock = FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=wait)
     except Timeout:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "data" / "openimages"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "openimages"))
 from release_server import ReleaseServer
 
 from imgclf.openimages.selection import Selection

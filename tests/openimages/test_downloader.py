@@ -387,7 +387,7 @@ def kill_at_random_moments(fries, server, kills: int, seed: int) -> None:
     """Starts the downloader, kills it, and so on; checks after each kill and at the end."""
     server.bandwidth = 400_000.0
     code = (
-        "import sys; from pathlib import Path; from imgclf.data.openimages.downloader import *; "
+        "import sys; from pathlib import Path; from imgclf.openimages.downloader import *; "
         f"download(Path({str(fries)!r}), Plan(mirror_url={server.url('mirror/')!r}, workers=4, rate=0))"
     )
     moments = random.Random(seed)

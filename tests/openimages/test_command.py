@@ -90,7 +90,7 @@ def test_all_photos_dead_is_an_error(run, server, tmp_path):
 
 
 def test_mistakes_are_one_sentence_with_exit_code_2(server, own_cache):
-    command = [sys.executable, "-c", "from imgclf.cli import main; main()"]
+    command = [sys.executable, "-c", "from imgclf.cli.main import main; main()"]
     words = ["openimages", "select", "Hambrger", "--out", "x", "--base-url", server.url("release/")]
     done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -99,7 +99,7 @@ def test_mistakes_are_one_sentence_with_exit_code_2(server, own_cache):
 
 def test_nothing_here_needs_jax():
     code = (
-        "import sys; from imgclf.data.openimages import *; import imgclf.data.openimages.downloader, imgclf.data.openimages.crops; "
+        "import sys; from imgclf.openimages import *; import imgclf.openimages.downloader, imgclf.openimages.crops; "
         "assert 'jax' not in sys.modules, 'jax'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
