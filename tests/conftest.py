@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["durations"]
+
 # Before JAX starts: one cache of compiled programs for the whole session and its subprocesses, apart from the user's.
 if "IMGCLF_CACHE" not in os.environ:
     _cache = os.environ["IMGCLF_CACHE"] = tempfile.mkdtemp(prefix="imgclf-tests-")
