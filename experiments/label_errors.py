@@ -19,7 +19,7 @@ from imgclf import formatting, models
 from imgclf.config import default_config
 from imgclf.data.splits import subset
 from imgclf.data.table import Dataset, load_dataset
-from imgclf.evaluation import label_errors, metrics
+from imgclf.evaluation import intervals, label_errors
 from imgclf.models.weights import pretrained
 
 
@@ -68,7 +68,7 @@ def main() -> None:
 
 def _add(table: Table, name: str, row: np.ndarray, images: int) -> None:
     planted, flagged, found, mended = map(int, row)
-    recall = f"{formatting.percent(found / planted)} ({formatting.interval(metrics.wilson(found, planted))})"
+    recall = f"{formatting.percent(found / planted)} ({formatting.interval(intervals.wilson(found, planted))})"
     share = f"{flagged} ({formatting.percent(flagged / images)})"
     table.add_row(name, str(planted), share, str(found), recall, formatting.percent(found / flagged), formatting.percent(mended / found))
 

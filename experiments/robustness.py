@@ -25,7 +25,7 @@ from imgclf.data import augment
 from imgclf.data.splits import subset
 from imgclf.data.table import load_dataset
 from imgclf.deploy.classifier import load
-from imgclf.evaluation import compare, robustness
+from imgclf.evaluation import compare, intervals, robustness
 from imgclf.reporting import robustness as page
 from imgclf.workflows.robustness import probabilities_of_views
 
@@ -46,8 +46,8 @@ class Views:
         place = {name: row for row, name in enumerate(everything.table["id"])}
         dataset = subset(everything, [place[name] for name in ids])
         self.labels = dataset.table["label"].to_numpy(np.int64)
-        pictures = robustness.Pictures(dataset, config, tested)
-        turned = robustness.Turned(dataset, np.unique(np.linspace(0, len(ids) - 1, ORIENTED).astype(int)))
+        pictures = robustness.corrupted_views(dataset, config, tested)
+        turned = robustness.oriented_photos(dataset, np.unique(np.linspace(0, len(ids) - 1, ORIENTED).astype(int)))
         size, options = (*config.data.image_size, 3), {"crop_fraction": config.data.crop_fraction}
 
         def turn(item: int) -> np.ndarray:
@@ -130,8 +130,8 @@ def compare_means(arms: dict[str, dict[robustness.Condition, np.ndarray]], basel
         difference = counts[0] - counts[1]
         scaled = difference / (len(correct) - 1)
         p = compare.sign_flip_test(difference.sum(0))
-        rows[arm] = {"difference": float(scaled.mean()), "difference_ci95": compare.bootstrap(scaled), "p": p}
-    for row, p in zip(rows.values(), compare.holm([row["p"] for row in rows.values()]), strict=True):
+        rows[arm] = {"difference": float(scaled.mean()), "difference_ci95": intervals.bootstrap(scaled), "p": p}
+    for row, p in zip(rows.values(), intervals.holm([row["p"] for row in rows.values()]), strict=True):
         row |= {"p_holm": p, "tie": compare.is_tie(p, row["difference_ci95"])}
     return rows
 

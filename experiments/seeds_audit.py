@@ -42,6 +42,7 @@ from imgclf.data.audit import audit
 from imgclf.data.splits import assign_splits, stratify
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.errors import UserError
+from imgclf.evaluation.intervals import central
 from imgclf.methods import fit
 from imgclf.models.weights import pretrained
 from imgclf.probes.features import extract
@@ -225,14 +226,10 @@ def accuracies(answers: list[pd.DataFrame], seed: int = 0) -> dict[str, Any]:
         correct, count = np.moveaxis(np.stack(sums), 2, 0)
         draws[name] = resampled(correct, count, of_seeds, of_photos)
         found[name] = float(correct.sum() / count.sum())
-        found[f"{name}_ci95"] = _interval(draws[name])
+        found[f"{name}_ci95"] = central(draws[name])
     found["slip"] = found["claimed"] - found["honest"]
-    found["slip_ci95"] = _interval(draws["claimed"] - draws["honest"])
+    found["slip_ci95"] = central(draws["claimed"] - draws["honest"])
     return found
-
-
-def _interval(values: np.ndarray) -> list[float]:
-    return [float(bound) for bound in np.quantile(values, [0.025, 0.975])]
 
 
 def fit_head(

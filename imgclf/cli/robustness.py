@@ -71,7 +71,7 @@ def robustness(
     notes = scoring.warnings_of(predictor, dataset) if data is not None or split != "test" else []
     about = {"name": predictor.config.name, "split": split, "n": len(labels), "notes": notes}
     results = about | statistics.summarize(correct) | {"orientations": turned}
-    example = statistics.Pictures(dataset, predictor.config, tested)
+    example = statistics.corrupted_views(dataset, predictor.config, tested)
     written = page.write(folder, results, tested, [example[i] for i in range(len(tested))])
     console.print(f"Clean: {metrics.headline({'top1': results['clean']['top1'], 'top1_ci95': results['clean']['top1_ci95'], **about})}")
     console.print(

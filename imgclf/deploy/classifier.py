@@ -66,7 +66,7 @@ class Classifier(Predictor):
           verbose: shows the progress.
 
         Returns:
-          A dict: `top1`, `top1_ci95`, `per_class`, `confusion`, …, see `evaluation.metrics.evaluate`; and `warnings`, such as that images
+          A dict: `top1`, `top1_ci95`, `per_class`, `confusion`, …, see `evaluation.metrics.compute`; and `warnings`, such as that images
           were trained on. Printed, it is the accuracy with its interval, and the warnings.
 
         Raises:

@@ -28,7 +28,7 @@ Data = Dataset | HasDataset
 
 
 class Evaluation(dict[str, Any]):
-    """The metrics of `evaluation.metrics.evaluate`, as a dict, and `warnings`: what makes them less than they seem. Shows as a sentence."""
+    """The metrics of `evaluation.metrics.compute`, as a dict, and `warnings`: what makes them less than they seem. Shows as a sentence."""
 
     def __repr__(self) -> str:
         lines = [metrics.headline(self), f"macro F1 {formatting.percent(self['macro_f1'])}, loss {formatting.number(self['loss'])}"]
@@ -45,7 +45,7 @@ def evaluate(predictor: Predictor, data: Data, *, console: Console) -> Evaluatio
     """Scores labeled images; see `Classifier.evaluate`."""
     dataset = need_dataset(data, "evaluate")
     labels = labels_of(predictor, dataset)
-    result = Evaluation(metrics.evaluate(probabilities(predictor, dataset, console), labels, predictor.class_names))
+    result = Evaluation(metrics.compute(probabilities(predictor, dataset, console), labels, predictor.class_names))
     result["warnings"] = warnings_of(predictor, dataset)
     return result
 
@@ -68,7 +68,7 @@ def mistakes(predictor: Predictor, data: Data, path: str | os.PathLike, *, conso
         }
     )
     table = table[predicted != labels].sort_values(["probability", "id"], ascending=[False, True])
-    gallery.write_page(dataset, table, metrics.evaluate(said, labels, predictor.class_names), page, console)
+    gallery.write_page(dataset, table, metrics.compute(said, labels, predictor.class_names), page, console)
     told = f"{formatting.count(len(table), 'mistake')} among {formatting.count(len(labels), 'image')}; open {page} in a browser."
     console.print(told, highlight=False, markup=False, soft_wrap=True)
     return table.reset_index(drop=True)

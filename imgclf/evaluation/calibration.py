@@ -1,9 +1,9 @@
 """Does a probability of 0.9 mean right nine times out of ten? Expected calibration error and its bins; temperature scaling, its cure."""
 
 import math
+from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
 BINS = 15  # as in Guo et al. 2017
@@ -40,6 +40,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, prior_sd: float = PR
     """
     if not len(labels):
         raise ValueError("no examples: nothing to fit the temperature to")
+    from scipy.optimize import minimize_scalar  # slow to import, and only training fits
+
     labels = np.asarray(labels)
 
     def cost(log_temperature: float) -> float:
@@ -59,7 +61,7 @@ def _blocks(values: np.ndarray) -> list[slice]:
     return [slice(start, start + size) for start in range(0, len(values), size)]
 
 
-def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> tuple[float, list[dict]]:
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> tuple[float, list[dict[str, Any]]]:
     """Returns the expected calibration error and the bins it was summed over.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (https://arxiv.org/abs/1706.04599), equation 3: equal-width bins

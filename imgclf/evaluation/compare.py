@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from imgclf.evaluation.metrics import wilson
-
-RESAMPLES = 10_000
+from imgclf.evaluation.intervals import bootstrap, holm, wilson
 
 
 def accuracy(correct: np.ndarray) -> dict[str, Any]:
@@ -90,33 +88,6 @@ def paired(correct_a: np.ndarray, correct_b: np.ndarray, *, seed: int = 0) -> di
         "only_b": int((difference > 0).sum()),
         "images_needed": max(2, int(np.ceil(z**2 * variance / effect**2))) if effect else None,
     }
-
-
-def bootstrap(values: np.ndarray, *, seed: int = 0) -> list[float]:
-    """The 95 % interval of the mean of [S, N], by bootstrap over images and, of several, over seeds: percentiles of 10,000 resamples."""
-    block = max(1, 2_000_000 // values.shape[1])  # resamples whose counts are in memory together
-    rng = np.random.default_rng(seed)
-    means = np.concatenate([_resampled(rng, values, min(block, RESAMPLES - i)) for i in range(0, RESAMPLES, block)])
-    return [float(bound) for bound in np.quantile(means, [0.025, 0.975])]
-
-
-def _resampled(rng: np.random.Generator, values: np.ndarray, count: int) -> np.ndarray:
-    """Means of `count` resamples of [S, N] over images and seeds, f64 [count]."""
-    seeds, images = values.shape
-    of_images = rng.multinomial(images, np.full(images, 1 / images), count)
-    of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), count)
-    return np.einsum("rs,rs->r", of_seeds, of_images @ values.T) / (seeds * images)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Corrects p-values for their number (S. Holm, "A simple sequentially rejective multiple test procedure", 1979)."""
-    order = np.argsort(p_values, kind="stable")
-    corrected = np.empty(len(order))
-    largest = 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, (len(order) - rank) * p_values[index])
-        corrected[index] = min(1.0, largest)
-    return corrected.tolist()
 
 
 def is_tie(p_holm: float, interval: Sequence[float]) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from imgclf.evaluation.intervals import central
+
 EXPONENTS = np.geomspace(0.02, 2.0, 300)  # of which the best is taken: neighbours are 1.5 % apart, finer than any data here tell
 MIN_SIZES = 4  # for three parameters
 RESAMPLES = 2000
@@ -97,20 +99,20 @@ def extrapolate(correct: Mapping[int, np.ndarray], *, factors: Sequence[float] =
     errors, resampled = 1 - stacked.mean((1, 2)), resampled_errors(stacked, seed=seed)
     largest = sizes[-1]
     points = [
-        {"images": size, "error": float(error), "error_ci95": _interval(column)}
+        {"images": size, "error": float(error), "error_ci95": central(column)}
         for size, error, column in zip(sizes, errors, resampled.T, strict=True)
     ]
     about: dict[str, Any] = {"points": points, "law": None, "curve": [], "beyond": [], "backtest": None}
     if len(sizes) < MIN_SIZES:
         return about | {"unsupported": f"{len(sizes)} sizes don't determine the three parameters of a curve; measure {MIN_SIZES} or more"}
     law, laws = fit(sizes, errors), fit(sizes, resampled)
-    about["law"] = {name: float(getattr(law, name)) for name in "abc"} | {f"{name}_ci95": _interval(getattr(laws, name)) for name in "abc"}
+    about["law"] = {name: float(getattr(law, name)) for name in "abc"} | {f"{name}_ci95": central(getattr(laws, name)) for name in "abc"}
     for n in (*np.geomspace(sizes[0], largest, 15), *np.geomspace(largest, largest * max(factors), 10)[1:]):
-        about["curve"].append({"images": float(n), "error": float(law(n)), "error_ci95": _interval(laws(n))})
+        about["curve"].append({"images": float(n), "error": float(law(n)), "error_ci95": central(laws(n))})
     for factor in factors:
         n = largest * factor
-        row = {"images": n, "factor": factor, "error": float(law(n)), "error_ci95": _interval(laws(n))}
-        about["beyond"].append(row | {"gain": float(law(largest) - law(n)), "gain_ci95": _interval(laws(largest) - laws(n))})
+        row = {"images": n, "factor": factor, "error": float(law(n)), "error_ci95": central(laws(n))}
+        about["beyond"].append(row | {"gain": float(law(largest) - law(n)), "gain_ci95": central(laws(largest) - laws(n))})
     about["backtest"] = _backtest(sizes, errors, resampled)
     return about | {"unsupported": _objection(sizes, about, factors)}
 
@@ -122,9 +124,9 @@ def _backtest(sizes: list[int], errors: np.ndarray, resampled: np.ndarray) -> di
     return {
         "images": sizes[-1],
         "predicted": float(fit(sizes[:-1], errors[:-1])(sizes[-1])),
-        "predicted_ci95": _interval(predicted),
+        "predicted_ci95": central(predicted),
         "measured": float(errors[-1]),
-        "difference_ci95": _interval(predicted - resampled[:, -1]),
+        "difference_ci95": central(predicted - resampled[:, -1]),
     }
 
 
@@ -143,7 +145,3 @@ def _objection(sizes: list[int], about: dict[str, Any], factors: Sequence[float]
     if row["gain_ci95"][1] - row["gain_ci95"][0] > 2 * max(row["gain"], 0):
         return f"at {row['factor']:g} times the images the gain's interval is wider than twice the gain"
     return ""
-
-
-def _interval(values: np.ndarray) -> list[float]:
-    return [float(bound) for bound in np.quantile(values, [0.025, 0.975])]

@@ -4,43 +4,20 @@ What is undefined is None, never 0: everything about a class that has no example
 was never predicted. Averages over classes ("macro") are over the classes that the split has examples of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from imgclf import formatting
 from imgclf.evaluation.calibration import expected_calibration_error
+from imgclf.evaluation.intervals import wilson
 
 
-def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Returns Wilson's score interval of a proportion, without continuity correction.
-
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927). It stays inside [0, 1] and
-    holds its level for small n and proportions near 0 and 1, where ±1.96 standard errors does not.
-
-    Args:
-      successes: 0 ≤ successes ≤ n; a mean over repetitions need not be whole.
-      n: number of trials, at least 1.
-      level: share of such intervals that cover the truth.
-
-    Raises:
-      ValueError: if the counts are impossible.
-    """
-    if not 0 <= successes <= n or n < 1:
-        raise ValueError(f"wilson: {successes} successes of {n} trials are impossible")
-    z2 = float(ndtri(0.5 + level / 2)) ** 2
-    share = successes / n
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    low = 0.0 if successes == 0 else float(centre - half)  # exact at the ends, where rounding would leave 1e-17
-    high = 1.0 if successes == n else float(centre + half)
-    return low, high
-
-
-def evaluate(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str], *, index: np.ndarray | None = None) -> dict:
+def compute(
+    probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str], *, index: np.ndarray | None = None
+) -> dict[str, Any]:
     """Computes every metric of results.json over one split.
 
     Args:
@@ -92,11 +69,11 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequenc
     }
 
 
-def headline(results: dict) -> str:
+def headline(results: Mapping[str, Any]) -> str:
     """Returns top-1 as a sentence: `97.2 % (95 % interval 95.0–98.5 %, 350 of 360 test images right)`.
 
     Args:
-      results: what `evaluate` returned, with `split` (such as "test") where it is known.
+      results: what `compute` returned, with `split` (such as "test") where it is known.
     """
     right = round(results["top1"] * results["n"])
     images = f"{results.get('split', '')} image{'' if results['n'] == 1 else 's'}".strip()
@@ -116,6 +93,8 @@ def roc_auc(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence
       labels: int [N].
       class_names: C names, for the remark.
     """
+    from scipy.stats import rankdata  # half a second to import, which a prediction without labels need not wait for
+
     n, classes = probabilities.shape
     counts = np.bincount(labels, minlength=classes)
     if counts.max() == n:
@@ -131,7 +110,7 @@ def roc_auc(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence
 
 
 def predictions(
-    ids: Sequence[str], probabilities: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str], top_k: int
+    ids: Iterable[object], probabilities: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str], top_k: int
 ) -> pd.DataFrame:
     """Returns the rows of predictions.csv, in the order given.
 
@@ -149,9 +128,9 @@ def predictions(
     Raises:
       ValueError: if shapes disagree, an id stands twice, or a row is not a distribution.
     """
-    true = np.zeros(len(ids), np.int64) if labels is None else labels
-    probabilities, true, names = _checked(probabilities, true, class_names)
     series = pd.Series(list(ids), dtype=object)
+    true = np.zeros(len(series), np.int64) if labels is None else labels
+    probabilities, true, names = _checked(probabilities, true, class_names)
     if len(series) != len(probabilities):
         raise ValueError(f"{len(series)} ids for {len(probabilities)} rows of probabilities")
     if series.duplicated().any():
@@ -186,8 +165,8 @@ def likeliest(probabilities: np.ndarray, k: int) -> np.ndarray:
     return order
 
 
-def _per_class(confusion: np.ndarray, names: list[str]) -> dict[str, dict]:
-    rows = {}
+def _per_class(confusion: np.ndarray, names: list[str]) -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
     for label, name in enumerate(names):
         right, support, said = int(confusion[label, label]), int(confusion[label].sum()), int(confusion[:, label].sum())
         rows[name] = {

@@ -9,13 +9,14 @@ import pandas as pd
 from imgclf import formatting
 from imgclf.config import Config
 from imgclf.data.table import Dataset
-from imgclf.evaluation import confidence, metrics
+from imgclf.evaluation import calibration, conformal, metrics
+from imgclf.evaluation.intervals import wilson
 from imgclf.training import loop
 
 LogitsOf = Callable[[str], tuple[np.ndarray, np.ndarray]]  # a split's name → rows of the table, int64 [N], and logits, float32 [N, C]
 
 
-def evaluate(
+def score(
     config: Config, dataset: Dataset, fit: loop.Fit, logits_of: LogitsOf, audit_report: dict[str, Any]
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Scores the kept model on the split of the headline, calibrated on val.
@@ -39,7 +40,7 @@ def evaluate(
     if "val" in present and (config.eval.temperature or config.eval.conformal):
         val_rows, val_logits = (rows, logits) if split == "val" else logits_of("val")
         val = val_logits, label_of[val_rows]
-    probabilities, calibrated = confidence.calibrate(
+    probabilities, calibrated = calibrate(
         split,
         logits,
         labels,
@@ -48,7 +49,7 @@ def evaluate(
         alpha=config.eval.conformal,
         val_chose_epoch=fit.progress.best_value is not None,
     )
-    results = {"split": split, **metrics.evaluate(probabilities, labels, dataset.class_names, index=rows), **calibrated}
+    results = {"split": split, **metrics.compute(probabilities, labels, dataset.class_names, index=rows), **calibrated}
     results |= {
         "steps": fit.steps,
         "train_seconds": round(fit.progress.seconds, 2),
@@ -89,3 +90,71 @@ def relabeled(dataset: Dataset) -> int:
     """How many labels `config.data.label_patch` has changed."""
     table = dataset.table
     return int((table["class_name"] != table["original_class"]).sum()) if "original_class" in table else 0
+
+
+def calibrate(
+    split: str,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    val: tuple[np.ndarray, np.ndarray] | None,
+    *,
+    temperature: bool,
+    alpha: float,
+    val_chose_epoch: bool,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Calibrates on val, and says what it did to the split of the headline.
+
+    Args:
+      split: of the headline.
+      logits, labels: float32 [N, C] and int [N] of that split.
+      val: the same of val, or None where there is no val or nothing is to be fitted.
+      temperature: whether to fit one; else it is 1.
+      alpha: the share of conformal sets that may miss the truth; 0 = no sets.
+      val_chose_epoch: whether val also chose the parameters that are kept.
+
+    Returns:
+      The calibrated probabilities of the headline's split, float32 [N, C], and entries of results.json:
+      `temperature`; `calibration` {split and n that it was fitted on (None and 0 where it was not), ece_uncalibrated, loss_uncalibrated
+      (at temperature 1), note}; `conformal` {alpha, threshold, n, and on a test split coverage, coverage_ci95 (Wilson) and mean_size of
+      the sets, else None; note}, or None.
+    """
+    fitted_on = val if temperature else None
+    scale = 1.0 if fitted_on is None else calibration.fit_temperature(*fitted_on)
+    plain, calibrated = calibration.probabilities(logits), calibration.probabilities(logits, scale)
+    of_true = np.take_along_axis(plain, labels[:, None], 1)[:, 0].astype(np.float64)
+    about = {
+        "split": None if fitted_on is None else "val",
+        "n": 0 if fitted_on is None else len(fitted_on[1]),
+        "ece_uncalibrated": calibration.expected_calibration_error(plain.max(1), plain.argmax(1) == labels)[0],
+        "loss_uncalibrated": float(-np.log(np.maximum(of_true, np.finfo(np.float32).tiny)).mean()),
+        "note": _note(split, temperature, val, val_chose_epoch),
+    }
+    return calibrated, {"temperature": scale, "calibration": about, "conformal": _conformal(split, calibrated, labels, val, scale, alpha)}
+
+
+def _note(split: str, temperature: bool, val: tuple[np.ndarray, np.ndarray] | None, val_chose_epoch: bool) -> str:
+    if not temperature:
+        return "Not fitted: config.eval.temperature is False."
+    if val is None:
+        return "Not fitted: there is no val split."
+    if split == "val":
+        return "Fitted on the very images of the score, so that the calibration error is optimistic."
+    return "Fitted on val, which also chose the epoch, so that it may be a little too low." if val_chose_epoch else "Fitted on val."
+
+
+def _conformal(
+    split: str, probabilities: np.ndarray, labels: np.ndarray, val: tuple[np.ndarray, np.ndarray] | None, temperature: float, alpha: float
+) -> dict[str, Any] | None:
+    if not alpha or val is None:
+        return None
+    rule = conformal.calibrate(calibration.probabilities(val[0], temperature), val[1], alpha)
+    entry: dict[str, Any] = {"alpha": alpha, "threshold": rule.threshold, "n": rule.n}
+    entry |= {"coverage": None, "coverage_ci95": None, "mean_size": None, "note": None}
+    if rule.admits_all:
+        entry["note"] = f"{rule.n} val images are too few for alpha {alpha:g}: every set holds all classes."
+    if split == "test":
+        members = conformal.sets(probabilities, rule.threshold)
+        covered = int(np.take_along_axis(members, labels[:, None], 1).sum())
+        entry |= {"coverage": covered / len(labels), "coverage_ci95": list(wilson(covered, len(labels)))}
+        entry["mean_size"] = float(members.sum(1).mean())
+    return entry

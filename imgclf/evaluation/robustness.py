@@ -2,16 +2,17 @@
 
 import functools
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
 
 import numpy as np
 from PIL import Image
 
+from imgclf.config import Config
 from imgclf.data import augment, images
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError, nearest
-from imgclf.evaluation import compare
+from imgclf.evaluation import compare, intervals
 from imgclf.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 
 Condition = tuple[str, int]  # corruption, severity; ("clean", 0)
@@ -37,57 +38,74 @@ def conditions(names: Sequence[str] = tuple(CORRUPTIONS), severities: Sequence[i
     """
     for name in names:
         if name not in CORRUPTIONS:
-            raise UserError(f"There is no corruption {name!r}; {nearest(name, CORRUPTIONS)} There are {', '.join(CORRUPTIONS)}.")
+            raise UserError(f"There is no corruption {name!r}; {nearest(name, CORRUPTIONS)} All of them: {', '.join(CORRUPTIONS)}.")
     for severity in severities:
         if severity not in SEVERITIES:
             raise UserError(f"There is no severity {severity}; take some of {', '.join(map(str, SEVERITIES))}.")
     if not names or not severities:
-        raise UserError(f"Nothing to test: name a corruption ({', '.join(CORRUPTIONS)}) and a severity, 1 to 5.")
+        raise UserError(f"Nothing is left to test: name a corruption ({', '.join(CORRUPTIONS)}) and a severity, 1 to 5.")
     return [CLEAN, *((name, severity) for name in dict.fromkeys(names) for severity in sorted(set(severities)))]
 
 
-class Pictures(Sequence[np.ndarray]):
-    """The model's views of every image under every condition: item i is image i // C under condition i % C, uint8 [H, W, 3].
+class LazyImages(Sequence[np.ndarray]):
+    """Images that are made when they are asked for, in whichever thread asks: uint8 [H, W, 3]."""
 
-    Made when asked for, in whichever thread asks; an image is decoded once while its conditions are asked for one after another.
-    """
-
-    def __init__(self, dataset: Dataset, config: Any, tested: Sequence[Condition], seed: int = 0):
+    def __init__(self, count: int, make: Callable[[int], np.ndarray]):
         """
         Args:
-          dataset: the images.
-          config: the whole config of the model.
-          tested: see `conditions`.
-          seed: of the corruptions.
+          count: how many there are.
+          make: makes the image of a place from 0 to count − 1.
         """
-        self._dataset, self._config, self._tested, self._seed = dataset, config, tuple(tested), seed
-        self._photo = functools.lru_cache(maxsize=8)(dataset.reader.__getitem__)
+        self._places, self._make = range(count), make
 
     def __len__(self) -> int:
-        return len(self._dataset.table) * len(self._tested)
+        return len(self._places)
 
-    def __getitem__(self, item: int) -> np.ndarray:
-        row, number = divmod(item, len(self._tested))
-        name, severity = self._tested[number]
-        photo = self._photo(row)
+    @overload
+    def __getitem__(self, item: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, item: slice) -> list[np.ndarray]: ...
+
+    def __getitem__(self, item: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(item, slice):
+            return [self._make(place) for place in self._places[item]]
+        return self._make(self._places[item])
+
+
+def corrupted_views(dataset: Dataset, config: Config, tested: Sequence[Condition], seed: int = 0) -> LazyImages:
+    """The model's views of every image under every condition: item i is image i // C under condition i % C, at the model's input size.
+
+    An image is decoded once while its conditions are asked for one after another.
+
+    Args:
+      dataset: the images.
+      config: the whole config of the model.
+      tested: the C conditions, see `conditions`.
+      seed: of the corruptions.
+    """
+    photo_of = functools.lru_cache(maxsize=8)(dataset.reader.__getitem__)
+    ids, data = dataset.table["id"].tolist(), config.data
+
+    def make(item: int) -> np.ndarray:
+        row, number = divmod(item, len(tested))
+        name, severity = tested[number]
+        photo = photo_of(row)
         if (name, severity) == CLEAN:
-            data = self._config.data
-            return augment.view(photo, data.image_size, data.resize, self._config.augment, crop_fraction=data.crop_fraction)
-        return corrupted(photo, name, severity, self._config, seed=self._seed, example_id=self._dataset.table["id"].iloc[row])
+            return augment.view(photo, data.image_size, data.resize, config.augment, crop_fraction=data.crop_fraction)
+        return corrupted(photo, name, severity, config, seed=seed, example_id=ids[row])
+
+    return LazyImages(len(ids) * len(tested), make)
 
 
-class Turned(Sequence[np.ndarray]):
-    """Some images as decoded from JPEG files of each EXIF orientation: item i is image i // 8, upright, from orientation i % 8 + 1."""
+def oriented_photos(dataset: Dataset, rows: np.ndarray) -> LazyImages:
+    """Some photos as decoded from JPEG files of each EXIF orientation: item i is photo i // 8, upright, from orientation i % 8 + 1."""
 
-    def __init__(self, dataset: Dataset, rows: np.ndarray):
-        self._reader, self._rows = dataset.reader, rows
-
-    def __len__(self) -> int:
-        return len(self._rows) * len(ORIENTATIONS)
-
-    def __getitem__(self, item: int) -> np.ndarray:
+    def make(item: int) -> np.ndarray:
         row, number = divmod(item, len(ORIENTATIONS))
-        return images.decode(stored(self._reader[int(self._rows[row])], ORIENTATIONS[number]))
+        return images.decode(stored(dataset.reader[int(rows[row])], ORIENTATIONS[number]))
+
+    return LazyImages(len(rows) * len(ORIENTATIONS), make)
 
 
 def stored(photo: np.ndarray, orientation: int) -> bytes:
@@ -124,7 +142,7 @@ def summarize(correct: Mapping[Condition, np.ndarray]) -> dict[str, Any]:
         if name == CLEAN[0]:
             continue
         about = compare.accuracy(right)
-        low, high = compare.bootstrap(clean.astype(float) - right)
+        low, high = intervals.bootstrap(clean.astype(float) - right)
         row = {"top1": about["top1"], "top1_ci95": about["top1_ci95"], "drop": float(clean.mean() - right.mean()), "drop_ci95": [low, high]}
         rows.setdefault(name, {"severities": {}})["severities"][str(severity)] = row
     for row in rows.values():
@@ -134,9 +152,9 @@ def summarize(correct: Mapping[Condition, np.ndarray]) -> dict[str, Any]:
         "clean": compare.accuracy(clean),
         "corruptions": rows,
         "mean_top1": float(mean.mean()),
-        "mean_top1_ci95": compare.bootstrap(mean),
+        "mean_top1_ci95": intervals.bootstrap(mean),
         "mean_drop": float(clean.mean() - mean.mean()),
-        "mean_drop_ci95": compare.bootstrap(clean - mean),
+        "mean_drop_ci95": intervals.bootstrap(clean - mean),
     }
 
 

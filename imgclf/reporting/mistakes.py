@@ -22,7 +22,7 @@ def write_page(dataset: Dataset, mistakes: pd.DataFrame, results: dict[str, Any]
     Args:
       dataset: the images.
       mistakes: columns true, predicted, probability, true_probability; the index is the row in `dataset.table`; in the order shown.
-      results: of `metrics.evaluate`, over all images.
+      results: of `metrics.compute`, over all images.
       path: of the page.
       console: shows the progress.
     """

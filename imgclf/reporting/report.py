@@ -15,6 +15,7 @@ from imgclf import config as config_lib
 from imgclf import formatting
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics
+from imgclf.evaluation.intervals import wilson
 from imgclf.reporting import pages, plots, samples
 
 MATRIX_CLASSES = 40  # more than these, and the confusion matrix is condensed
@@ -247,7 +248,7 @@ def _per_class(results: dict) -> list[dict]:
     rows = []
     for name, row in results.get("per_class", {}).items():
         support = row["support"]
-        bounds = metrics.wilson(round(row["recall"] * support), support) if support else None
+        bounds = wilson(round(row["recall"] * support), support) if support else None
         rows.append({"name": name, **row, "bounds": bounds})
     return sorted(rows, key=lambda row: (row["recall"] is None, row["recall"] or 0.0, row["name"]))
 

@@ -14,7 +14,7 @@ from imgclf.data.splits import subset
 from imgclf.data.table import Dataset
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
-from imgclf.evaluation.robustness import ORIENTATIONS, Condition, Pictures, Turned
+from imgclf.evaluation.robustness import ORIENTATIONS, Condition, corrupted_views, oriented_photos
 from imgclf.workflows import run_folder
 
 BATCH = 64
@@ -41,7 +41,7 @@ def corrupted_probabilities(predictor: Predictor, dataset: Dataset, tested: Sequ
     Raises:
       UserError: if an image can no longer be read.
     """
-    views = Pictures(dataset, predictor.config, tested)
+    views = corrupted_views(dataset, predictor.config, tested)
     return probabilities_of_views(predictor, views, console).reshape(len(dataset.table), len(tested), -1)
 
 
@@ -54,7 +54,7 @@ def probabilities_of_views(predictor: Predictor, views: Sequence[np.ndarray], co
 
 def turned_probabilities(predictor: Predictor, dataset: Dataset, rows: np.ndarray, console: Console) -> np.ndarray:
     """Probabilities of these rows' photos from a JPEG file of each EXIF orientation, float32 [n, 8, C]."""
-    probabilities = _stream(predictor, Turned(dataset, rows), "orientations", console)
+    probabilities = _stream(predictor, oriented_photos(dataset, rows), "orientations", console)
     return probabilities.reshape(len(rows), len(ORIENTATIONS), -1)
 
 

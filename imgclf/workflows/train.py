@@ -60,7 +60,7 @@ def run(
         if jax.process_index() == 0:
             run_folder.write_inputs(workdir, config, dataset, audit_report)  # from here on the folder is this experiment's
         outcome = train(workdir)
-        results, predictions = results_lib.evaluate(config, dataset, outcome.fit, outcome.logits_of, audit_report)
+        results, predictions = results_lib.score(config, dataset, outcome.fit, outcome.logits_of, audit_report)
         results |= outcome.results
         results["notes"] += outcome.notes
         if jax.process_index() == 0:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from imgclf.evaluation import calibration, confidence
+from imgclf.evaluation import calibration, results
 
 
 def drawn(temperature: float, n: int, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +70,7 @@ def test_nothing_can_be_fitted_to_no_images():
 def entries(split="test", val=True, **changes):
     logits, labels = drawn(3.0, 500)
     options = {"temperature": True, "alpha": 0.1, "val_chose_epoch": False} | changes
-    probabilities, found = confidence.calibrate(split, logits[:300], labels[:300], (logits[300:], labels[300:]) if val else None, **options)
+    probabilities, found = results.calibrate(split, logits[:300], labels[:300], (logits[300:], labels[300:]) if val else None, **options)
     np.testing.assert_array_equal(probabilities, calibration.probabilities(logits[:300], found["temperature"]))
     return found
 

@@ -4,12 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from imgclf.evaluation import compare
-from imgclf.evaluation.metrics import wilson
+from imgclf.evaluation.intervals import wilson
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 20))
@@ -55,18 +55,6 @@ def test_the_bootstrap_interval_holds_its_level():
         low, high = compare.paired(a, b)["difference_ci95"]
         inside += low <= 0.10 <= high
     assert inside >= 52  # 57 expected of 60
-
-
-def test_holm_hand_worked():
-    assert compare.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert compare.holm([]) == []
-
-
-@settings(max_examples=30)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_lies_between_the_plain_values_and_bonferronis(p_values):
-    corrected = compare.holm(p_values)
-    assert all(p <= q <= min(1.0, len(p_values) * p) + 1e-12 for p, q in zip(p_values, corrected, strict=True))
 
 
 def test_a_difference_that_the_data_cannot_support_is_a_tie():

@@ -8,10 +8,10 @@ import pytest
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from imgclf.evaluation import metrics
 from imgclf.evaluation.calibration import expected_calibration_error
+from imgclf.evaluation.intervals import wilson
 
 NAMES = ("ant", "bee", "cat")
 # true classes: ant ant ant bee bee cat; predicted: ant ant bee bee ant bee
@@ -28,7 +28,7 @@ def random_case(seed: int, n: int, classes: int, sharpness: float) -> tuple[np.n
 
 
 def test_hand_worked_example():
-    result = metrics.evaluate(PROBABILITIES, LABELS, NAMES)
+    result = metrics.compute(PROBABILITIES, LABELS, NAMES)
     assert result["n"] == 6
     assert result["top1"] == pytest.approx(3 / 6)
     assert result["top5"] == 1.0
@@ -46,6 +46,11 @@ def test_hand_worked_example():
     assert result["top1_ci95"] == pytest.approx([0.18761, 0.81239], abs=1e-5)  # 3 of 6: published Wilson interval 0.188 to 0.812
 
 
+def test_the_headline_is_a_sentence():
+    results = {"top1": 350 / 360, "n": 360, "top1_ci95": wilson(350, 360), "split": "test"}
+    assert metrics.headline(results).replace("\u00a0", " ") == "97.2 % (95 % interval 95.0–98.5 %, 350 of 360 test images right)"
+
+
 def test_calibration_hand_worked():
     # two bins: (0, .5] holds .4 (wrong), .5 (right): confidence .45, accuracy .5; (.5, 1] holds .9 .7 (both right): .8 against 1
     error, bins = expected_calibration_error(np.array([0.4, 0.5, 0.9, 0.7]), np.array([False, True, True, True]), bins=2)
@@ -58,14 +63,14 @@ def test_calibration_hand_worked():
 
 def test_top5_counts_the_first_five_of_more_classes():
     probabilities = np.array([[0.3, 0.2, 0.15, 0.12, 0.1, 0.08, 0.05]] * 7, np.float32)
-    result = metrics.evaluate(probabilities, np.arange(7), [str(i) for i in range(7)])
+    result = metrics.compute(probabilities, np.arange(7), [str(i) for i in range(7)])
     assert (result["top1"], result["top5"]) == (pytest.approx(1 / 7), pytest.approx(5 / 7))
 
 
 def test_ties_go_to_the_lower_class_everywhere():
     probabilities = np.full((6, 6), 1 / 6, np.float32)
     names = list("abcdef")
-    result = metrics.evaluate(probabilities, np.arange(6), names)
+    result = metrics.compute(probabilities, np.arange(6), names)
     assert (result["top1"], result["top5"]) == (pytest.approx(1 / 6), pytest.approx(5 / 6))
     assert result["roc_auc"] == 0.5
     frame = metrics.predictions([str(i) for i in range(6)], probabilities, np.arange(6), names, 6)
@@ -76,7 +81,7 @@ def test_ties_go_to_the_lower_class_everywhere():
 def test_agrees_with_scikit_learn(seed, n, classes, sharpness):
     probabilities, labels = random_case(seed, n, classes, sharpness)
     names = [f"class {i}" for i in range(classes)]
-    result = metrics.evaluate(probabilities, labels, names)
+    result = metrics.compute(probabilities, labels, names)
     predicted = probabilities.argmax(1)
     precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(labels, predicted, zero_division=0)
     for i, name in enumerate(names):
@@ -96,20 +101,20 @@ def test_agrees_with_scikit_learn(seed, n, classes, sharpness):
 
 def test_classes_without_examples_are_none_and_leave_the_averages():
     labels = np.array([0, 0, 0, 1, 1, 1])
-    result = metrics.evaluate(PROBABILITIES[:, [0, 1, 2]], labels, NAMES)
+    result = metrics.compute(PROBABILITIES[:, [0, 1, 2]], labels, NAMES)
     assert result["per_class"]["cat"] == {"precision": None, "recall": None, "f1": None, "support": 0}
     assert result["macro_f1"] == pytest.approx(sklearn.metrics.f1_score(labels, PROBABILITIES.argmax(1), labels=[0, 1], average="macro"))
     assert "1 of 3 classes" in result["roc_auc_note"]
 
 
 def test_roc_auc_is_none_with_the_reason_for_one_class():
-    result = metrics.evaluate(PROBABILITIES, np.zeros(6, int), NAMES)
+    result = metrics.compute(PROBABILITIES, np.zeros(6, int), NAMES)
     assert result["roc_auc"] is None
     assert "'ant'" in result["roc_auc_note"]
 
 
 def test_zero_probability_of_the_truth_gives_a_finite_loss():
-    result = metrics.evaluate(np.array([[1.0, 0.0]], np.float32), np.array([1]), ["a", "b"])
+    result = metrics.compute(np.array([[1.0, 0.0]], np.float32), np.array([1]), ["a", "b"])
     assert result["loss"] == pytest.approx(87.3365, abs=1e-3)  # -log of float32's smallest normal number
 
 
@@ -128,13 +133,13 @@ def test_zero_probability_of_the_truth_gives_a_finite_loss():
 )
 def test_nonsense_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        metrics.evaluate(*change(PROBABILITIES, LABELS, NAMES))
+        metrics.compute(*change(PROBABILITIES, LABELS, NAMES))
 
 
 def test_an_example_counted_twice_is_refused():
-    metrics.evaluate(PROBABILITIES, LABELS, NAMES, index=np.arange(6))
+    metrics.compute(PROBABILITIES, LABELS, NAMES, index=np.arange(6))
     with pytest.raises(ValueError, match="already counted"):
-        metrics.evaluate(PROBABILITIES, LABELS, NAMES, index=np.array([0, 1, 2, 3, 4, 0]))
+        metrics.compute(PROBABILITIES, LABELS, NAMES, index=np.array([0, 1, 2, 3, 4, 0]))
     with pytest.raises(ValueError, match="'x' was predicted twice"):
         metrics.predictions(["x", "a", "b", "c", "d", "x"], PROBABILITIES, LABELS, NAMES, 2)
 
@@ -152,22 +157,12 @@ def test_predictions_frame_and_its_round_trip(tmp_path):
     assert (metrics.predictions(list("abcdef"), PROBABILITIES, None, names, 1)["true"] == "").all()
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
-@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_agrees_with_scipy(counts):
-    successes, n = counts
-    expected = binomtest(successes, n).proportion_ci(method="wilson")
-    low, high = metrics.wilson(successes, n)
-    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
-    assert 0 <= low <= successes / n <= high <= 1
-
-
 @settings(deadline=None, derandomize=True, max_examples=50)
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(2, 9), st.floats(0, 5))
 def test_properties_of_any_result(seed, n, classes, sharpness):
     probabilities, labels = random_case(seed, n, classes, sharpness)
     names = [str(i) for i in range(classes)]
-    result = metrics.evaluate(probabilities, labels, names)
+    result = metrics.compute(probabilities, labels, names)
     assert np.sum(result["confusion"]) == n == sum(row["support"] for row in result["per_class"].values())
     assert np.trace(result["confusion"]) / n == pytest.approx(result["top1"])
     low, high = result["top1_ci95"]
@@ -180,7 +175,7 @@ def test_properties_of_any_result(seed, n, classes, sharpness):
     assert json.loads(json.dumps(result, allow_nan=False)) == result  # plain values, no NaN
     # the order of the examples does not matter
     order = np.random.default_rng(seed).permutation(n)
-    again = metrics.evaluate(probabilities[order], labels[order], names)
+    again = metrics.compute(probabilities[order], labels[order], names)
     assert again["confusion"] == result["confusion"]
     assert (again["loss"], again["ece"]) == pytest.approx((result["loss"], result["ece"]))
 

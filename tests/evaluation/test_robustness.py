@@ -101,7 +101,7 @@ def test_answers_by_orientation():
     [
         (["blur"], [1], "no corruption 'blur'.*gaussian_blur"),
         (["jpeg"], [6], "no severity 6"),
-        ([], [1], "Nothing to test"),
+        ([], [1], "Nothing is left to test"),
     ],
 )
 def test_slips_are_named(names, severities, message):

@@ -99,7 +99,7 @@ def write_run(
     config.name, config.data.source, config.train.duration = "quickstart", "digits", "12 epochs"
     results = {
         "split": "test" if splits == "all" else "val",
-        **metrics.evaluate(probabilities.astype(np.float32), labels, names),
+        **metrics.compute(probabilities.astype(np.float32), labels, names),
         "class_names": list(names),
         "steps": 108,
         "train_seconds": 12.3,

@@ -223,7 +223,7 @@ def test_a_class_without_examples_is_undefined_not_zero(copy):
     names = [*results["class_names"], "unseen"]
     probabilities = np.full((8, 5), 0.1, np.float32)
     probabilities[np.arange(8), np.arange(8) % 4] = 0.6
-    results |= {**metrics.evaluate(probabilities, np.arange(8) % 4, names), "class_names": names}
+    results |= {**metrics.compute(probabilities, np.arange(8) % 4, names), "class_names": names}
     (copy / "results.json").write_text(json.dumps(results))
     report.write_report(copy)
     assert "unseen 0 – – – –" in read(copy).text
@@ -237,7 +237,7 @@ def test_many_classes_are_condensed(tmp_path):
     logits = rng.normal(size=(len(labels), classes)) + 3 * np.eye(classes)[labels]
     probabilities = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
     names = [f"class {i:02d}" for i in range(classes)]
-    results = {"split": "test", **metrics.evaluate(probabilities, labels, names)}
+    results = {"split": "test", **metrics.compute(probabilities, labels, names)}
     (tmp_path / "results.json").write_text(json.dumps(results))
     report.write_report(tmp_path)
     page = read(tmp_path)

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgclf import formatting
-from imgclf.evaluation import metrics
 
 
 @pytest.mark.parametrize(
@@ -52,8 +51,3 @@ def test_number(value, text):
 def test_counts_and_durations():
     assert [formatting.count(n, "class", "classes") for n in (0, 1, 1797)] == ["0 classes", "1 class", "1,797 classes"]
     assert [formatting.duration(s) for s in (0.42, 12.3, 59.9, 185, 7800)] == ["0.42 s", "12 s", "60 s", "3 min 5 s", "2 h 10 min"]
-
-
-def test_headline():
-    results = {"top1": 350 / 360, "n": 360, "top1_ci95": metrics.wilson(350, 360), "split": "test"}
-    assert metrics.headline(results).replace("\u00a0", " ") == "97.2 % (95 % interval 95.0–98.5 %, 350 of 360 test images right)"
