@@ -14,6 +14,7 @@ ROOMS = {
     "errors": "the one exception for a user's mistake",
     "formatting": "numbers and counts as text",
     "files": "atomic writes, locks, the cache folder",
+    "outputs": "what may be replaced",
     "progress": "progress bars",
     "config": "fields, their checks, flags, durations",
     "runtime": "XLA's flags, compiled programs, parallel jobs",

@@ -190,21 +190,30 @@ class ImageData:
         _tell(verbose, told + ".")
         return first, second
 
-    def explore(self, path: str | os.PathLike = "explore.html", *, near_duplicate_bits: int = 6, verbose: bool = True) -> Path:
+    def explore(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        near_duplicate_bits: int = 6,
+        overwrite: bool = False,
+        verbose: bool = True,
+    ) -> Path:
         """Writes a page to look at the images in the browser, and returns its path.
 
         Thumbnails by class; filters by class, split, size and copies; search, sorting; hover enlarges. Exact copies, near duplicates,
         label conflicts and copies across splits are marked. One file that needs no network; 5,000 images stay fluid.
 
         Args:
-          path: of the page; an older page there is replaced.
+          path: of the page; None = explore.html in the current folder, or explore-2.html, … where that shows other images.
           near_duplicate_bits: see `split`.
+          overwrite: whether to replace what stands at `path`, if it is not an older page of these images (that is always replaced).
           verbose: shows the progress and the path.
 
         Raises:
           UserError: if something else stands at the path, or an image has changed since it was loaded.
         """
-        page = explore.write_page(self._dataset, path, near_duplicate_bits=near_duplicate_bits, console=Console(quiet=not verbose))
+        console = Console(quiet=not verbose)
+        page = explore.write_page(self._dataset, path, near_duplicate_bits=near_duplicate_bits, overwrite=overwrite, console=console)
         _tell(verbose, f"Open {page} in a browser.")
         return page
 

@@ -1,5 +1,6 @@
 """The four lines: load, split, create, evaluate, on small pictures; and on real ones where they are at hand."""
 
+import dataclasses
 import json
 import runpy
 import shutil
@@ -332,6 +333,38 @@ def test_mistakes_are_listed_and_shown(classifier, folder, tmp_path, capsys):
     with pytest.raises(UserError, match="no page of imgclf's"):
         classifier.mistakes(data, page)
     assert page.read_text() == "notes"
+    classifier.mistakes(data, page, overwrite=True, verbose=False)
+    assert "<img src=" in page.read_text()
+
+
+def test_pages_go_into_the_run_and_replace_no_other(classifier, parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    shutil.copytree(classifier.folder, run)
+    copy = imgclf.load(run)
+    for data in (parts[1], parts[0], parts[1]):
+        copy.mistakes(data, verbose=False)
+    assert sorted(path.name for path in run.glob("*mistakes*")) == ["mistakes-2.html", "mistakes.html"]
+    assert list(tmp_path.iterdir()) == [run]
+    other = dataclasses.replace(copy, temperature=2.0)  # another model
+    page = run / "mistakes.html"
+    before = page.read_bytes()
+    with pytest.raises(UserError, match=r"holds another page \(mistakes: run on 15 images of image\).*overwrite=True"):
+        other.mistakes(parts[1], page)
+    assert page.read_bytes() == before
+    other.mistakes(parts[1], page, overwrite=True, verbose=False)
+    with pytest.raises(UserError, match="holds another page"):
+        copy.mistakes(parts[1], page)
+
+
+def test_explore_replaces_its_own_page_only(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few, others = data[:4], data[4:9]
+    pages = [some.explore(verbose=False).name for some in (few, others, few)]
+    assert pages == ["explore.html", "explore-2.html", "explore.html"]
+    with pytest.raises(UserError, match=r"holds another page \(images: 4 images of image\)"):
+        others.explore("explore.html")
+    others.explore("explore.html", overwrite=True, verbose=False)
 
 
 def test_a_saved_model_predicts_the_same_without_the_run(classifier, parts, tmp_path):
@@ -361,9 +394,14 @@ def test_saving_overwrites_saved_models_only(classifier, tmp_path):
             target.write_text("dear")
         else:
             (target / "sub").mkdir(parents=True)
-        with pytest.raises(UserError, match="no saved model"):
-            classifier.save(target)
+        for overwrite in (False, True):
+            with pytest.raises(UserError, match="no saved model"):
+                classifier.save(target, overwrite=overwrite)
     assert (tmp_path / "diary.txt").read_text() == "dear"
+    another = dataclasses.replace(classifier, temperature=2.0)
+    with pytest.raises(UserError, match=r"holds another saved model \(from run run\).*overwrite=True"):
+        another.save(first)
+    assert another.save(first, overwrite=True) == first
     with pytest.raises(UserError, match="where this classifier comes from"):
         classifier.save(classifier.folder)
 

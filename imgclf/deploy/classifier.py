@@ -74,12 +74,17 @@ class Classifier(Predictor):
         """
         return scoring.evaluate(self, data, console=Console(quiet=not verbose))
 
-    def mistakes(self, data: scoring.Data, path: str | os.PathLike = "mistakes.html", *, verbose: bool = True) -> pd.DataFrame:
+    def mistakes(
+        self, data: scoring.Data, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False, verbose: bool = True
+    ) -> pd.DataFrame:
         """Finds the images that are taken for another class, and writes a page with their pictures.
 
         Args:
           data: from `imgclf.load_images`.
-          path: of the page, a self-contained HTML file; an older page there is replaced.
+          path: of the page, a self-contained HTML file; None = mistakes.html in the run's folder, or mistakes-2.html, … where that is of
+            other images.
+          overwrite: whether to replace what stands at `path`, if it is not an older page of this model and these images (that is always
+            replaced).
           verbose: tells how many there are, and where the page is.
 
         Returns:
@@ -88,18 +93,25 @@ class Classifier(Predictor):
         Raises:
           UserError: as `evaluate` does; if something else stands at `path`.
         """
-        return scoring.mistakes(self, data, path, console=Console(quiet=not verbose))
+        return scoring.mistakes(self, data, path, overwrite=overwrite, console=Console(quiet=not verbose))
 
-    def save(self, folder: str | os.PathLike) -> Path:
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes the classifier into a folder of its own, which `imgclf.load` opens, here or elsewhere.
 
         The run's model, config, results and report are copied, not its data: of the training images only their sha256 are, so that
-        `evaluate` can still tell them. A model saved there before is replaced, in one move.
+        `evaluate` can still tell them. Where this classifier was saved there before, it is replaced, in one move.
+
+        Args:
+          folder: it is made.
+          overwrite: whether to replace another saved model there.
+
+        Returns:
+          The folder.
 
         Raises:
-          UserError: for a folder with anything but a saved model in it.
+          UserError: for a folder with another saved model, unless `overwrite`; and, always, for one with anything else in it.
         """
-        return saving.save(self, folder)
+        return saving.save(self, folder, overwrite=overwrite)
 
 
 def load(run: str | os.PathLike) -> Classifier:

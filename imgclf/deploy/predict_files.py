@@ -25,21 +25,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from imgclf import config as config_lib
 from imgclf import formatting
 from imgclf.deploy.inputs import Inputs
 from imgclf.deploy.predictor import Answers, Predictor
 from imgclf.errors import UserError
 from imgclf.files import write_json
-from imgclf.training.state import tree_sha256
 
 SUFFIXES = (".csv", ".parquet")
 _PART_SECONDS, _PART_ROWS = 15.0, 16_384  # a part is written when either is reached
 _ROW_GROUP = 65_536  # of the parquet file
-_VERSION = 1  # of the columns: part of what OUT was made of
-# The fields of a run's config that its predictions depend on.
-_CONFIG = ("data.image_size", "data.resize", "data.crop", "data.mean", "data.std", "data.max_pixels", "augment.mode", "augment.fill")
-_CONFIG += ("model.", "eval.flip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,12 +132,8 @@ def describe(summary: Summary, ignored: Counter, out: Path) -> str:
 
 def _identity(predictor: Predictor, inputs: Inputs, options: Options) -> dict[str, Any]:
     """What the predictions are made of, in JSON's types; OUT belongs to it where the three parts are equal."""
-    kept = {name: value for name, value in config_lib.flatten(predictor.config).items() if name.startswith(_CONFIG)}
-    rule = dataclasses.asdict(predictor.conformal) if predictor.conformal else None
-    model = [tree_sha256([predictor.params, predictor.batch_stats]), predictor.class_names, predictor.temperature, rule, kept, _VERSION]
-    text = json.dumps(model, ensure_ascii=False)
     return {
-        "model": hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest(),
+        "model": predictor.sha256,
         "images": {"count": len(inputs), "sha256": inputs.sha256},
         "options": dataclasses.asdict(options) | {"reduced_decode": predictor.reduced_decode},
     }

@@ -3,6 +3,8 @@
 import collections
 import dataclasses
 import functools
+import hashlib
+import json
 import math
 import os
 import weakref
@@ -17,6 +19,7 @@ import numpy as np
 import pandas as pd
 from flax import nnx
 
+from imgclf import config as config_lib
 from imgclf import models
 from imgclf.config import Config
 from imgclf.data import augment, images
@@ -26,13 +29,16 @@ from imgclf.evaluation import calibration, metrics
 from imgclf.evaluation.conformal import Conformal, sets
 from imgclf.training import sharding
 from imgclf.training.evaluate import EvalStep
-from imgclf.training.state import Tree, path_name, split_model
+from imgclf.training.state import Tree, path_name, split_model, tree_sha256
 from imgclf.training.step import make_eval_step
 
 Source = str | os.PathLike | np.ndarray
 
 UNKNOWN = "unknown"  # the answer below the threshold
 _DECODING, _COMPUTING = 2, 1  # batches under way beside the one that is waited for
+_VERSION = 1  # of what a prediction says: part of `sha256`
+# The fields of a run's config that its predictions may depend on; whole groups, so that no new field is forgotten.
+_FIELDS = ("data.", "model.", "eval.flip", "augment.mode", "augment.fill")
 
 
 class Answers(NamedTuple):
@@ -138,6 +144,14 @@ class Predictor:
             table["set"] = self._sets(probabilities)
         table = table.iloc[: len(read)].set_index(read).reindex(range(len(ids)))
         return table.assign(id=list(ids), reason=answers.reasons)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of all that its predictions depend on: two classifiers with one sha256 say the same of every image."""
+        fields = {name: value for name, value in config_lib.flatten(self.config).items() if name.startswith(_FIELDS)}
+        rule = dataclasses.asdict(self.conformal) if self.conformal else None
+        parts = [tree_sha256([self.params, self.batch_stats]), self.class_names, self.temperature, rule, fields, _VERSION]
+        return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogateescape")).hexdigest()
 
     @functools.cached_property
     def scored(self) -> weakref.WeakKeyDictionary[ImageReader, np.ndarray]:

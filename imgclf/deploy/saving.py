@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from imgclf import outputs
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
 
 MARK = "imgclf_model.json"  # by which a folder that may be replaced is known
-VERSION = 1
 
 
-def save(predictor: Predictor, folder: str | os.PathLike) -> Path:
+def save(predictor: Predictor, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Copies the classifier into `folder`; see `Classifier.save`."""
     run = predictor.folder
     if run is None or not (run / "results.json").exists():
@@ -23,14 +23,15 @@ def save(predictor: Predictor, folder: str | os.PathLike) -> Path:
     target = Path(folder).expanduser().absolute()
     if target == run.absolute():
         raise UserError(f"{folder} is where this classifier comes from: it is saved there already; choose another folder.")
-    _check_target(target)
+    of = outputs.identity("saved model", f"from run {run.name}", predictor.sha256)
+    outputs.check_folder(target, of, MARK, overwrite=overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise UserError(f"{target} can't be written ({error.strerror}): choose another folder.") from error
     try:
-        _write(run, aside)
+        _write(run, aside, of)
         aside.chmod(0o755)
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)) / "old"
@@ -46,15 +47,7 @@ def save(predictor: Predictor, folder: str | os.PathLike) -> Path:
     return Path(folder)
 
 
-def _check_target(target: Path) -> None:
-    if not target.exists():
-        return
-    if not target.is_dir() or (any(target.iterdir()) and not (target / MARK).exists()):
-        what = "a folder with other things" if target.is_dir() else "a file"
-        raise UserError(f"{target} is {what}, no saved model: nothing is overwritten; choose another folder, or remove it.")
-
-
-def _write(run: Path, folder: Path) -> None:
+def _write(run: Path, folder: Path, of: outputs.Identity) -> None:
     results = json.loads((run / "results.json").read_text())
     for name in ("config.json", "results.json", "environment.json", "report.html"):
         if (run / name).exists():
@@ -62,4 +55,4 @@ def _write(run: Path, folder: Path) -> None:
     shutil.copytree(run / results["checkpoint"], folder / results["checkpoint"])
     if (run / "dataset.parquet").exists():  # which images it has seen, without their names
         pd.read_parquet(run / "dataset.parquet", columns=["sha256", "split"]).to_parquet(folder / "dataset.parquet", index=False)
-    (folder / MARK).write_text(json.dumps({"version": VERSION, "run": run.name}) + "\n")
+    outputs.write_mark(folder / MARK, of)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
 
-from imgclf import formatting
+from imgclf import formatting, outputs
 from imgclf.data.table import Dataset, ImageReader
 from imgclf.deploy.predictor import Answers, Predictor
 from imgclf.errors import UserError
@@ -50,10 +51,12 @@ def evaluate(predictor: Predictor, data: Data, *, console: Console) -> Evaluatio
     return result
 
 
-def mistakes(predictor: Predictor, data: Data, path: str | os.PathLike, *, console: Console) -> pd.DataFrame:
+def mistakes(predictor: Predictor, data: Data, path: str | os.PathLike[str] | None, *, overwrite: bool, console: Console) -> pd.DataFrame:
     """The images that are taken for another class; see `Classifier.mistakes`."""
     dataset = need_dataset(data, "mistakes")
-    page = gallery.pages.check_target(path)
+    folder = predictor.folder or Path()
+    of = gallery.identity(dataset, folder.name or predictor.config.model.name, predictor.sha256)
+    page = outputs.free_file(folder / gallery.PAGE, of) if path is None else outputs.check_file(path, of, overwrite=overwrite)
     labels = labels_of(predictor, dataset)
     said = probabilities(predictor, dataset, console)
     predicted, rows = said.argmax(1), np.arange(len(labels))
@@ -68,7 +71,7 @@ def mistakes(predictor: Predictor, data: Data, path: str | os.PathLike, *, conso
         }
     )
     table = table[predicted != labels].sort_values(["probability", "id"], ascending=[False, True])
-    gallery.write_page(dataset, table, metrics.compute(said, labels, predictor.class_names), page, console)
+    gallery.write_page(dataset, table, metrics.compute(said, labels, predictor.class_names), page, of, console)
     told = f"{formatting.count(len(table), 'mistake')} among {formatting.count(len(labels), 'image')}; open {page} in a browser."
     console.print(told, highlight=False, markup=False, soft_wrap=True)
     return table.reset_index(drop=True)

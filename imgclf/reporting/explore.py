@@ -14,25 +14,34 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from imgclf import formatting
+from imgclf import formatting, outputs
 from imgclf.data.audit import EXACT, duplicates
 from imgclf.data.splits import SPLITS
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 from imgclf.reporting import pages
 
+PAGE = "explore.html"
 EXACT_COPY, NEAR_COPY, LABEL_CONFLICT, ACROSS_SPLITS = 1, 2, 4, 8  # bits of an image's marks
 SKIPPED = 500  # files named on the page
 MOST = 50_000  # images: 110 MB
 
 
-def write_page(dataset: Dataset, path: str | os.PathLike, *, near_duplicate_bits: int = 6, console: Console | None = None) -> Path:
+def write_page(
+    dataset: Dataset,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    near_duplicate_bits: int = 6,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Path:
     """Writes the page.
 
     Args:
       dataset: with or without splits; its quarantine is listed too.
-      path: of the page; an older page there is replaced.
+      path: of the page; None = explore.html in the current folder, or explore-2.html, … where that shows other images.
       near_duplicate_bits: images whose perceptual hashes differ in at most so many of 64 bits are marked as near duplicates; -1: none are.
+      overwrite: whether to replace a file at `path` that is not the page of these images.
       console: shows the progress.
 
     Returns:
@@ -41,7 +50,10 @@ def write_page(dataset: Dataset, path: str | os.PathLike, *, near_duplicate_bits
     Raises:
       UserError: if the path holds something else, there are more than 50,000 images, or one has changed since it was verified.
     """
-    path = pages.check_target(path)
+    of = outputs.identity(
+        "images", f"{formatting.count(len(dataset.table), 'image')} of {pages.name_of(dataset)}", pages.digest_of(dataset)
+    )
+    target = outputs.free_file(Path(PAGE), of) if path is None else pages.check_target(path, of, overwrite=overwrite)
     if len(dataset.table) > MOST:
         way_out = f"take some, such as data[::{-(-len(dataset.table) // MOST)}].explore(), or a class by data.filter."
         raise UserError(f"{len(dataset.table):,} images are more than one page can show ({MOST:,}): {way_out}")
@@ -68,7 +80,7 @@ def write_page(dataset: Dataset, path: str | os.PathLike, *, near_duplicate_bits
     script = pages.source("explore.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     context = {
-        "title": Path(table["source"].iloc[0]).name or table["source"].iloc[0],
+        "title": pages.name_of(dataset),
         "source": table["source"].iloc[0],
         "script": script,
         "script_sha256": digest,
@@ -80,7 +92,7 @@ def write_page(dataset: Dataset, path: str | os.PathLike, *, near_duplicate_bits
         "skipped_count": len(dataset.quarantine),
         "ignored": dataset.ignored,
     }
-    return pages.write(path, "explore.html.j2", context)
+    return pages.write(target, "explore.html.j2", context, of)
 
 
 def copies(dataset: Dataset, near_duplicate_bits: int) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:

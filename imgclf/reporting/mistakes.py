@@ -7,16 +7,25 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from imgclf import formatting
+from imgclf import formatting, outputs
 from imgclf.data.table import Dataset
 from imgclf.evaluation import metrics
 from imgclf.reporting import pages
 
+PAGE = "mistakes.html"
 CARDS = 500  # the table that goes with the page holds all mistakes
 PAIRS = 12
 
 
-def write_page(dataset: Dataset, mistakes: pd.DataFrame, results: dict[str, Any], path: Path, console: Console) -> Path:
+def identity(dataset: Dataset, model: str, model_sha256: str) -> outputs.Identity:
+    """What a page of the mistakes of a model (its name, for people, and its sha256) on these images is of."""
+    subject = f"{model} on {formatting.count(len(dataset.table), 'image')} of {pages.name_of(dataset)}"
+    return outputs.identity("mistakes", subject, model_sha256, pages.digest_of(dataset))
+
+
+def write_page(
+    dataset: Dataset, mistakes: pd.DataFrame, results: dict[str, Any], path: Path, of: outputs.Identity, console: Console
+) -> Path:
     """Writes the page; it runs no script and loads nothing.
 
     Args:
@@ -24,6 +33,7 @@ def write_page(dataset: Dataset, mistakes: pd.DataFrame, results: dict[str, Any]
       mistakes: columns true, predicted, probability, true_probability; the index is the row in `dataset.table`; in the order shown.
       results: of `metrics.compute`, over all images.
       path: of the page.
+      of: its `identity`.
       console: shows the progress.
     """
     shown = mistakes.head(CARDS)
@@ -39,7 +49,7 @@ def write_page(dataset: Dataset, mistakes: pd.DataFrame, results: dict[str, Any]
     support = {name: row["support"] for name, row in results["per_class"].items()}
     headline = metrics.headline(results)
     context = {
-        "title": Path(dataset.table["source"].iloc[0]).name,
+        "title": pages.name_of(dataset),
         "top1": formatting.percent(results["top1"]),
         "rest": headline.removeprefix(formatting.percent(results["top1"])),
         "cards": cards,
@@ -48,4 +58,4 @@ def write_page(dataset: Dataset, mistakes: pd.DataFrame, results: dict[str, Any]
         "pairs": [{"true": t, "predicted": p, "n": int(n), "support": support[t]} for (t, p), n in pairs.head(PAIRS).items()],
         "style": pages.source("report.css"),
     }
-    return pages.write(path, "mistakes.html.j2", context)
+    return pages.write(path, "mistakes.html.j2", context, of)

@@ -4,10 +4,11 @@ Names and paths come from the user's data: templates escape them, and scripts ge
 """
 
 import base64
+import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,37 +18,53 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 from rich.console import Console
-from rich.progress import Progress
 
-from imgclf import formatting
+from imgclf import files, formatting, outputs, progress
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 
-MARK = '<meta name="generator" content="imgclf">'  # by which a page that may be replaced is known
 LOSSLESS_EDGE = 64  # images no larger than this are kept exactly: blown up, lossy coding would show
 # Longer side of a thumbnail in pixels, by the number of images: what keeps a page below some 20 MB.
 EDGES = ((150, 320), (500, 256), (1500, 192), (6000, 128))
 SMALLEST_EDGE = 96
 
 
-def check_target(path: str | os.PathLike) -> Path:
-    """Returns where a page may be written.
+def check_target(path: str | os.PathLike[str], of: outputs.Identity | None = None, *, overwrite: bool = False) -> Path:
+    """Returns where a page may be written; see `outputs.check_file`.
 
     Raises:
-      UserError: if something other than a page of imgclf's stands there.
+      UserError: if something other than an older page of the same stands there.
     """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: name the page in it, such as {path / 'page.html'}.")
-    if path.exists():
-        with path.open("rb") as file:
-            if MARK.encode() not in file.read(2000):
-                raise UserError(f"{path} exists and is no page of imgclf's: choose another path, or remove it.")
-    return path
+    return outputs.check_file(path, of, overwrite=overwrite)
 
 
-def write(path: Path, template: str, context: dict[str, Any]) -> Path:
-    """Renders a template into `path`, in one move; folders above it are made."""
+def digest_of(dataset: Dataset) -> str:
+    """The sha256 of what a page shows of a data set: ids, contents, classes and splits. Its folder may move."""
+    columns = dataset.table[["id", "sha256", "class_name", "split"]].to_csv(index=False)
+    return hashlib.sha256(columns.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def name_of(dataset: Dataset) -> str:
+    """How people call a data set: its folder's name."""
+    source = str(dataset.table["source"].iloc[0])
+    return Path(source).name or source
+
+
+def write(path: Path, template: str, context: Mapping[str, Any], of: outputs.Identity | None = None) -> Path:
+    """Renders a template into `path`, in one move; folders above it are made.
+
+    Args:
+      path: of the page; what stands there is replaced: see `check_target`.
+      template: its file name among this package's templates.
+      context: what the template shows.
+      of: what the page is of; None where any later page may replace it.
+
+    Returns:
+      The path.
+
+    Raises:
+      UserError: if the page can't be written.
+    """
     loader = jinja2.PackageLoader("imgclf.reporting")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
@@ -56,13 +73,11 @@ def write(path: Path, template: str, context: dict[str, Any]) -> Path:
         "number": formatting.number,
         "duration": formatting.duration,
     }
-    environment.globals |= {"count": formatting.count, "NONE": formatting.NONE, "mark": Markup(MARK)}
+    environment.globals |= {"count": formatting.count, "NONE": formatting.NONE, "mark": Markup(outputs.mark(of))}
     page = environment.get_template(template).render(context)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(path.name + ".part")
-        aside.write_bytes(page.encode("utf-8", "backslashreplace"))  # a file name may hold bytes that are no text
-        aside.replace(path)
+        files.write_text(path, page)
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror}): choose another path.") from error
     return path
@@ -103,5 +118,5 @@ def thumbnails(dataset: Dataset, rows: Sequence[int] | np.ndarray, edge: int, co
     def make(row: int) -> str:
         return thumbnail(dataset.reader.read(row, (edge, edge)), edge)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress.bar(console) as bar:
         return list(bar.track(pool.map(make, map(int, rows)), total=len(rows), description="thumbnails"))
