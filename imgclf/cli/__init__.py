@@ -1,1 +1,1 @@
-"""The commands of `imgclf`, a file each; `imgclf/cli.py` puts them together. JAX is imported inside the functions, after --help."""
+"""The commands of `imgclf`, a file each; main.py puts them together. JAX is imported inside the functions, after --help."""

@@ -12,7 +12,7 @@ from imgclf.config import Config, parse_arguments
 from imgclf.errors import UserError
 from imgclf.models import layers, registry
 from imgclf.models.classifier import Classifier, Head, NormHead
-from imgclf.models.registry import BACKBONES, NAMES  # new models: a line in families.py
+from imgclf.models.registry import BACKBONES, NAMES  # new models: a line in registry.py
 from imgclf.models.weights import pretrained
 
 _log = logging.getLogger(__name__)

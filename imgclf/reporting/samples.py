@@ -35,7 +35,7 @@ def save(run: Path, dataset: Dataset, predictions: pd.DataFrame, audit: dict) ->
       run: the run's folder; `samples/` in it is replaced.
       dataset: its reader and table; ids that the audit dropped from the table have no thumbnail.
       predictions: columns id, true, predicted, probability.
-      audit: what `splits.audit` returned.
+      audit: what `audit.audit` returned.
 
     Returns:
       The path of index.json.

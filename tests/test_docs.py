@@ -1,0 +1,207 @@
+"""What the documents name exists: files, modules, config fields, commands and their options."""
+
+import ast
+import importlib
+import importlib.util
+import io
+import re
+import shlex
+import tokenize
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from imgclf import config
+from imgclf.cli import run_py
+from imgclf.cli.main import app
+from imgclf.config import names
+from imgclf.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "experiments" / "README.md"]
+FLAGS = run_py.flags.FLAGS
+TOPS = ("imgclf", "configs", "docs", "experiments", "tests", ".ci")
+FILES = {path.name for top in (ROOT, *map(ROOT.joinpath, TOPS)) for path in (top.glob("*.py") if top == ROOT else top.rglob("*.py"))}
+OTHERS = {  # files that are not ours: the reader's own, Google's retrain.py, the PyTorch sides of benchmarks, ImageNet-C's
+    *(
+        "flips.py",
+        "my_images.py",
+        "my_model.py",
+        "my_optimizer.py",
+        "retrain.py",
+        "torch_cnn.py",
+        "torch_loader.py",
+        "torch_models.py",
+        "make_imagenet_c.py",
+    )
+}
+NO_ATTRIBUTES = {
+    "csv",
+    "css",
+    "html",
+    "ico",
+    "j2",
+    "jpg",
+    "js",
+    "json",
+    "jsonl",
+    "lock",
+    "npy",
+    "npz",
+    "parquet",
+    "png",
+    "py",
+    "svg",
+    "txt",
+}
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "imgclf").rglob("*.py"))
+    if path.stem != "__init__" and path.parent.name != "cli"
+]
+FIELDS = set(config.flatten(config.default_config()))
+
+
+def prose(path: Path) -> str:
+    """A Python file's comments and docstrings; of what isn't a test, all its texts, as users read those in messages."""
+    source = path.read_text(encoding="utf-8")
+    comments = [token.string for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type == tokenize.COMMENT]
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, documented):
+            comments.append(ast.get_docstring(node) or "")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not path.is_relative_to(ROOT / "tests"):
+            comments.append(node.value)
+    return "\n".join(comments)
+
+
+def texts() -> dict[str, str]:
+    """Everything that a reader may take at its word: the pages, and the docstrings and comments of all Python files."""
+    found = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
+    for path in [
+        ROOT / "run.py",
+        *(path for top in ("imgclf", "configs", "experiments", "docs", "tests") for path in (ROOT / top).rglob("*.py")),
+    ]:
+        found[path.relative_to(ROOT).as_posix()] = prose(path)
+    return dict(sorted(found.items()))
+
+
+TEXTS = texts()
+pages = pytest.mark.parametrize("name", [name for name in TEXTS if name.endswith(".md")])
+
+
+def code_blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """The commands in a page's sh and bash blocks, as words; their comments are left out, and what follows a pipe, "&&" or ";"."""
+    lines = []
+    for block in code_blocks(text, "sh") + code_blocks(text, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+            lexer.whitespace_split = True
+            words: list[str] = []
+            for word in [*lexer, ";"]:
+                if set(word) <= set("|&;<>()"):
+                    lines.append(words)
+                    words = []
+                else:
+                    words.append(word)
+    return [words for words in lines if words]
+
+
+@pages
+def test_links_lead_to_files(name):
+    for target in re.findall(r"\]\(([^)]+)\)", TEXTS[name]):
+        if not target.startswith(("http://", "https://", "#")):
+            assert (ROOT / name).parent.joinpath(target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_paths_exist(name):
+    tops = "|".join(map(re.escape, TOPS))
+    for path in re.findall(rf"(?<![\w./~-])((?:{tops})/[\w./-]*\w/?|run\.py\b)", TEXTS[name]):
+        assert (ROOT / path).exists() or "NAME" in path, path
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_python_files_exist_by_their_names(name):
+    for file in re.findall(r"(?<![\w./{}:-])([a-z]\w*\.py)\b(?!\()", TEXTS[name]):
+        assert file in FILES | OTHERS, file
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_functions_named_after_their_module_exist(name):
+    """A function that is written after its module is looked for in every module of that name."""
+    for stem, attribute in re.findall(r"(?<![\w./])`([a-z_]+)\.([A-Za-z_]\w*)", TEXTS[name]):
+        homes = [module for module in MODULES if module.rpartition(".")[2] == stem]
+        if homes and stem != "classifier" and attribute not in NO_ATTRIBUTES and f"{stem}.{attribute}" not in FIELDS:
+            assert any(hasattr(importlib.import_module(home), attribute) for home in homes), f"{stem}.{attribute}"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_modules_and_their_attributes_exist(name):
+    for dotted in re.findall(r"(?<![\w./-])imgclf(?:\.[A-Za-z_]\w*)+", TEXTS[name]):
+        parts = dotted.split(".")
+        for end in range(len(parts), 0, -1):
+            module = ".".join(parts[:end])
+            try:
+                found = importlib.util.find_spec(module)
+            except ModuleNotFoundError:  # its parent is no package
+                continue
+            if found:
+                break
+        value = importlib.import_module(module)
+        for part in parts[end:]:
+            assert hasattr(value, part), f"{dotted}: {value!r} has no {part!r}"
+            value = getattr(value, part)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_config_fields_exist(name):
+    for field in re.findall(r"(?:--config\.|--set[ =]|\bconfig\.)([a-z_0-9]+(?:\.[a-z_0-9]+)+)", TEXTS[name]):
+        try:
+            names.check_field(field)
+        except UserError as error:
+            if "is a group of fields" not in str(error):
+                raise
+
+
+@pages
+def test_commands_and_their_options_exist(name):
+    root = typer.main.get_command(app)
+    for words in command_lines(TEXTS[name]):
+        if words[:1] != ["imgclf"]:
+            continue
+        command, rest = root, words[1:]
+        while hasattr(command, "commands"):  # it is a group
+            assert rest, f"{words}: which command?"
+            assert rest[0] in command.commands, words
+            command, rest = command.commands[rest[0]], rest[1:]
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+        for word in rest:
+            option = word.partition("=")[0]
+            if option.startswith("--") and option != "--config" and not option.startswith("--config."):
+                assert option in options, f"{words}: {option}"
+
+
+@pages
+def test_flags_of_run_py_exist(name):
+    for words in command_lines(TEXTS[name]):
+        if "run.py" in words:
+            for word in words[words.index("run.py") + 1 :]:
+                flag = word.partition("=")[0].removeprefix("--")
+                if word.startswith("--") and flag != "config" and not flag.startswith("config."):
+                    assert flag in FLAGS, f"{words}: {word}"
+
+
+@pages
+def test_python_examples_are_valid_and_import_what_exists(name):
+    for block in code_blocks(TEXTS[name], "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("imgclf"):
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    assert hasattr(module, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}"), ast.unparse(node)
