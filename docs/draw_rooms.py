@@ -16,7 +16,6 @@ ROOMS = {
     "files": "atomic writes, locks, the cache folder",
     "outputs": "what may be replaced",
     "progress": "progress bars",
-    "outputs": "what may be written over, by one rule",
     "config": "fields, their checks, flags, durations",
     "runtime": "XLA's flags, compiled programs, parallel jobs",
     "data": "images → table → splits → audit → batches",
