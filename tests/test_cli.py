@@ -4,11 +4,10 @@ import json
 import subprocess
 import sys
 
-import pytest
 from typer.testing import CliRunner
 
 from imgclf.cli import main
-from imgclf.models import catalogue, registry
+from imgclf.models import registry
 
 
 def test_models_as_json():
@@ -27,17 +26,7 @@ def test_models_as_a_table():
     assert lines[0].split() == ["MODEL", "PARAMETERS", "INPUT", "TOP-1", "%", "WEIGHTS", "LICENCE"]
     row = next(line for line in lines if "resnet50.a1_in1k" in line)
     assert row.split() == ["resnet50", "25,557,032", "224x224", "80.38", "timm/resnet50.a1_in1k", "apache-2.0"]
-    assert sum(len(entry["weights"]) or 1 for entry in catalogue.entries()) == len(lines) - 1
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet20", "mobilenet_v2_035", "squeezenet1_1"])
-def test_parameters_are_counted_again(name):
-    assert catalogue.count(name) == registry.PARAMETERS[name]
-
-
-@pytest.mark.slow
-def test_parameters_of_all_models_are_counted_again():
-    assert {name: catalogue.count(name) for name in registry.PARAMETERS} == registry.PARAMETERS
+    assert sum(len(entry["weights"]) or 1 for entry in registry.entries()) == len(lines) - 1
 
 
 def test_help_is_quick_and_mistakes_have_no_traceback():

@@ -30,7 +30,7 @@ from imgclf import models
 from imgclf.config import Config, default_config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset, load_dataset
-from imgclf.models.classifier import Classifier
+from imgclf.models.network import Network
 from imgclf.models.weights import pretrained
 from imgclf.probes.cross_validation import CrossValidation, Scaling, assign_folds, fit_linear
 from imgclf.probes.features import extract
@@ -43,7 +43,7 @@ STRENGTHS = np.logspace(-5, 0, 10)
 FOLDS = 5
 
 
-def real_model(data: str, weights: str, model: str) -> tuple[Config, Dataset, Classifier]:
+def real_model(data: str, weights: str, model: str) -> tuple[Config, Dataset, Network]:
     """A folder at 224 px and a backbone with weights."""
     config = default_config()
     config.data.path, config.data.image_size = data, (224, 224)

@@ -19,7 +19,7 @@ import numpy as np
 from imgclf import models
 from imgclf.config import default_config
 from imgclf.methods import minibatch_head
-from imgclf.models.classifier import Classifier
+from imgclf.models.network import Network
 from imgclf.runtime.platform_flags import restart_with_huge_pages
 from imgclf.training import freeze, optimizer, phases, sharding
 from imgclf.training.state import split_model
@@ -39,7 +39,7 @@ def arm(what: str, number: int):
     else:
         config.data.mean, config.data.std = (0.0,), (1 / 255,)
         config.model.name, config.model.head.kind = "mobilenet_v2", what
-        model = Classifier(minibatch_head.Vectors(FEATURES), models.create(config, CLASSES).head)
+        model = Network(minibatch_head.Vectors(FEATURES), models.create(config, CLASSES).head)
     mesh = sharding.create_mesh()
     schedule = optimizer.create_schedule(config, TOTAL, 100.0)
     (phase,) = phases.create(config, model, freeze.plan(config, model, TOTAL, 100.0), schedule, TOTAL, None, mesh)

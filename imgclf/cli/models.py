@@ -8,9 +8,9 @@ import typer
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Lists the models and their published weights: config.model.name and config.model.weights."""
-    from imgclf.models import catalogue  # imports JAX: after --help
+    from imgclf.models import registry  # imports JAX: after --help
 
-    entries = catalogue.entries()
+    entries = registry.entries()
     if as_json:
         typer.echo(json.dumps(entries, indent=2))
         return

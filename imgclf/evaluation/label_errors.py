@@ -12,7 +12,7 @@ from imgclf.data.audit import groups_with_copies
 from imgclf.data.splits import groups_of
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
-from imgclf.models.classifier import Classifier
+from imgclf.models.network import Network
 from imgclf.probes.cross_validation import DEFAULT_STRENGTHS, CrossValidation, fit_linear, out_of_fold
 from imgclf.probes.features import extract
 
@@ -44,7 +44,7 @@ def require_cleanlab() -> None:
         raise UserError('Finding label errors needs cleanlab: python -m pip install "imgclf[labels]".')
 
 
-def probabilities(config: Config, model: Classifier, dataset: Dataset, console: Console) -> np.ndarray:
+def probabilities(config: Config, model: Network, dataset: Dataset, console: Console) -> np.ndarray:
     """Returns what a logistic probe on cached features says of each image, fitted without the fold that holds the image and its copies.
 
     The folds (`config.probe.folds`) are stratified; copies and groups stay in one. The penalty is chosen as a run's is (`config.probe.l2`).

@@ -19,7 +19,7 @@ from imgclf.data import augment, pipeline
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 from imgclf.methods import probe as probe_run
-from imgclf.models.classifier import Classifier
+from imgclf.models.network import Network
 from imgclf.training import freeze, loop, mixing, optimizer, sharding
 from imgclf.training import phases as phases_lib
 from imgclf.training import step as step_lib
@@ -76,7 +76,7 @@ def choose(config: Config) -> str:
 def prepare(
     config: Config,
     dataset: Dataset,
-    model: Classifier,
+    model: Network,
     mesh: Mesh,
     console: Console,
     on_evaluation: loop.OnEvaluation | None = None,
@@ -106,7 +106,7 @@ def prepare(
 
 
 def _prepare_fit(
-    config: Config, dataset: Dataset, model: Classifier, mesh: Mesh, console: Console, on_evaluation: loop.OnEvaluation | None
+    config: Config, dataset: Dataset, model: Network, mesh: Mesh, console: Console, on_evaluation: loop.OnEvaluation | None
 ) -> Callable[[Path, probe_run.Probed | None], Outcome]:
     per_epoch = pipeline.steps_per_epoch(dataset, config)
     plan = loop.Plan.from_config(config, per_epoch)

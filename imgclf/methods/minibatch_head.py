@@ -12,7 +12,7 @@ from rich.console import Console
 from imgclf.config import Config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
-from imgclf.models.classifier import Classifier
+from imgclf.models.network import Network
 from imgclf.probes.cross_validation import Scaling
 from imgclf.training import freeze, loop, optimizer, phases, sharding
 from imgclf.training import step as step_lib
@@ -30,7 +30,7 @@ class Vectors(nnx.Module):
 
 
 def prepare(
-    config: Config, dataset: Dataset, model: Classifier, weight: np.ndarray | None, console: Console
+    config: Config, dataset: Dataset, model: Network, weight: np.ndarray | None, console: Console
 ) -> Callable[[np.ndarray, Path], loop.Fit]:
     """Returns `fit(features, folder)`, which trains the model's head by `config.train` and `config.optimizer`, as `loop.fit` does.
 
@@ -51,7 +51,7 @@ def prepare(
     per_epoch = pipeline.steps_per_epoch(dataset, config)
     total = loop.Plan.from_config(config, per_epoch).total
     schedule = optimizer.create_schedule(config, total, per_epoch)
-    headed = Classifier(Vectors(model.backbone.features), model.head)
+    headed = Network(Vectors(model.backbone.features), model.head)
     freezing = freeze.plan(config, headed, total, per_epoch)
     stages = phases.create(config, headed, freezing, schedule, total, weight, mesh)
     graphdef, params, batch_stats = split_model(headed)

@@ -19,7 +19,8 @@ from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 from imgclf.methods import minibatch_head
 from imgclf.models import registry
-from imgclf.models.classifier import Classifier, NormHead
+from imgclf.models.heads import NormHead
+from imgclf.models.network import Network
 from imgclf.models.weights import pretrained
 from imgclf.probes.cross_validation import DEFAULT_STRENGTHS, CrossValidation, Linear, fit_linear
 from imgclf.probes.features import extract
@@ -50,7 +51,7 @@ def settle_head(config: Config) -> None:
     head, solver = config.model.head, config.probe.solver
     if head.kind == "auto":
         pretrained.check_name(config.model.name)
-        head.kind = registry.new_head(config.model.name)
+        head.kind = registry.family(config.model.name).new_head
     fits = head.kind in ("linear", "norm") or (solver == "minibatch" and head.kind == "mlp" and not head.flatten)
     if not fits:
         kind = f"{head.kind!r} with flatten" if head.kind == "mlp" and head.flatten else repr(head.kind)
@@ -67,7 +68,7 @@ def class_counts(dataset: Dataset) -> np.ndarray:
     return np.bincount(labels, minlength=len(dataset.class_names))
 
 
-def prepare(config: Config, dataset: Dataset, model: Classifier, console: Console) -> Callable[[Path], Probed]:
+def prepare(config: Config, dataset: Dataset, model: Network, console: Console) -> Callable[[Path], Probed]:
     """Checks that a probe can be had, and returns what gets it, given the run's folder.
 
     Raises:
@@ -132,7 +133,7 @@ class _Found:
 
 
 def _prepare_linear(
-    config: Config, dataset: Dataset, model: Classifier, rows: np.ndarray, weight: np.ndarray | None, console: Console
+    config: Config, dataset: Dataset, model: Network, rows: np.ndarray, weight: np.ndarray | None, console: Console
 ) -> Callable[[Path], _Found]:
     probe, train = config.probe, dataset.table.iloc[rows]
     console = None if config.train.method == "probe" and not probe.views else console  # it has told of the features
@@ -156,7 +157,7 @@ def _normalized(head: NormHead, features: np.ndarray) -> np.ndarray:
 
 
 def _prepare_minibatch(
-    config: Config, dataset: Dataset, model: Classifier, rows: np.ndarray, weight: np.ndarray | None, console: Console
+    config: Config, dataset: Dataset, model: Network, rows: np.ndarray, weight: np.ndarray | None, console: Console
 ) -> Callable[[Path], _Found]:
     train = minibatch_head.prepare(config, dataset, model, weight, console)
 

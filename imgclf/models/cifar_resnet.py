@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from imgclf.models.backbone import Backbone, Model
 from imgclf.models.resnet import Block, ConvNorm, Stage
 from imgclf.models.weights.conversion import Rule, Weights, batch_norm, conv, linear, same
 
 
-class CifarResNet(nnx.Module):
+class CifarResNet(Backbone):
     """ResNet of 6n + 2 layers; `n` blocks a stage."""
 
     def __init__(self, n: int, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
@@ -54,6 +55,14 @@ def resnet44(**options: Any) -> CifarResNet:
 
 def resnet56(**options: Any) -> CifarResNet:
     return CifarResNet(9, **options)
+
+
+MODELS = {
+    "resnet20": Model(resnet20, 269_722),
+    "resnet32": Model(resnet32, 464_154),
+    "resnet44": Model(resnet44, 658_586),
+    "resnet56": Model(resnet56, 853_018),
+}
 
 
 def _published(depth: int, file: str, top1: float) -> Weights:

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from imgclf.models import layers
+from imgclf.models.backbone import Backbone, Model
 
 
-class CNN(nnx.Module):
+class CNN(Backbone):
     """Blocks of (conv, norm, ReLU, pool), one for each width. Convolutions are He-initialised and have biases where no norm follows.
 
     Widths (32, 32, 64) with padding "valid" or "same", kernel 3, pool 2 and norm "none" are the convolutions of the two
@@ -64,3 +65,8 @@ class CNN(nnx.Module):
             else:
                 x = layers.max_pool(jax.nn.relu(conv(x)), self.pool, self.pool)
         return x
+
+
+MODELS = {
+    "cnn": Model(CNN, 222_472),
+}

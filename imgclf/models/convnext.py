@@ -13,8 +13,9 @@ import numpy as np
 from flax import nnx
 
 from imgclf.models import layers
-from imgclf.models.classifier import NormHead
+from imgclf.models.backbone import Backbone, Model
 from imgclf.models.cpu import depthwise
+from imgclf.models.heads import NormHead
 from imgclf.models.initializers import normal
 from imgclf.models.resnet import Stage
 from imgclf.models.weights.conversion import Rule, Transform, Weights, conv, keras_batch_norm, linear, same
@@ -82,7 +83,7 @@ class Downsample(nnx.Module):
         return self.conv(self.norm(x))
 
 
-class ConvNeXt(nnx.Module):
+class ConvNeXt(Backbone):
     """Stem and four stages of blocks, with a downsampling before each but the first. No stochastic depth in training."""
 
     def __init__(
@@ -115,7 +116,7 @@ class ConvNeXt(nnx.Module):
         return x
 
 
-head = functools.partial(NormHead, kernel_init=_init)
+HEAD = functools.partial(NormHead, kernel_init=_init)
 NEW_HEAD = "norm"
 
 
@@ -135,6 +136,13 @@ def convnext_micro(**options: Any) -> ConvNeXt:
     """Two stages of one block, few channels: for tests."""
     return ConvNeXt((1, 1), (16, 32), **options)
 
+
+MODELS = {
+    "convnext_tiny": Model(convnext_tiny, 28_589_128),
+    "convnext_small": Model(convnext_small, 50_223_688),
+    "convnext_base": Model(convnext_base, 88_591_464),
+    "convnext_micro": Model(convnext_micro),
+}
 
 _RESULTS = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from imgclf.models import layers
+from imgclf.models.backbone import Backbone, Model
 from imgclf.models.weights.conversion import Rule, Weights, batch_norm, conv, keras_batch_norm, linear, same
 
 
@@ -60,7 +61,7 @@ class Transition(nnx.Module):
         return self.conv(_average_pool(jax.nn.relu(self.bn(x, train=train))))
 
 
-class DenseNet(nnx.Module):
+class DenseNet(Backbone):
     """Stem (7x7/2, max-pool 3x3/2) and dense blocks of the given depths with transitions between them."""
 
     def __init__(
@@ -127,6 +128,13 @@ def densenet_tiny(**options: Any) -> DenseNet:
     """Two blocks, of one layer and of two, a quarter of the growth: for tests."""
     return DenseNet((1, 2), growth=8, **options)
 
+
+MODELS = {
+    "densenet121": Model(densenet121, 7_978_856),
+    "densenet169": Model(densenet169, 14_149_480),
+    "densenet201": Model(densenet201, 20_013_928),
+    "densenet_tiny": Model(densenet_tiny),
+}
 
 _TORCH: tuple[Rule, ...] = (
     (r"features\.conv0\.weight", "backbone/stem/conv/kernel", conv),

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from imgclf.models import layers
+from imgclf.models.backbone import Backbone, Model
 from imgclf.models.cpu import depthwise
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT
 from imgclf.models.mobilenet_v2 import ConvNorm
@@ -79,7 +80,7 @@ class Block(nnx.Module):
         return x + y if self.residual else y
 
 
-class EfficientNet(nnx.Module):
+class EfficientNet(Backbone):
     """Stem (3x3/2), MBConv blocks, and a 1x1 convolution; SiLU throughout. No stochastic depth in training.
 
     `padding` at stride 2 is "symmetric" as in torch, or "same" as in TensorFlow (right and bottom of even sizes).
@@ -133,6 +134,11 @@ def efficientnet_tiny(**options: Any) -> EfficientNet:
     """Four blocks of few channels: for tests."""
     return EfficientNet(stem=8, stages=((1, 8, 1, 1, 3), (6, 16, 2, 2, 5), (6, 24, 1, 2, 3)), last=64, **options)
 
+
+MODELS = {
+    "efficientnet_b0": Model(efficientnet_b0, 5_288_548),
+    "efficientnet_tiny": Model(efficientnet_tiny),
+}
 
 _TF = {"padding": "same", "epsilon": 1e-3}  # of TensorFlow's networks; the momentum is timm's
 _RESULTS = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from imgclf.models import layers
+from imgclf.models.backbone import Backbone, Model
 from imgclf.models.weights.conversion import HALF, IMAGENET_MEAN, IMAGENET_STD, Rule, Weights, batch_norm, conv, linear, same
 
 _VALID = ((0, 0), (0, 0))
@@ -175,7 +176,7 @@ class Mixed(nnx.Module):
         return jnp.concatenate(outputs, axis=-1)
 
 
-class InceptionV3(nnx.Module):
+class InceptionV3(Backbone):
     """Five convolutions and eleven mixed blocks; images of at least 75x75.
 
     Args:
@@ -242,6 +243,11 @@ def inception_v3_tiny(**options: Any) -> InceptionV3:
     """Three blocks, an eighth of the width: for tests."""
     return InceptionV3(width=1 / 8, mixed=(_with_5x5(32), _TO_17, _WIDE), **options)
 
+
+MODELS = {
+    "inception_v3": Model(inception_v3, 23_834_568),
+    "inception_v3_tiny": Model(inception_v3_tiny),
+}
 
 _TORCH_STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
 _TORCH_MIXED = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from imgclf.models import layers
+from imgclf.models.backbone import Backbone, Model
 from imgclf.models.cpu import depthwise
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT
 from imgclf.models.resnet import Stage
@@ -69,7 +70,7 @@ class Block(nnx.Module):
         return x + y if self.residual else y
 
 
-class MobileNetV2(nnx.Module):
+class MobileNetV2(Backbone):
     """Stem (3x3/2), 17 inverted residuals, and a 1x1 convolution; ReLU6 throughout.
 
     `width` multiplies all channels; those of the last convolution only above 1. `padding` at stride 2 is "symmetric" as in torch, or
@@ -145,6 +146,16 @@ def mobilenet_v2_tiny(**options: Any) -> MobileNetV2:
     """Four blocks, a quarter of the width: for tests."""
     return MobileNetV2(width=0.25, stages=((1, 16, 1, 1), (6, 32, 2, 2), (6, 64, 1, 2)), last=64, **options)
 
+
+MODELS = {
+    "mobilenet_v2": Model(mobilenet_v2, 3_504_872),
+    "mobilenet_v2_035": Model(mobilenet_v2_035, 1_677_128),
+    "mobilenet_v2_050": Model(mobilenet_v2_050, 1_968_680),
+    "mobilenet_v2_075": Model(mobilenet_v2_075, 2_636_424),
+    "mobilenet_v2_130": Model(mobilenet_v2_130, 5_386_792),
+    "mobilenet_v2_140": Model(mobilenet_v2_140, 6_108_776),
+    "mobilenet_v2_tiny": Model(mobilenet_v2_tiny),
+}
 
 # The repository of TF-slim's MobileNet lists these top-1; Keras's files are the same weights.
 _KERAS = {"padding": "same", "epsilon": 1e-3, "momentum": 0.999, "unbiased": False}

@@ -1,114 +1,135 @@
-"""The models by name, and what each family's module exports beside them.
+"""The models by name.
 
-A builder is called with its options, `dtype` and `rngs`, and returns a backbone: a module with `features`, the channels of its maps, and
-`map_size(height, width)`; it is called with (image [B,H,W,3], train=) and returns maps [B,h,w,features].
+A family of models is a file of this package and its line in FAMILIES. The file exports
 
-A family's module may export WEIGHTS (tuple of conversion.Weights), CONVERSION (layout → rules) and `head`, the builder of its own
-ImageNet head where that is not a linear layer on pooled maps: called with (map_size, features, outputs, dropout=, dtype=, rngs=); and
-NEW_HEAD, the `model.head.kind` of a head for other classes where that is not "linear".
+- MODELS: what it builds, by name (backbone.Model);
+
+and, where it has them,
+
+- WEIGHTS: published weights, a tuple of conversion.Weights;
+- CONVERSION: for each layout of those, the table that turns a file's tensors into ours;
+- HEAD: the builder of the head that its networks were published with, where that is not a linear layer on averaged maps; it is called with
+  (map_size, features, outputs, dropout=, dtype=, rngs=) and returns a heads.Head;
+- NEW_HEAD: the `model.head.kind` of a head for other classes, where that is not "linear".
+
+A model of the user's own needs no line here: `config.model.name="my_module:build"` names a builder in a module that Python can import.
+The same module may export WEIGHTS, CONVERSION, HEAD and NEW_HEAD; its WEIGHTS give the builder's name, "build", as their `model`.
 """
 
-import sys
-from collections.abc import Callable
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
-from flax import nnx
+from imgclf.config import user_code
+from imgclf.errors import UserError, nearest
+from imgclf.models.backbone import Builder, Model
+from imgclf.models.heads import Head
+from imgclf.models.weights.conversion import Rule, Weights
 
-from imgclf.models import cifar_resnet, cnn, convnext, densenet, efficientnet, inception_v3, mobilenet_v2, resnet, squeezenet, vgg, xception
-from imgclf.models.weights.conversion import Weights
-
-BACKBONES: dict[str, Callable[..., nnx.Module]] = {
-    "cnn": cnn.CNN,
-    "resnet18": resnet.resnet18,
-    "resnet34": resnet.resnet34,
-    "resnet50": resnet.resnet50,
-    "resnet101": resnet.resnet101,
-    "resnet152": resnet.resnet152,
-    "resnet_tiny": resnet.resnet_tiny,
-    "resnet20": cifar_resnet.resnet20,
-    "resnet32": cifar_resnet.resnet32,
-    "resnet44": cifar_resnet.resnet44,
-    "resnet56": cifar_resnet.resnet56,
-    "mobilenet_v2": mobilenet_v2.mobilenet_v2,
-    "mobilenet_v2_035": mobilenet_v2.mobilenet_v2_035,
-    "mobilenet_v2_050": mobilenet_v2.mobilenet_v2_050,
-    "mobilenet_v2_075": mobilenet_v2.mobilenet_v2_075,
-    "mobilenet_v2_130": mobilenet_v2.mobilenet_v2_130,
-    "mobilenet_v2_140": mobilenet_v2.mobilenet_v2_140,
-    "mobilenet_v2_tiny": mobilenet_v2.mobilenet_v2_tiny,
-    "squeezenet1_0": squeezenet.squeezenet1_0,
-    "squeezenet1_1": squeezenet.squeezenet1_1,
-    "squeezenet_tiny": squeezenet.squeezenet_tiny,
-    "convnext_tiny": convnext.convnext_tiny,
-    "convnext_small": convnext.convnext_small,
-    "convnext_base": convnext.convnext_base,
-    "convnext_micro": convnext.convnext_micro,
-    "efficientnet_b0": efficientnet.efficientnet_b0,
-    "efficientnet_tiny": efficientnet.efficientnet_tiny,
-    "vgg16": vgg.vgg16,
-    "vgg19": vgg.vgg19,
-    "vgg_tiny": vgg.vgg_tiny,
-    "inception_v3": inception_v3.inception_v3,
-    "inception_v3_tiny": inception_v3.inception_v3_tiny,
-    "xception": xception.xception,
-    "xception_tiny": xception.xception_tiny,
-    "densenet121": densenet.densenet121,
-    "densenet169": densenet.densenet169,
-    "densenet201": densenet.densenet201,
-    "densenet_tiny": densenet.densenet_tiny,
-}
-NAMES: tuple[str, ...] = tuple(BACKBONES)
-
-# Parameters with the published head (cnn: by default). Counting takes up to seconds a model, so that they stand here; a test counts
-# them again. The variants for tests are left out.
-PARAMETERS: dict[str, int] = {
-    "cnn": 222_472,
-    "resnet18": 11_689_512,
-    "resnet34": 21_797_672,
-    "resnet50": 25_557_032,
-    "resnet101": 44_549_160,
-    "resnet152": 60_192_808,
-    "resnet20": 269_722,
-    "resnet32": 464_154,
-    "resnet44": 658_586,
-    "resnet56": 853_018,
-    "mobilenet_v2": 3_504_872,
-    "mobilenet_v2_035": 1_677_128,
-    "mobilenet_v2_050": 1_968_680,
-    "mobilenet_v2_075": 2_636_424,
-    "mobilenet_v2_130": 5_386_792,
-    "mobilenet_v2_140": 6_108_776,
-    "squeezenet1_0": 1_248_424,
-    "squeezenet1_1": 1_235_496,
-    "convnext_tiny": 28_589_128,
-    "convnext_small": 50_223_688,
-    "convnext_base": 88_591_464,
-    "efficientnet_b0": 5_288_548,
-    "vgg16": 138_357_544,
-    "vgg19": 143_667_240,
-    "inception_v3": 23_834_568,
-    "xception": 22_855_952,
-    "densenet121": 7_978_856,
-    "densenet169": 14_149_480,
-    "densenet201": 20_013_928,
-}
+FAMILIES = (
+    "cnn",
+    "resnet",
+    "cifar_resnet",
+    "mobilenet_v2",
+    "squeezenet",
+    "convnext",
+    "efficientnet",
+    "vgg",
+    "inception_v3",
+    "xception",
+    "densenet",
+)
 
 
-def family(name: str) -> ModuleType:
-    """The module of a model."""
-    return sys.modules[BACKBONES[name].__module__]
+@dataclasses.dataclass(frozen=True, eq=False)
+class Family:
+    """What the module of a family exports."""
+
+    models: Mapping[str, Model]
+    weights: tuple[Weights, ...]
+    conversion: Mapping[str, tuple[Rule, ...]]
+    head: Callable[..., Head] | None
+    new_head: str
 
 
-def new_head(name: str) -> str:
-    """The `model.head.kind` that suits a model's backbone with classes of one's own."""
-    return getattr(family(name), "NEW_HEAD", "linear")
+def _family(module: ModuleType, models: Mapping[str, Model], weights: tuple[Weights, ...]) -> Family:
+    conversion, head = getattr(module, "CONVERSION", {}), getattr(module, "HEAD", None)
+    return Family(models, weights, conversion, head, getattr(module, "NEW_HEAD", "linear"))
 
 
-def families() -> list[ModuleType]:
-    """The modules of all models, each once."""
-    return list(dict.fromkeys(map(family, NAMES)))
+def _shipped(name: str) -> Family:
+    module = importlib.import_module(f"imgclf.models.{name}")
+    return _family(module, module.MODELS, getattr(module, "WEIGHTS", ()))
 
 
-def weights() -> dict[str, Weights]:
-    """All published weights, by name."""
-    return {entry.name: entry for module in families() for entry in getattr(module, "WEIGHTS", ())}
+_BY_MODEL = {name: family for family in map(_shipped, FAMILIES) for name in family.models}
+NAMES: tuple[str, ...] = tuple(_BY_MODEL)
+
+
+def families() -> tuple[Family, ...]:
+    """The families of this package."""
+    return tuple(dict.fromkeys(_BY_MODEL.values()))
+
+
+def family(name: str) -> Family:
+    """The family of a model, by `config.model.name`.
+
+    Raises:
+      UserError: for an unknown name, with the nearest ones; for a module of the user's own that can't be imported.
+    """
+    if name in _BY_MODEL:
+        return _BY_MODEL[name]
+    if ":" not in name:
+        raise UserError(f"config.model.name={name!r} is not a model; {nearest(name, NAMES)} A model of your own: my_module:build.")
+    build = user_code.load(name, "model.name")
+    if not callable(build):
+        raise UserError(f"config.model.name={name!r} is no builder: it must be a function, or a class, that returns a backbone.")
+    module_name, _, attribute = name.partition(":")
+    module = importlib.import_module(module_name)
+    own = [entry for entry in getattr(module, "WEIGHTS", ()) if entry.model in (attribute, name)]
+    return _family(module, {name: Model(build)}, tuple(dataclasses.replace(entry, model=name) for entry in own))
+
+
+def builder(name: str) -> Builder:
+    """The builder of a model, by `config.model.name`; raises as `family` does."""
+    return family(name).models[name].build
+
+
+def parameters() -> dict[str, int]:
+    """The number of parameters of each model of this package, without the small variants for tests; see backbone.Model."""
+    return {name: model.parameters for each in families() for name, model in each.models.items() if model.parameters is not None}
+
+
+def weights(model: str | None = None) -> dict[str, Weights]:
+    """Published weights by name: those of one model, or those of all models of this package."""
+    if model is not None:
+        return {entry.name: entry for entry in family(model).weights if entry.model == model}
+    return {entry.name: entry for each in families() for entry in each.weights}
+
+
+def entries() -> list[dict[str, Any]]:
+    """Returns, for every model of this package but those for tests: `name`, `parameters` (with the published head), and `weights`.
+
+    Each of `weights` has `name`, `input_size`, `mean`, `std`, `num_classes`, `top1` (published, percent, or None), `licence`, `hub`
+    (repository on the Hugging Face hub, or "") and `source`.
+    """
+    return [
+        {"name": name, "parameters": count, "weights": [_described(entry) for entry in weights(name).values()]}
+        for name, count in parameters().items()
+    ]
+
+
+def _described(entry: Weights) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "input_size": list(entry.input_size),
+        "mean": list(entry.mean),
+        "std": list(entry.std),
+        "num_classes": entry.num_classes,
+        "top1": entry.top1,
+        "licence": entry.licence,
+        "hub": entry.repo,
+        "source": entry.source,
+    }

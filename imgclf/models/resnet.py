@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from imgclf.models import layers
+from imgclf.models.backbone import Backbone, Model
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT
 from imgclf.models.weights.conversion import CAFFE_MEAN, CAFFE_STD, Rule, Weights, batch_norm, bgr, conv, keras_batch_norm, linear, same
 
@@ -105,7 +106,7 @@ class Stage(nnx.Module):
         return x
 
 
-class ResNet(nnx.Module):
+class ResNet(Backbone):
     """Stem (7x7/2, max-pool 3x3/2) and four stages of basic or bottleneck blocks.
 
     `zero_init_last` starts the last scale of each block at 0, so that blocks begin as identities (Goyal et al., 2017, section 5.1;
@@ -181,6 +182,15 @@ def resnet_tiny(**options: Any) -> ResNet:
     """One bottleneck a stage, an eighth of the width: for tests."""
     return ResNet((1, 1, 1, 1), bottleneck=True, width=8, **options)
 
+
+MODELS = {
+    "resnet18": Model(resnet18, 11_689_512),
+    "resnet34": Model(resnet34, 21_797_672),
+    "resnet50": Model(resnet50, 25_557_032),
+    "resnet101": Model(resnet101, 44_549_160),
+    "resnet152": Model(resnet152, 60_192_808),
+    "resnet_tiny": Model(resnet_tiny),
+}
 
 _KERAS = {"stride_first": True, "conv_bias": True, "epsilon": 1.001e-5, "momentum": 0.99, "unbiased": False}
 _KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"

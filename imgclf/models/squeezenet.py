@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from imgclf.models import initializers, layers
-from imgclf.models.classifier import average, dropout_in_training
+from imgclf.models.backbone import Backbone, Model
+from imgclf.models.heads import Head, average, dropout_in_training
 from imgclf.models.weights.conversion import Rule, Weights, conv, linear, same
 
 # squeeze and expand channels of fire2 to fire9 (figure 2); each expansion counts twice, 1x1 and 3x3
@@ -41,7 +42,7 @@ def _max_pool(x: jax.Array) -> jax.Array:
     return layers.max_pool(jax.lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), ((0, 0, 0), *edges, (0, 0, 0))), 3, 2)
 
 
-class SqueezeNet(nnx.Module):
+class SqueezeNet(Backbone):
     """A convolution and eight fire modules; max-pooling after the convolution and before the fire modules in `pools`."""
 
     def __init__(
@@ -89,7 +90,7 @@ def _normal_of_a_hundredth(key: jax.Array, shape: tuple[int, ...], dtype: Any = 
     return (0.01 * initializers.normal(key, shape)).astype(dtype)
 
 
-class SqueezeNetHead(nnx.Module):
+class SqueezeNetHead(Head):
     """The published head: dropout, a 1x1 convolution to the classes, ReLU, average. Its logits are not negative."""
 
     def __init__(
@@ -113,7 +114,7 @@ class SqueezeNetHead(nnx.Module):
         return average(jax.nn.relu(self.logits(maps)))
 
 
-head = SqueezeNetHead
+HEAD = SqueezeNetHead
 
 
 def squeezenet1_0(**options: Any) -> SqueezeNet:
@@ -127,6 +128,13 @@ def squeezenet1_1(**options: Any) -> SqueezeNet:
 def squeezenet_tiny(**options: Any) -> SqueezeNet:
     """Two fire modules, an eighth of the width: for tests."""
     return SqueezeNet(stem=8, kernel=3, pools=(3,), fires=((4, 8), (4, 16)), **options)
+
+
+MODELS = {
+    "squeezenet1_0": Model(squeezenet1_0, 1_248_424),
+    "squeezenet1_1": Model(squeezenet1_1, 1_235_496),
+    "squeezenet_tiny": Model(squeezenet_tiny),
+}
 
 
 def _torchvision(pools: tuple[int, ...]) -> tuple[Rule, ...]:

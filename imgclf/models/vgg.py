@@ -13,7 +13,8 @@ import numpy as np
 from flax import nnx
 
 from imgclf.models import layers
-from imgclf.models.classifier import dropout_in_training
+from imgclf.models.backbone import Backbone, Model
+from imgclf.models.heads import Head, dropout_in_training
 from imgclf.models.weights.conversion import CAFFE_MEAN, CAFFE_STD, Rule, Weights, bgr, conv, linear, linear_chw, same
 
 
@@ -32,7 +33,7 @@ class Block(nnx.Module):
         return getattr(self, f"conv{self.convs}").max_pool_relu(x)
 
 
-class VGG(nnx.Module):
+class VGG(Backbone):
     """Blocks `block1`, … of the given numbers of convolutions; widths double from `width` to eight times that.
 
     There is no normalisation: `train` changes nothing.
@@ -75,7 +76,7 @@ def adaptive_average_pool(maps: jax.Array, size: tuple[int, int]) -> jax.Array:
     return jnp.einsum("ih,jw,bhwd->bijd", rows, columns, maps, precision=jax.lax.Precision.HIGHEST)
 
 
-class VGGHead(nnx.Module):
+class VGGHead(Head):
     """The head that the network was published with: average to `pool_size`, flatten, two hidden layers, logits.
 
     Paths: `fc1`, `fc2`, `logits`. The averaging is torchvision's, for images of other sizes than 224x224. One output is a sigmoid
@@ -101,7 +102,6 @@ class VGGHead(nnx.Module):
         self.fc1 = nnx.Linear(width, hidden, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
         self.fc2 = nnx.Linear(hidden, hidden, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
         self.logits = nnx.Linear(hidden, outputs, kernel_init=init, dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs)
-        self.sigmoid = outputs == 1
 
     def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
         """Returns logits, float32 [B,C], for maps [B,h,w,D]. Dropout in training needs a key."""
@@ -109,11 +109,10 @@ class VGGHead(nnx.Module):
         x = x.reshape(x.shape[0], -1)
         for i, layer in enumerate((self.fc1, self.fc2)):
             x = dropout_in_training(jax.nn.relu(layer(x)), self.dropout, train, None if key is None else jax.random.fold_in(key, i))
-        logits = self.logits(x.astype(jnp.float32))
-        return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1) if self.sigmoid else logits
+        return self.with_sigmoid(self.logits(x.astype(jnp.float32)))
 
 
-head = VGGHead
+HEAD = VGGHead
 
 _DEPTHS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 
@@ -129,6 +128,13 @@ def vgg19(**options: Any) -> VGG:
 def vgg_tiny(**options: Any) -> VGG:
     """Two blocks of one and two of two convolutions, an eighth of the width: for tests."""
     return VGG((1, 1, 2, 2), width=8, **options)
+
+
+MODELS = {
+    "vgg16": Model(vgg16, 138_357_544),
+    "vgg19": Model(vgg19, 143_667_240),
+    "vgg_tiny": Model(vgg_tiny),
+}
 
 
 def _torch_rules(depths: tuple[int, ...]) -> tuple[Rule, ...]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from imgclf.models import layers
+from imgclf.models.backbone import Backbone, Model
 from imgclf.models.cpu import depthwise
 from imgclf.models.weights.conversion import HALF, Rule, Weights, batch_norm, conv, keras_batch_norm, keras_depthwise, linear, same
 
@@ -79,7 +80,7 @@ class Block(nnx.Module):
         return x + shortcut
 
 
-class Xception(nnx.Module):
+class Xception(Backbone):
     """Entry flow (two convolutions, three blocks that halve), middle flow (`middle` blocks), exit flow.
 
     `padding` of max-pooling is "symmetric" as in torch, or "same" as in TensorFlow (right and bottom of even sizes). Widths are
@@ -145,6 +146,12 @@ def xception(**options: Any) -> Xception:
 def xception_tiny(**options: Any) -> Xception:
     """One block in the middle, an eighth of the width: for tests."""
     return Xception(middle=1, width=1 / 8, **options)
+
+
+MODELS = {
+    "xception": Model(xception, 22_855_952),
+    "xception_tiny": Model(xception_tiny),
+}
 
 
 def _separable(layer: str, path: str) -> tuple[Rule, ...]:

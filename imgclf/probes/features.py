@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from imgclf.config import Config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
-from imgclf.models.classifier import Classifier
+from imgclf.models.network import Network
 from imgclf.probes.feature_store import FeatureStore
 from imgclf.training import batch_augment
 from imgclf.training.state import Tree, split_model, tree_sha256
@@ -29,7 +29,7 @@ _BLOCK_ROWS, _BLOCK_SECONDS = 1024, 5.0
 
 def extract(
     config: Config,
-    model: Classifier,
+    model: Network,
     dataset: Dataset,
     *,
     rows: np.ndarray | None = None,
@@ -75,12 +75,12 @@ def _view_key(content: bytes, image_id: str, view: int) -> bytes:
     return hashlib.sha256(content + f"{image_id}\0{view}".encode("utf-8", "surrogateescape")).digest()
 
 
-def _backbone_sha256(model: Classifier) -> str:
+def _backbone_sha256(model: Network) -> str:
     _, params, batch_stats = split_model(model)
     return tree_sha256({"params": params["backbone"], "batch_stats": batch_stats.get("backbone", {})})
 
 
-def _identity(config: Config, classifier: Classifier, backbone_sha256: str, *, augmented: bool) -> dict[str, Any]:
+def _identity(config: Config, classifier: Network, backbone_sha256: str, *, augmented: bool) -> dict[str, Any]:
     """All that a feature depends on beside the image, as JSON keeps it."""
     fields = config.to_dict()
     data, model = fields["data"], fields["model"]
@@ -109,7 +109,7 @@ def _identity(config: Config, classifier: Classifier, backbone_sha256: str, *, a
 
 def _extract(
     config: Config,
-    model: Classifier,
+    model: Network,
     dataset: Dataset,
     rows: np.ndarray,
     epochs: np.ndarray | None,
@@ -162,7 +162,7 @@ def _forward(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, 
 
 def _compute(
     config: Config,
-    model: Classifier,
+    model: Network,
     dataset: Dataset,
     rows: np.ndarray,
     epochs: np.ndarray | None,

@@ -10,8 +10,8 @@ from flax import nnx
 from imgclf.config import Config, durations
 from imgclf.config.validation import FIRST_LAYERS
 from imgclf.errors import UserError
-from imgclf.models import keras_layers, layers, structure
-from imgclf.models.classifier import Classifier
+from imgclf.models import keras_layers, layer_groups, layers
+from imgclf.models.network import Network
 from imgclf.models.weights.conversion import flatten
 from imgclf.training.optimizer import match_table
 from imgclf.training.state import Tree
@@ -43,7 +43,7 @@ class Freezing:
         return frozenset().union(*(stage.since for stage in self.stages))
 
 
-def plan(config: Config, model: Classifier, total_steps: int, steps_per_epoch: float) -> Freezing:
+def plan(config: Config, model: Network, total_steps: int, steps_per_epoch: float) -> Freezing:
     """Lays out `config.freeze` for a model with the parameters that training starts from.
 
     Raises:
@@ -85,7 +85,7 @@ def _source(config: Config, preset: str) -> str:
     return f"table={config.freeze.table!r}" if preset == "table" else f"preset={preset!r}"
 
 
-def _frozen(config: Config, preset: str, model: Classifier) -> frozenset[str]:
+def _frozen(config: Config, preset: str, model: Network) -> frozenset[str]:
     """Names of the parameters that a preset freezes."""
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     backbone = [name for name in flatten(params) if name.startswith("backbone/")]
@@ -96,11 +96,11 @@ def _frozen(config: Config, preset: str, model: Classifier) -> frozenset[str]:
     if preset == "head":
         return frozenset(backbone)
     if preset == "last_stage":
-        last = structure.last_stage(model.backbone)
-        return frozenset(name for name in backbone if not structure.within(name, last))
+        last = layer_groups.last_stage(model.backbone)
+        return frozenset(name for name in backbone if not layer_groups.group_of(name, last))
     if first:
         early = tuple(keras_layers.first(config.model.name, int(first[1])))
-        return frozenset(name for name in backbone if structure.within(name, early))
+        return frozenset(name for name in backbone if layer_groups.group_of(name, early))
     return frozenset()  # none
 
 
@@ -114,7 +114,7 @@ def _lags(config: Config, norm: layers.BatchNorm, total_steps: int) -> bool:
     return config.model.weights != "none" and total_steps * (1 - norm.momentum) < FOLLOWED
 
 
-def _frozen_norms(config: Config, model: Classifier, frozen: frozenset[str], folded: bool, total_steps: int) -> frozenset[str]:
+def _frozen_norms(config: Config, model: Network, frozen: frozenset[str], folded: bool, total_steps: int) -> frozenset[str]:
     rule, found = config.freeze.batch_norm, set()
     for path, norm in norms(model).items():
         own = {f"{path}/scale", f"{path}/bias"} & flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param))).keys()
@@ -146,7 +146,7 @@ def _remark(config: Config, folded: bool, slow: bool, total_steps: int) -> str:
     return f"{told}, so that its statistics are kept frozen: those of batches would make another network of it."
 
 
-def graphdef_of(model: Classifier, frozen_norms: frozenset[str]) -> nnx.GraphDef:
+def graphdef_of(model: Network, frozen_norms: frozenset[str]) -> nnx.GraphDef:
     """The model's static definition with the statistics of these layers frozen."""
     for path, norm in norms(model).items():
         norm.frozen = path in frozen_norms

@@ -21,7 +21,7 @@ from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 from imgclf.methods import fit, probe
-from imgclf.models.classifier import Classifier
+from imgclf.models.network import Network
 from imgclf.training import batch_augment, freeze, loop, phases, sharding
 from imgclf.training.evaluate import put_ahead
 from imgclf.training.state import TrainState, split_model
@@ -61,7 +61,7 @@ class Suggestion:
 def find(
     config: Config,
     dataset: Dataset,
-    model: Classifier,
+    model: Network,
     console: Console,
     *,
     low: float = LOW,

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from imgclf.config import Config, durations, parse_arguments
 from imgclf.errors import UserError, nearest
-from imgclf.models.structure import within
+from imgclf.models.layer_groups import group_of
 from imgclf.models.weights.conversion import nest
 from imgclf.training.scalars import Scalars
 from imgclf.training.state import Tree, overlay, path_name, select
@@ -186,15 +186,15 @@ def _multiply(multipliers: Tree) -> optax.GradientTransformation:
 def lr_multipliers(config: Config, params: Tree, depths: Mapping[str, int] | None) -> Tree:
     """The factor of each parameter's learning rate: its row of `lr_table`, times layer_decay^depth.
 
-    `depths` gives that of each unit of the backbone, 1 at its end (`models.structure.depths`); the head's is 0. So BEiT has it (Bao et al.,
-    2022, https://arxiv.org/abs/2106.08254; `get_parameter_groups`), and ELECTRA with the depths counted from 0 at the last layer.
+    `depths` gives that of each layer group of the backbone, 1 at its end (`models.layer_groups`); the head's is 0. So BEiT has it (Bao et
+    al., 2022, https://arxiv.org/abs/2106.08254; `get_parameter_groups`), and ELECTRA with the depths counted from 0 at the last layer.
     """
     table = match_table(config.optimizer.lr_table, params, "config.optimizer.lr_table")
     if depths is None:
         return table
 
     def decayed(path, value: float) -> float:
-        unit = within(path_name(path), depths)
+        unit = group_of(path_name(path), depths)
         return value * config.optimizer.layer_decay ** (depths[unit] if unit else 0)
 
     return jax.tree_util.tree_map_with_path(decayed, table)

@@ -10,8 +10,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imgclf.config import Config
-from imgclf.models import structure
-from imgclf.models.classifier import Classifier
+from imgclf.models import layer_groups
+from imgclf.models.network import Network
 from imgclf.training import freeze, optimizer, scalars, sharding
 from imgclf.training.scalars import Scalars
 from imgclf.training.state import TrainState, Tree, create_state, path_name, select
@@ -60,7 +60,7 @@ class Phase:
 
 def create(
     config: Config,
-    model: Classifier,
+    model: Network,
     freezing: freeze.Freezing,
     schedule: optax.Schedule,
     total_steps: int,
@@ -83,7 +83,7 @@ def create(
         weights = np.ones(max(2, model.head.logits.out_features), np.float32)
     cycled = optimizer.cycled_momentum(config, total_steps)
     numbers = sharding.replicate(scalars.create(config, schedule, total_steps, weights, cycled and cycled[1]), mesh)
-    depths = structure.depths(model.backbone) if config.optimizer.layer_decay != 1 else None
+    depths = layer_groups.depths(model.backbone) if config.optimizer.layer_decay != 1 else None
     phases = []
     for stage in freezing.stages:
         tx = optimizer.create_optimizer(config, schedule, params, total_steps=total_steps, since=stage.since, depths=depths)

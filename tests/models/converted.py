@@ -11,7 +11,8 @@ import numpy as np
 from flax import nnx
 
 from imgclf.models import registry
-from imgclf.models.classifier import Classifier, Head
+from imgclf.models.heads import DenseHead
+from imgclf.models.network import Network
 from imgclf.models.weights import conversion
 from imgclf.models.weights.conversion import Tree, Weights
 
@@ -19,10 +20,10 @@ Options = tuple[tuple[str, Any], ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class Compiled:
     """A network for images of one shape; `apply(params, batch_stats, image)` returns logits and the new batch_stats."""
 
-    abstract: Classifier
+    abstract: Network
     params_like: Tree
     batch_stats_like: Tree
     apply: Callable[..., tuple[jax.Array, Tree]]
@@ -34,18 +35,18 @@ def compile_quickly(function: Callable[..., Any], *arguments: Any) -> Callable[.
     return jax.jit(function).lower(*arguments).compile(options)
 
 
-def network(entry: Weights, images: tuple[int, ...], classes: int, *, train: bool = False, **head: Any) -> Network:
+def network(entry: Weights, images: tuple[int, ...], classes: int, *, train: bool = False, **head: Any) -> Compiled:
     """The network that published weights need, with the head they were published with; `head` are its options."""
     return _network(entry.model, tuple(entry.variant.items()), images, classes, train, tuple(head.items()))
 
 
 @functools.cache  # weights of several origins may need the same one
-def _network(model: str, variant: Options, images: tuple[int, ...], classes: int, train: bool, head: Options) -> Network:
-    def build() -> Classifier:
+def _network(model: str, variant: Options, images: tuple[int, ...], classes: int, train: bool, head: Options) -> Compiled:
+    def build() -> Network:
         rngs = nnx.Rngs(0)
-        backbone = registry.BACKBONES[model](**dict(variant), rngs=rngs)
-        build_head = getattr(registry.family(model), "head", Head)
-        return Classifier(backbone, build_head(backbone.map_size(*images[1:3]), backbone.features, classes, **dict(head), rngs=rngs))
+        backbone = registry.builder(model)(**dict(variant), rngs=rngs)
+        build_head = registry.family(model).head or DenseHead
+        return Network(backbone, build_head(backbone.map_size(*images[1:3]), backbone.features, classes, **dict(head), rngs=rngs))
 
     abstract = nnx.eval_shape(build)
     graphdef, *states = nnx.split(abstract, nnx.Param, nnx.BatchStat)
@@ -55,12 +56,12 @@ def _network(model: str, variant: Options, images: tuple[int, ...], classes: int
         model = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))
         return model(image, train=train), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-    return Network(abstract, params, batch_stats, compile_quickly(apply, params, batch_stats, jax.ShapeDtypeStruct(images, jnp.float32)))
+    return Compiled(abstract, params, batch_stats, compile_quickly(apply, params, batch_stats, jax.ShapeDtypeStruct(images, jnp.float32)))
 
 
-def convert(entry: Weights, tensors: dict[str, np.ndarray], network: Network) -> tuple[Tree, Tree]:
+def convert(entry: Weights, tensors: dict[str, np.ndarray], network: Compiled) -> tuple[Tree, Tree]:
     """Params and batch_stats from all tensors of a file, by the rules of the weights' layout."""
-    rules = registry.family(entry.model).CONVERSION[entry.layout]
+    rules = registry.family(entry.model).conversion[entry.layout]
     return conversion.convert(tensors, rules, network.params_like, network.batch_stats_like)
 
 

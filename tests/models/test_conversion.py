@@ -137,10 +137,10 @@ def test_two_tensors_for_one_place_are_an_error():
 def test_published_weights_name_a_model_a_layout_and_a_way_to_get_them():
     known = registry.weights()
     for name, entry in known.items():
-        assert entry.layout in registry.family(entry.model).CONVERSION, name
+        assert entry.layout in registry.family(entry.model).conversion, name
         assert name.count("/") == 1, name
         assert entry.repo or entry.source, name
         assert min(entry.std) > 0, name
         assert 0 < max(entry.mean) < 1, name
-    listed = [entry.name for module in registry.families() for entry in getattr(module, "WEIGHTS", ())]
+    listed = [entry.name for family in registry.families() for entry in family.weights]
     assert len(listed) == len(set(listed))

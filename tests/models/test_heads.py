@@ -9,7 +9,7 @@ from flax import nnx
 from imgclf import models
 from imgclf.config import Config, default_config
 from imgclf.errors import UserError
-from imgclf.models.classifier import Head
+from imgclf.models.heads import DenseHead
 from imgclf.models.squeezenet import SqueezeNetHead
 from imgclf.models.weights import conversion
 
@@ -26,14 +26,14 @@ def dense(x: np.ndarray, module: nnx.Module) -> np.ndarray:
 
 
 def test_avgmax_reads_average_and_maximum():
-    head = Head((2, 3), 4, 5, pool="avgmax", rngs=nnx.Rngs(0))
+    head = DenseHead((2, 3), 4, 5, pool="avgmax", rngs=nnx.Rngs(0))
     pooled = np.concatenate([MAPS.mean((1, 2)), MAPS.max((1, 2))], -1)
     np.testing.assert_allclose(head(jnp.asarray(MAPS)), dense(pooled, head.logits), atol=1e-5)
 
 
 @pytest.mark.parametrize("pool", ["flatten", "average"])
 def test_mlp_is_dense_relu_batch_norm(pool):
-    head = Head((2, 3), 4, 5, pool=pool, dense=(7,), norm=True, rngs=nnx.Rngs(0))
+    head = DenseHead((2, 3), 4, 5, pool=pool, dense=(7,), norm=True, rngs=nnx.Rngs(0))
     x = MAPS.reshape(6, -1) if pool == "flatten" else MAPS.mean((1, 2))
     hidden = np.maximum(dense(x, head.dense0), 0)
     normalised = (hidden - hidden.mean(0)) / np.sqrt(hidden.var(0) + 1e-3)  # Keras's epsilon
@@ -47,8 +47,8 @@ def test_squeezenets_head_is_a_convolution_relu_average():
     np.testing.assert_allclose(head(jnp.asarray(MAPS)), np.maximum(dense(MAPS, head.logits), 0).mean((1, 2)), atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [lambda: Head((2, 3), 4, 5, features_dropout=0.5, rngs=nnx.Rngs(0)),
-                                  lambda: Head((2, 3), 4, 5, dense=(7,), norm=True, dropout=0.5, rngs=nnx.Rngs(0)),
+@pytest.mark.parametrize("make", [lambda: DenseHead((2, 3), 4, 5, features_dropout=0.5, rngs=nnx.Rngs(0)),
+                                  lambda: DenseHead((2, 3), 4, 5, dense=(7,), norm=True, dropout=0.5, rngs=nnx.Rngs(0)),
                                   lambda: SqueezeNetHead((2, 3), 4, 5, dropout=0.5, rngs=nnx.Rngs(0))])  # fmt: skip
 def test_dropout_is_of_training_only_and_follows_its_key(make):
     head, maps = make(), jnp.asarray(MAPS)

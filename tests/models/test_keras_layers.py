@@ -38,7 +38,7 @@ def test_every_place_is_the_layer_that_keras_has_there(name):
     with keras.StatelessScope(initialize_variables=False):
         theirs = getattr(keras.applications, builder)(weights=None, include_top=False, input_shape=(96, 96, 3), **options).layers
     keras.utils.clear_session()
-    rules, ours = registry.family(name).CONVERSION["keras"], list(keras_layers.of(name))
+    rules, ours = registry.family(name).conversion["keras"], list(keras_layers.of(name))
     if name == "efficientnet_b0":
         del ours[3]  # weights="imagenet" brings a second rescaling
     if name.startswith("convnext"):

@@ -11,7 +11,7 @@ from jax import lax
 
 from imgclf import models
 from imgclf.config import default_config
-from imgclf.models import classifier, layers
+from imgclf.models import layers, network
 from imgclf.models.cpu import bfloat16
 from imgclf.training.state import make_apply_fn, split_model
 
@@ -73,13 +73,13 @@ def test_gradients_of_1x1_kernels_are_products_of_rounded_operands(channels, fea
         np.testing.assert_allclose(one, other, atol=3e-5)
 
 
-def model_of(precision: str, name: str = "resnet_tiny") -> models.Classifier:
+def model_of(precision: str, name: str = "resnet_tiny") -> models.Network:
     config = default_config()
     config.model.name, config.model.precision, config.data.image_size = name, precision, SIZE
     return models.create(config, 3)
 
 
-def logits_of(model: models.Classifier, image: jax.Array) -> jax.Array:
+def logits_of(model: models.Network, image: jax.Array) -> jax.Array:
     return jax.jit(lambda model, image: model(image))(model, image)
 
 
@@ -103,7 +103,7 @@ def test_f32_asks_for_exact_products_on_every_platform():
 def test_small_batches_change_nothing(monkeypatch, precision, batch):
     model, image = model_of(precision), normal(batch, *SIZE, 3)
     whole = logits_of(model, image)
-    monkeypatch.setattr(classifier, "_PIXELS", 3 * SIZE[0] * SIZE[1])  # 6 = 3 + 3, 7 = 1 + 1 + …
+    monkeypatch.setattr(network, "_PIXELS", 3 * SIZE[0] * SIZE[1])  # 6 = 3 + 3, 7 = 1 + 1 + …
     np.testing.assert_allclose(logits_of(model, image), whole, atol=1e-5)
 
 

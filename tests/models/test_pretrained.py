@@ -1,6 +1,7 @@
 """Weights by name and by file: what is loaded, what is said, and what goes wrong. The hub is a server in this process."""
 
 import contextlib
+import dataclasses
 import hashlib
 import http.server
 import json
@@ -23,7 +24,7 @@ from safetensors.numpy import save_file
 from imgclf import models
 from imgclf.config import Config, default_config
 from imgclf.errors import UserError
-from imgclf.models import resnet
+from imgclf.models import registry
 from imgclf.models.weights import conversion, files, pretrained
 from imgclf.models.weights.conversion import Weights
 
@@ -76,11 +77,14 @@ def file(tmp_path_factory) -> Path:
 def published(monkeypatch, tmp_path):
     """resnet_tiny has published weights; the caches are empty."""
     entry = Weights(NAME, "resnet_tiny", "timm", repo=NAME, num_classes=5, mean=(0.1, 0.2, 0.3), variant={"epsilon": 1e-4})
-    monkeypatch.setattr(resnet, "WEIGHTS", (*resnet.WEIGHTS, entry))
+    family = registry.family("resnet_tiny")
+    with_entry = dataclasses.replace(family, weights=(*family.weights, entry))
+    for name in family.models:
+        monkeypatch.setitem(registry._BY_MODEL, name, with_entry)
     monkeypatch.setenv("IMGCLF_CACHE", str(tmp_path / "imgclf"))
 
 
-def create(config: Config, classes: int) -> tuple[models.Classifier, list[str]]:
+def create(config: Config, classes: int) -> tuple[models.Network, list[str]]:
     told: list[str] = []
     return models.create(config, classes, tell=told.append), told
 
@@ -400,8 +404,8 @@ def test_an_unreachable_hub_says_what_to_fetch_and_where_to_put_it(hub, file, mo
 _SCRIPT = f"""
 import sys
 from imgclf.errors import UserError
-from imgclf.models import pretrained
-from imgclf.models.conversion import Weights
+from imgclf.models.weights import pretrained
+from imgclf.models.weights.conversion import Weights
 try:
     path = pretrained.fetch(Weights("{NAME}", "resnet_tiny", "timm", repo="{NAME}"))
     print("fetched", path.stat().st_size)

@@ -25,9 +25,9 @@ MOVED = {"Mixed_5c": "", "Mixed_5d": "", "Mixed_6a": "Mixed_5c", "Mixed_7b": "Mi
 def save(model: str, path: Path) -> str:
     """Writes a backbone's weights, the same in every run; returns what `config.model.weights` is then."""
     layout, golden = RELATIVES[model]
-    module = nnx.eval_shape(lambda: registry.BACKBONES[model](rngs=nnx.Rngs(0)))
+    module = nnx.eval_shape(lambda: registry.builder(model)(rngs=nnx.Rngs(0)))
     wanted = {f"backbone/{name}": leaf.shape for name, leaf in conversion.flatten(nnx.to_pure_dict(nnx.state(module))).items()}
-    rules, shapes = registry.family(model).CONVERSION[layout], {}
+    rules, shapes = registry.family(model).conversion[layout], {}
     for name, full in json.loads((GOLDEN / f"{golden}.json").read_text())["tensors"].items():
         block = name.split(".")[0]
         name = name.replace(block, MOVED.get(block, block), 1)

@@ -23,7 +23,7 @@ from imgclf.config import default_config
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 from imgclf.methods.probe import _normalized, head_logits, linear_head
-from imgclf.models.classifier import NormHead
+from imgclf.models.heads import NormHead
 from imgclf.probes import features as features_lib
 from imgclf.probes import logistic
 from imgclf.probes.cross_validation import CrossValidation, assign_folds, fit_linear, out_of_fold

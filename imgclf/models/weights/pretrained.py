@@ -1,7 +1,9 @@
 """Published weights: found by name, fetched from the Hugging Face hub or read from a file, checked and converted."""
 
+import dataclasses
 import hashlib
 import math
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,9 +29,9 @@ def find(name: str, model: str) -> Weights:
     """
     if name.startswith("path:"):
         return _of_file(Path(name.removeprefix("path:")).expanduser(), model)
-    known = registry.weights()
+    of_model = registry.weights(model)
+    known = registry.weights() | of_model
     if name not in known:
-        of_model = [entry.name for entry in known.values() if entry.model == model]
         choices = "none" if not of_model else ", ".join(map(repr, of_model))
         raise UserError(
             f"config.model.weights={name!r} are no known weights; {nearest(name, [*known, 'none'])} "
@@ -48,8 +50,8 @@ def on_hub(model: str) -> Weights:
       UserError: for an unknown model, and one without such weights.
     """
     check_name(model)
-    for entry in registry.weights().values():
-        if entry.model == model and entry.repo:
+    for entry in registry.weights(model).values():
+        if entry.repo:
             return entry
     raise UserError(f"The hub has no weights of {model!r}: give your own, weights=path:FILE, or one of those that `imgclf models` lists.")
 
@@ -57,9 +59,8 @@ def on_hub(model: str) -> Weights:
 def _of_file(path: Path, model: str) -> Weights:
     """Guesses from the tensors' names which layout a file has, and takes what its publisher's weights of this model need."""
     shapes = files.shapes(path)
-    family = registry.family(model)
-    entries = [entry for entry in getattr(family, "WEIGHTS", ()) if entry.model == model]
-    rules = getattr(family, "CONVERSION", {})
+    entries = list(registry.weights(model).values())
+    rules = registry.family(model).conversion
     layouts = [layout for layout in rules if layout in {entry.layout for entry in entries}] or list(rules)
     known = {layout: _known(shapes, rules[layout]) for layout in layouts}
     layout = max(known, key=known.__getitem__, default="")
@@ -69,8 +70,10 @@ def _of_file(path: Path, model: str) -> Weights:
     named = [entry for entry in entries if entry.name.rsplit("/", 1)[-1] in path.name]  # the same layout with other preprocessing
     entry = next(iter(named or entries), Weights("", model, layout))
     head = converted_shapes(shapes, rules[layout]).get("head/logits/bias", (0,))
-    fields = {"variant": entry.variant, "mean": entry.mean, "std": entry.std, "input_size": entry.input_size}
-    return Weights(f"path:{path}", model, layout, file=str(path), num_classes=head[0], source=entry.name, **fields)
+    # what the network must be and see is the published entry's: its variant, mean, std and input size
+    return dataclasses.replace(
+        entry, name=f"path:{path}", file=str(path), num_classes=head[0], source=entry.name, repo="", top1=None, licence=""
+    )
 
 
 def _known(shapes: _Shapes, rules: Sequence[Rule]) -> int:
@@ -100,14 +103,13 @@ def resolve(config: Config, num_classes: int | None = None) -> Config:
         model.variant = ", ".join(f"{key}={value!r}" for key, value in entry.variant.items()) if entry else ""
     if model.head.kind == "auto" and num_classes is not None and model.name != "cnn":  # cnn's own head has fields of its own
         fits = entry is not None and entry.num_classes == num_classes and model.output == "softmax"
-        model.head.kind = "family" if fits else registry.new_head(model.name)
+        model.head.kind = "family" if fits else registry.family(model.name).new_head
     return config
 
 
 def check_name(model: str) -> None:
-    """Raises a UserError with the nearest names where `model` is none."""
-    if model not in registry.NAMES:
-        raise UserError(f"config.model.name={model!r} is not a model; {nearest(model, registry.NAMES)}")
+    """Raises a UserError where there is no model of that name, or no builder of the user's own."""
+    registry.family(model)
 
 
 def fetch(entry: Weights) -> Path:
@@ -178,7 +180,7 @@ def load(entry: Weights, params_like: Tree, batch_stats_like: Tree, *, own_head:
     """
     path = fetch(entry)
     tensors = files.read(path)
-    rules = registry.family(entry.model).CONVERSION[entry.layout]
+    rules = registry.family(entry.model).conversion[entry.layout]
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     wanted = {path: leaf.shape for path, leaf in conversion.flatten({"head": params_like["head"]}).items()}
     new = _new_part(wanted, converted_shapes(shapes, rules)) if own_head else "head/"
@@ -227,21 +229,19 @@ def _way_out(shapes: _Shapes, model: str) -> str:
 
 def looks_like(shapes: _Shapes) -> str:
     """The model whose backbone's tensors a file's agree with best in name and shape; "" where hardly any do."""
-    known = {
-        family: max(_known(shapes, rules) for rules in family.CONVERSION.values())
-        for family in registry.families()
-        if hasattr(family, "CONVERSION")
-    }
-    family = max(known, key=known.__getitem__)
-    if known[family] < len(shapes) / 2:
+    known = [
+        (max(_known(shapes, rules) for rules in family.conversion.values()), family) for family in registry.families() if family.conversion
+    ]
+    most, family = max(known, key=operator.itemgetter(0))
+    if most < len(shapes) / 2:
         return ""
     size = sum(math.prod(shape) for shape in shapes.values())
-    of_family = [name for name in registry.PARAMETERS if registry.family(name) is family]
+    counts = {name: model.parameters for name, model in family.models.items() if model.parameters is not None}
     scores = {"": 0.5}
-    for model in sorted(of_family, key=lambda name: abs(registry.PARAMETERS[name] - size))[:2]:  # tracing one can take a second
-        state = nnx.state(nnx.eval_shape(lambda model=model: registry.BACKBONES[model](rngs=nnx.Rngs(0))))
+    for model in sorted(counts, key=lambda name: abs(counts[name] - size))[:2]:  # tracing one can take a second
+        state = nnx.state(nnx.eval_shape(lambda model=model: family.models[model].build(rngs=nnx.Rngs(0))))
         wanted = {(path, leaf.shape) for path, leaf in conversion.flatten({"backbone": nnx.to_pure_dict(state)}).items()}
-        for rules in family.CONVERSION.values():
+        for rules in family.conversion.values():
             given = {item for item in converted_shapes(shapes, rules).items() if item[0].startswith("backbone/")}
             scores[model] = max(scores.get(model, 0.0), len(wanted & given) / len(wanted | given))
     return max(scores, key=scores.__getitem__)

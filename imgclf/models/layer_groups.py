@@ -1,7 +1,11 @@
-"""What a backbone is made of, in the order of its computation: for stages, for depths, and for Keras's counting of layers."""
+"""The layer groups of a backbone in the order of their computation, for freezing by stage and for learning rates that decay with depth.
+
+A layer group is what such rules treat as one layer (fastai and timm call it so, too): a residual block, a block of VGG, or a convolution
+with its normalisation.
+"""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -11,19 +15,19 @@ from flax import nnx
 from imgclf.models import layers
 from imgclf.models.resnet import Stage
 
-_SIZE = 256  # of the traced image; large enough that every halving shows
+_SIZE = 256  # side of the traced image; large enough that every halving shows
 
 
 @dataclasses.dataclass(frozen=True)
-class Unit:
-    """A piece of a backbone that is computed at a time: a residual block, a block of VGG, a convolution with its normalisation."""
+class LayerGroup:
+    """Layers that freezing and layer-wise learning rates treat as one."""
 
-    paths: tuple[str, ...]  # `backbone/stage1/0`; a normalisation that stands by itself belongs to what is before it
-    pixels: int  # of its maps, height times width, for images of 256x256
+    paths: tuple[str, ...]  # `backbone/stage1/0`; a normalisation that is no part of a block belongs to the group before it
+    pixels: int  # height times width of its maps, for images of 256x256
 
 
 class _Watched:
-    """Stands in for a unit while the backbone is traced, and tells `note` of each of its outputs."""
+    """Takes the place of a module while the backbone is traced, and passes each of its outputs to `note`."""
 
     def __init__(self, module: nnx.Module, note: Callable[[jax.Array], None]):
         self._module, self._note = module, note
@@ -44,8 +48,8 @@ class _Watched:
         return watched
 
 
-def units(backbone: nnx.Module) -> tuple[Unit, ...]:
-    """The units of a backbone in the order in which an image meets them: its direct children, and those of a row of blocks.
+def layer_groups(backbone: nnx.Module) -> tuple[LayerGroup, ...]:
+    """Returns the layer groups of a backbone in the order of their computation: its children, and the children of each `Stage`.
 
     The order and the sizes come from a trace of the network itself; nothing is computed.
     """
@@ -75,12 +79,12 @@ def units(backbone: nnx.Module) -> tuple[Unit, ...]:
         return copy(image)
 
     jax.eval_shape(trace, state, jax.ShapeDtypeStruct((1, _SIZE, _SIZE, 3), jnp.float32))
-    found: list[Unit] = []
+    found: list[LayerGroup] = []
     for path, pixels in called.items():
         if path in norms and found:
-            found[-1] = Unit((*found[-1].paths, path), pixels)
+            found[-1] = LayerGroup((*found[-1].paths, path), pixels)
         else:
-            found.append(Unit((path,), pixels))
+            found.append(LayerGroup((path,), pixels))
     return tuple(found)
 
 
@@ -89,24 +93,24 @@ def _children(module: nnx.Module) -> list[str]:
 
 
 def last_stage(backbone: nnx.Module) -> tuple[str, ...]:
-    """Paths of a backbone's last stage: from the last unit whose maps are smaller than those before it, to the end.
+    """Paths of a backbone's last stage: from the last layer group whose maps are smaller than those before it, to the end.
 
-    That is stage4 of ResNet and ConvNeXt (there with its downsampling), block5 of VGG, the last transition, block and normalisation
+    This is stage4 of ResNet and ConvNeXt (there with its downsampling), block5 of VGG, the last transition, block and normalisation
     of DenseNet, blocks 13 to 16 and the last convolution of MobileNetV2, the exit flow of Xception, mixed8 to mixed10 of Inception.
-    A network that nowhere halves its maps between units is one stage.
+    A network that nowhere makes its maps smaller between layer groups is one stage.
     """
-    found = units(backbone)
-    before = [_SIZE**2, *(unit.pixels for unit in found)]
-    start = max((i for i, unit in enumerate(found) if unit.pixels < before[i]), default=0)
-    return tuple(path for unit in found[start:] for path in unit.paths)
+    groups = layer_groups(backbone)
+    before = [_SIZE**2, *(group.pixels for group in groups)]
+    start = max((i for i, group in enumerate(groups) if group.pixels < before[i]), default=0)
+    return tuple(path for group in groups[start:] for path in group.paths)
 
 
 def depths(backbone: nnx.Module) -> dict[str, int]:
-    """How far each unit of a backbone is from the head: 1 for the last one, by path. The head itself is at 0."""
-    found = units(backbone)
-    return {path: len(found) - i for i, unit in enumerate(found) for path in unit.paths}
+    """The distance of each layer group from the head, by path: 1 for the last group. The head itself is at 0."""
+    groups = layer_groups(backbone)
+    return {path: len(groups) - i for i, group in enumerate(groups) for path in group.paths}
 
 
-def within(path: str, units: tuple[str, ...] | dict[str, int]) -> str:
-    """The unit that a parameter's path lies in; "" where it lies in none."""
-    return next((unit for unit in units if path.startswith(unit + "/")), "")
+def group_of(path: str, groups: Iterable[str]) -> str:
+    """The one of these paths that a parameter's path lies under; "" where it lies under none."""
+    return next((group for group in groups if path.startswith(group + "/")), "")

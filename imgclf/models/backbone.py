@@ -1,0 +1,39 @@
+"""What a family of models exports: backbones, and the table of those that it builds."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import jax
+from flax import nnx
+
+
+class Backbone(nnx.Module):
+    """A network that maps images to feature maps; a head makes logits of those.
+
+    A backbone holds `nnx.Param` and `nnx.BatchStat` only. Called with normalised images, float [B,H,W,3], it returns maps
+    [B,h,w,features]; `train` says whether layers such as batch normalisation are to behave as in training.
+    """
+
+    features: int  # channels of the maps
+
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the maps for images of this size; below 1 where such images are too small."""
+        raise NotImplementedError(f"{type(self).__name__}.map_size")
+
+    if TYPE_CHECKING:  # nnx.Module has no signature for calls
+
+        def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array: ...
+
+
+Builder = Callable[..., Backbone]  # called with its own options, `dtype` (of activations) and `rngs` (nnx.Rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One model of a family."""
+
+    build: Builder
+    # Parameters with the published head, else with a linear head for 1,000 classes (cnn: by default). They are written down, as counting
+    # can take seconds; a test counts them again. None: a small variant for tests, which is not listed.
+    parameters: int | None = None

@@ -1,0 +1,144 @@
+"""Builds the network that a config asks for, with fresh parameters or with published weights."""
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from imgclf.config import Config, parse_arguments
+from imgclf.errors import UserError
+from imgclf.models import layers, registry
+from imgclf.models.backbone import Backbone
+from imgclf.models.heads import DenseHead, Head, NormHead
+from imgclf.models.network import Network
+from imgclf.models.weights import pretrained
+from imgclf.models.weights.conversion import Weights
+
+_log = logging.getLogger(__name__)
+
+
+def create(config: Config, num_classes: int, *, load_weights: bool = True, tell: Callable[[str], None] = _log.info) -> Network:
+    """Builds the network of `config.model` for images of `config.data.image_size`; initialised by `config.seed`, or from `model.weights`.
+
+    Args:
+      config: the whole config, resolved by `pretrained.resolve` or not.
+      num_classes: of the data.
+      load_weights: False leaves out reading `model.weights`: for a network whose parameters come from elsewhere.
+      tell: is given what the user should know: which head is new, and normalisation other than the weights' own.
+
+    Raises:
+      UserError: for an unknown name, a builder of the user's own that can't be imported or doesn't return a backbone, weights that can't be
+        had or don't fit, a sigmoid output with other than two classes, and images too small for the network.
+    """
+    pretrained.check_name(config.model.name)
+    if config.model.output == "sigmoid" and num_classes != 2:
+        raise UserError(f"config.model.output='sigmoid' needs two classes, the data have {num_classes}; use 'softmax'.")
+    config = pretrained.resolve(config, num_classes)
+
+    def build() -> Network:
+        rngs = nnx.Rngs(config.seed)
+        backbone = _build_backbone(config, rngs)
+        if config.model.precision == "bf16" and _on_cpu():
+            layers.use_bf16_products(backbone)
+        return Network(backbone, _build_head(config, backbone, num_classes, rngs), dtype=activation_dtype(config.model.precision))
+
+    if config.model.weights == "none" or not load_weights:
+        return build()
+    return _with_weights(config, build, pretrained.find(config.model.weights, config.model.name), num_classes, tell)
+
+
+def _with_weights(config: Config, build: Callable[[], Network], entry: Weights, num_classes: int, tell: Callable[[str], None]) -> Network:
+    """The network with published weights; what of its head they don't have is fresh."""
+    if (config.data.mean, config.data.std) != (entry.mean, entry.std):
+        tell(f"config.data.mean and std are not the weights' own, {entry.mean} and {entry.std}; () takes those.")
+    abstract = nnx.eval_shape(build)
+    graphdef, params_like, batch_stats_like = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+    likes = nnx.to_pure_dict(params_like), nnx.to_pure_dict(batch_stats_like)
+    kind = config.model.head.kind
+    params, batch_stats, new = pretrained.load(entry, *likes, own_head=kind in ("linear", "norm", "family"))
+    if new:
+        head = _build_head(config, abstract.backbone, num_classes, nnx.Rngs(config.seed))
+        params["head"] = nnx.to_pure_dict(nnx.state(head, nnx.Param)) | params.get("head", {})  # only whole layers are missing
+        batch_stats["head"] = nnx.to_pure_dict(nnx.state(head, nnx.BatchStat))
+        had = f"that of {entry.num_classes} classes is left out" if entry.num_classes else "the file has none"
+        part = "head is" if new == "head/" else "head's last layer is"
+        tell(f"{entry.name}: the {part} new ({kind}, {num_classes} classes; {had}).")
+    return nnx.merge(graphdef, nnx.State(jax.tree.map(jnp.asarray, params)), nnx.State(jax.tree.map(jnp.asarray, batch_stats)))
+
+
+def activation_dtype(precision: str) -> Any:
+    """The dtype of activations under `config.model.precision`; float32 on the CPU, where narrower ones are no faster and less exact."""
+    return jnp.float32 if precision == "f32" or _on_cpu() else jnp.bfloat16
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
+_CNN_HEAD = ("flatten", "maps_dropout", "dense", "dropout")  # fields of config.model.cnn that describe its head
+
+
+def _build_backbone(config: Config, rngs: nnx.Rngs) -> Backbone:
+    name = config.model.name
+    options: dict[str, Any] = parse_arguments(config.model.variant, "model.variant")
+    if name == "cnn":
+        options |= {key: value for key, value in config.model.cnn.items() if key not in _CNN_HEAD}
+    options |= {"dtype": activation_dtype(config.model.precision), "rngs": rngs}
+    if name not in registry.NAMES:
+        return _build_users_backbone(name, options)
+    try:
+        return registry.builder(name)(**options)
+    except TypeError as error:
+        if not config.model.variant:
+            raise
+        raise UserError(f"config.model.variant={config.model.variant!r} does not suit {name!r} ({error}); leave it at 'auto'.") from None
+
+
+def _build_users_backbone(name: str, options: dict[str, Any]) -> Backbone:
+    """Calls a builder of the user's own and checks what it returns; an error inside it keeps its traceback."""
+    build = registry.builder(name)
+    try:
+        inspect.signature(build).bind(**options)
+    except TypeError as error:
+        raise UserError(
+            f"config.model.name={name!r} can't be called with {', '.join(options)} ({error}): a builder takes dtype, rngs, and the "
+            "arguments in config.model.variant."
+        ) from None
+    backbone = build(**options)
+    if not isinstance(backbone, nnx.Module):
+        raise UserError(f"config.model.name={name!r} returns {type(backbone).__name__}, not a backbone (imgclf.models.Backbone).")
+    if lacking := [attribute for attribute in ("features", "map_size") if not hasattr(backbone, attribute)]:
+        raise UserError(f"config.model.name={name!r} returns a module without {' and '.join(lacking)}; see imgclf.models.Backbone.")
+    return backbone
+
+
+def _build_head(config: Config, backbone: Backbone, num_classes: int, rngs: nnx.Rngs) -> Head:
+    height, width = config.data.image_size
+    map_size = backbone.map_size(height, width)
+    if min(map_size) < 1:
+        name = config.model.name
+        raise UserError(f"config.data.image_size=({height}, {width}) is too small for config.model.name={name!r}; use larger images.")
+    kind, fields, cnn = config.model.head.kind, config.model.head, config.model.cnn
+    outputs = 1 if config.model.output == "sigmoid" else num_classes
+    dtype = activation_dtype(config.model.precision)
+    published = registry.family(config.model.name).head
+    if kind == "family" and published is not None:
+        if outputs == 1:
+            raise UserError("config.model.output='sigmoid' has no head.kind='family'; use head.kind='linear' or 'mlp'.")
+        return published(map_size, backbone.features, outputs, dropout=fields.dropout, dtype=dtype, rngs=rngs)
+    if kind == "norm":
+        return NormHead(map_size, backbone.features, outputs, dropout=fields.dropout, rngs=rngs)
+    options: dict[str, Any]
+    if kind == "auto":
+        pool = "flatten" if cnn.flatten else "average"
+        options = {"pool": pool, "maps_dropout": cnn.maps_dropout, "dense": cnn.dense, "dropout": cnn.dropout}
+    elif kind == "mlp":
+        pool = "flatten" if fields.flatten else "average"
+        options = {"pool": pool, "dense": fields.dense, "norm": fields.norm == "batch", "dropout": fields.dropout}
+    else:
+        options = {"pool": "avgmax" if kind == "avgmax" else "average", "features_dropout": fields.dropout}
+    return DenseHead(map_size, backbone.features, outputs, **options, dtype=dtype, rngs=rngs)

@@ -1,0 +1,64 @@
+"""The whole network: a backbone, which maps images to feature maps, and a head, which maps those to logits."""
+
+import contextlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from imgclf.models import layers
+from imgclf.models.backbone import Backbone
+from imgclf.models.heads import Head, average
+
+_PIXELS = 4 * 224 * 224  # on the CPU, at most this many pixels go through a backbone at once
+
+
+def _in_small_batches(backbone: Backbone, image: jax.Array) -> jax.Array:
+    """Returns backbone(image), computed for a few images at a time.
+
+    The maps of a few images stay in the processor's cache, and their memory is used again instead of being asked from the system. This is
+    for evaluation only: XLA:CPU is many times slower at a convolution's gradient inside a loop (jax-ml/jax#12868).
+    """
+    batch, height, width, _ = image.shape
+    most = max(1, _PIXELS // (height * width))
+    size = next(n for n in range(min(most, batch), 0, -1) if batch % n == 0)
+    if size == batch:
+        return backbone(image)
+    backbone = nnx.clone(backbone)
+    for _, conv in nnx.iter_modules(backbone):
+        if isinstance(conv, layers.Conv) and conv.bf16_products:
+            conv.kernel = nnx.Param(conv.kernel[...].astype(jnp.bfloat16))  # rounded once instead of once for every part
+    graphdef, state = nnx.split(backbone)
+    parts = image.reshape(batch // size, size, *image.shape[1:])
+    maps = jax.lax.map(lambda part: nnx.merge(graphdef, state)(part), parts)
+    return maps.reshape(batch, *maps.shape[2:])
+
+
+class Network(nnx.Module):
+    """A backbone and a head. It holds `nnx.Param` and `nnx.BatchStat` only: the key of dropout comes with each call."""
+
+    def __init__(self, backbone: Backbone, head: Head, *, dtype: Any = jnp.float32):
+        self.backbone = backbone
+        self.head = head
+        self.dtype = dtype
+
+    def __call__(self, image: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
+        """Returns logits, float32 [B,C], for normalised images, float32 [B,H,W,3]."""
+        with self._exact_products():
+            return self.head(self._maps(image, train), train=train, key=key)
+
+    def features(self, image: jax.Array) -> jax.Array:
+        """Returns the pooled maps, float32 [B,D], in evaluation mode."""
+        with self._exact_products():
+            return average(self._maps(image, False))
+
+    def _maps(self, image: jax.Array, train: bool) -> jax.Array:
+        image = image.astype(self.dtype)
+        if train or jax.default_backend() != "cpu" or jax.device_count() > 1:
+            return self.backbone(image, train=train)
+        return _in_small_batches(self.backbone, image)
+
+    def _exact_products(self) -> contextlib.AbstractContextManager:
+        """Has products of float32 operands computed in float32; by default, a GPU rounds the operands to TF32 and a TPU to bfloat16."""
+        return jax.default_matmul_precision("highest") if self.dtype == jnp.float32 else contextlib.nullcontext()
