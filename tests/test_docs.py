@@ -7,11 +7,13 @@ import io
 import re
 import shlex
 import tokenize
+import tomllib
 from pathlib import Path
 
 import pytest
 import typer.main
 
+import imgclf
 from imgclf import config
 from imgclf.cli import run_py
 from imgclf.cli.main import app
@@ -205,3 +207,15 @@ def test_python_examples_are_valid_and_import_what_exists(name):
                 module = importlib.import_module(node.module)
                 for alias in node.names:
                     assert hasattr(module, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}"), ast.unparse(node)
+
+
+def test_one_version_and_its_date_stand_everywhere():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    version = re.search(r"^version: (\S+)$", citation, flags=re.MULTILINE)
+    date = re.search(r'^date-released: "([\d-]+)"$', citation, flags=re.MULTILINE)
+    assert version
+    assert date
+    released = re.findall(r"^## \[(\d\S*)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert released[0] == (version[1], date[1])
+    assert version[1] == imgclf.__version__
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("version", version[1]) == version[1]
