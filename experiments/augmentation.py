@@ -5,7 +5,7 @@ crop, as in their papers. Arms differ in their augmentation alone: one length of
 schedule, so that no validation part is taken away. What needs longer training to pay (MixUp, CutMix) is at a disadvantage here.
 clothing10: 5 seeds on its own split of 600 and 214 photos; another data set: 2 seeds × 2 folds.
 Cost: 40 seconds of CPU a run of the CNN, 25 of MobileNetV2; 55 runs each on clothing10, 44 elsewhere. Result: experiments/README.md.
-Command: python run.py --study=experiments/augmentation.py[:DATA[,model=mobilenet_v2][,weights=FILE]] --workdir=DIR
+Command: imgclf study experiments/augmentation.py[:DATA[,model=mobilenet_v2][,weights=FILE]] --workdir=DIR
 """
 
 from pathlib import Path

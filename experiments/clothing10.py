@@ -3,10 +3,10 @@
 MobileNetV2 of two widths: a logistic probe, a probe that also sees four augmented views of each training photo, and LP-FT with
 augmentation. All 814 photos in 5 folds, one seed. The 1.0 weights have their BatchNorm folded, so that its statistics stay frozen.
 Cost: about 40 minutes on 2 CPU cores. Result: experiments/README.md.
-Command: python run.py --study=experiments/clothing10.py[:DATA,WEIGHTS_FOLDER]
+Command: imgclf study experiments/clothing10.py[:DATA[,weights=FOLDER]]
 """
 
-from imgclf.config import default_config
+from imgclf.config import default_config, parse_config_argument
 from imgclf.studies import Study
 
 DATA = "../shared/data/clothing10"
@@ -23,9 +23,9 @@ AUGMENTATION = {"augment.crop_scale": (0.5, 1.0), "augment.flip": 0.5, "augment.
 
 
 def get_study(argument: str = "") -> Study:
-    data, _, weights = argument.partition(",")
+    given = parse_config_argument(argument, weights=WEIGHTS)
     base = default_config()
-    base.data.path = data or DATA
+    base.data.path = given["path"] or DATA
     base.data.image_size = (224, 224)
     base.train.log_every = "1 epochs"
     base.train.checkpoint_every = "100%"
@@ -34,7 +34,7 @@ def get_study(argument: str = "") -> Study:
         ("0.35", "mobilenet_v2_035", "mobilenet_v2_0.35_224_no_top.keras.h5"),
         ("1.0", "mobilenet_v2", "mobilenet_v2_1.0_224.keras.h5"),
     ):
-        model = {"model.name": name, "model.weights": f"path:{weights or WEIGHTS}/{file}"}
+        model = {"model.name": name, "model.weights": f"path:{given['weights']}/{file}"}
         arms[f"{width} probe"] = model | {"train.method": "probe"}
         arms[f"{width} probe, 4 views"] = model | AUGMENTATION | {"train.method": "probe", "probe.views": 4}
         arms[f"{width} LP-FT"] = model | AUGMENTATION | FINE_TUNING

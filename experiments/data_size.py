@@ -10,7 +10,7 @@ Then a power law, error = a·n^-b + c, is fitted to each and continued to 2 and 
 photos and seeds (imgclf/evaluation/learning_curve.py), which also says where the data don't support that.
 
 Cost: see experiments/README.md.
-Commands: python run.py --study=experiments/data_size.py:[DATA][,weights=FOLDER][,model=…] --workdir=runs/data_size/MODEL, each model, then
+Commands: imgclf study experiments/data_size.py:[DATA][,weights=FOLDER][,model=…] --workdir=runs/data_size/MODEL, each model, then
 python experiments/data_size.py runs/data_size/*, which writes learning_curve.json and learning_curve.html into runs/data_size
 """
 

@@ -4,10 +4,10 @@ The arms: S1's CNN (three convolutions, dropout, Dense 128) from scratch; S1's f
 logistic probe on the same features; and LP-FT, which goes on from the probe's head. 5 seeds × 5 folds: every photo is tested once per seed.
 TuriCreate's tutorial states 0.9677 (30 of 31 photos, 95 % interval 83.8–99.4 %) on data of this kind.
 Cost: about 35 minutes on 2 CPU cores. Result: experiments/README.md.
-Command: python run.py --study=experiments/doraemon_walle.py[:DATA,WEIGHTS]
+Command: imgclf study experiments/doraemon_walle.py[:DATA[,weights=FILE]]
 """
 
-from imgclf.config import default_config
+from imgclf.config import default_config, parse_config_argument
 from imgclf.studies import Study
 
 DATA = "../shared/data/doraemon_walle"
@@ -31,14 +31,14 @@ TUTORIAL_CNN = {
 
 
 def get_study(argument: str = "") -> Study:
-    data, _, weights = argument.partition(",")
+    given = parse_config_argument(argument, weights=WEIGHTS)
     base = default_config()
-    base.data.path = data or DATA
+    base.data.path = given["path"] or DATA
     base.data.image_size = (224, 224)
     base.train.eval_every = "2 epochs"
     base.train.log_every = "1 epochs"
     base.train.checkpoint_every = "100%"
-    mobilenet = {"model.name": "mobilenet_v2_035", "model.weights": f"path:{weights or WEIGHTS}"}
+    mobilenet = {"model.name": "mobilenet_v2_035", "model.weights": f"path:{given['weights']}"}
     arms = {
         "S1's CNN": TUTORIAL_CNN,
         "S1's frozen MobileNetV2": mobilenet

@@ -16,11 +16,11 @@ MobileNetV2 0.35 at 96 px, all arms with one recipe: 6 epochs of AdamW (head 1e-
 … BN: the statistics of batches train and follow with momentum 0.9; without it those of the weights stand. "all, BN 0.999": they train with
 Keras's own momentum, which such short trainings are too short for.
 3 seeds × 2 folds: each model sees about 34 photos a class (and validates on 7), each photo is tested once per seed.
-Cost: see experiments/README.md. Command: python run.py --study=experiments/freezing.py[:DATA,WEIGHTS_FILE], such as
+Cost: see experiments/README.md. Command: imgclf study experiments/freezing.py[:DATA[,weights=FILE]], such as
 ../shared/data/doraemon_walle
 """
 
-from imgclf.config import default_config
+from imgclf.config import default_config, parse_config_argument
 from imgclf.studies import Study
 
 DATA = "../shared/data/clothing10"
@@ -39,15 +39,15 @@ TRAINS = {
 
 
 def get_study(argument: str = "") -> Study:
-    data, _, weights = argument.partition(",")
+    given = parse_config_argument(argument, weights=WEIGHTS)
     base = default_config()
-    base.data.path = data or DATA
+    base.data.path = given["path"] or DATA
     base.data.image_size = (96, 96)
     base.data.split.fractions = (0.4, 0.08, 0.52)  # of what the fold leaves: 5 of 6 train, 1 of 6 validates
     base.augment.crop_scale = (0.5, 1.0)
     base.augment.flip = 0.5
     base.model.name = "mobilenet_v2_035"
-    base.model.weights = f"path:{weights or WEIGHTS}"
+    base.model.weights = f"path:{given['weights']}"
     base.train.method = "fit"
     base.train.duration = "6 epochs"
     base.train.eval_every = "2 epochs"

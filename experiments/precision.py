@@ -2,7 +2,7 @@
 
 Flips alone as augmentation; MobileNetV2 0.35 from a probe, as in experiments/augmentation.py. 5 seeds on clothing10's own split.
 Cost: 25 seconds of CPU a run, 10 runs. Result: experiments/README.md.
-Command: python run.py --study=experiments/precision.py[:DATA[,weights=FILE]] --workdir=DIR
+Command: imgclf study experiments/precision.py[:DATA[,weights=FILE]] --workdir=DIR
 """
 
 from imgclf.config import default_config, parse_config_argument

@@ -38,6 +38,14 @@ def count(n: int, singular: str, plural: str | None = None) -> str:
     return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
 
 
+def flops(count: float | None) -> str:
+    """Floating-point operations: `4.07 MFLOP`, `27.7 GFLOP`."""
+    if count is None:
+        return NONE
+    scale = min(6, max(0, int(math.log10(count)) // 3)) if count >= 1 else 0
+    return f"{number(float(count) / 1000**scale)}{NBSP}{('', 'k', 'M', 'G', 'T', 'P', 'E')[scale]}FLOP"
+
+
 def duration(seconds: float) -> str:
     """`42 s`, `3 min 5 s`, `2 h 10 min`."""
     if seconds < 60:

@@ -11,24 +11,33 @@ from imgclf.studies import spec
 
 
 def load(root, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, root / "experiments" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    found = importlib.util.spec_from_file_location(name, root / "experiments" / f"{name}.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
     return module
 
 
 @pytest.mark.parametrize(
-    ("argument", "arms"),
+    ("name", "more", "arms"),
     [
-        ("freezing.py", 12),
-        ("data_size.py", 6),
-        ("data_size.py:,model=mobilenet_v2_035", 6),
-        ("data_size.py:,model=cnn", 3),
-        ("precision.py", 2),
+        ("augmentation", "", 11),
+        ("augmentation", ",model=mobilenet_v2", 11),
+        ("clothing10", "", 6),
+        ("doraemon_walle", "", 4),
+        ("freezing", "", 12),
+        ("data_size", "", 6),
+        ("data_size", ",model=mobilenet_v2_035", 6),
+        ("data_size", ",model=cnn", 3),
+        ("precision", "", 2),
     ],
 )
-def test_arms_are_valid(root, argument, arms):
-    asked = spec.load(f"{root}/experiments/{argument}")
+def test_arms_are_valid(root, tmp_path, name, more, arms):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for file in ("mobilenet_v2_0.35_224_no_top.keras.h5", "mobilenet_v2_1.0_224.keras.h5"):
+        (weights / file).touch()
+    asked = spec.load(f"{root}/experiments/{name}.py:{tmp_path},weights={weights}{more}")
+    assert asked.base.data.path == str(tmp_path)
     assert len(asked.arms) == arms
     assert len(spec.runs(asked)) == arms * asked.seeds * max(asked.folds, 1)
 

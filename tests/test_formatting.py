@@ -31,7 +31,7 @@ def test_percent_claims_all_or_none_only_for_all_or_none(counts):
     text = formatting.percent(right / n)
     assert (float(text[:-2]) == 100) == (right == n)
     assert (float(text[:-2]) == 0) == (right == 0)
-    assert float(text[:-2]) == pytest.approx(100 * right / n, abs=0.05)
+    assert float(text[:-2]) == pytest.approx(100 * right / n, abs=0.05 + 1e-9)
 
 
 def test_intervals_show_their_width():
@@ -46,6 +46,11 @@ def test_intervals_show_their_width():
 )
 def test_number(value, text):
     assert formatting.number(value) == text
+
+
+def test_flops():
+    texts = {None: "–", 0: "0 FLOP", 999: "999 FLOP", 1000: "1 kFLOP", 4_069_838: "4.07 MFLOP", 2.767e10: "27.7 GFLOP", 3e19: "30 EFLOP"}
+    assert {count: formatting.flops(count).replace("\u00a0", " ") for count in texts} == texts
 
 
 def test_counts_and_durations():

@@ -22,10 +22,10 @@ Arms = Mapping[str, Fields] | Sequence[tuple[str, Fields]]
 
 
 def named(arms: Arms) -> dict[str, Fields]:
-    """Name → fields, also of a list of pairs.
+    """Returns name → fields of arms that are given as a mapping or as a list of pairs.
 
     Raises:
-      UserError: for two arms of one name, and what is no arm.
+      UserError: for two arms of one name, and for what is no arm.
     """
     found: dict[str, Fields] = {}
     for item in arms.items() if isinstance(arms, Mapping) else arms:
@@ -44,7 +44,7 @@ def levels(field: str, values: Iterable[Any]) -> dict[str, Fields]:
 
 
 def product(*factors: Arms) -> dict[str, Fields]:
-    """Every combination of an arm of each factor, named by theirs in a row; what "" names, and sets nothing, leaves no trace.
+    """Every combination of one arm of each factor, named by the arms' names in a row; an arm with the name "" adds nothing to it.
 
     Raises:
       UserError: for two combinations of one name, and two factors that set the same field.
@@ -67,7 +67,7 @@ def grid(values: Mapping[str, Sequence[Any]]) -> dict[str, Fields]:
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both possible; uniform, or uniform in their logarithm; whole ones where both are ints."""
+    """Numbers from `low` to `high`, both included: uniform, or with `log` uniform in the logarithm; whole where both ends are ints."""
 
     low: float
     high: float
@@ -75,14 +75,15 @@ class Range:
 
     def __post_init__(self) -> None:
         if not self.low < self.high or (self.log and self.low <= 0):
-            raise UserError(f"Range({self.low}, {self.high}) is none; write low < high{', above 0' if self.log else ''}.")
+            needs = "low < high" + (", and both above 0 for log=True" if self.log else "")
+            raise UserError(f"Range({self.low}, {self.high}) is no range; it needs {needs}.")
 
     @property
     def whole(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def at(self, share: float) -> float:
-        """The number below which a share of all draws lies."""
+        """The number below which a share of all draws lies, 0 to 1."""
         low, high = (self.low, self.high + 1) if self.whole else (self.low, self.high)
         value = low * (high / low) ** share if self.log else low + (high - low) * share
         return min(self.high, math.floor(value)) if self.whole else float(value)
@@ -92,13 +93,16 @@ Space = Mapping[str, Range | Sequence[Any]]  # field → a range, or the values 
 
 
 def draws(space: Space, count: int, seed: int = 0) -> dict[str, Fields]:
-    """Random arms: `count` independent draws of every field, equal ones once, named by what they set. Of more, the first are the same."""
+    """Random arms, named by what they set: `count` independent draws of every field, of equal draws one.
+
+    A larger count begins with the arms of a smaller one.
+    """
     arms: dict[str, Fields] = {}
     for number in range(count):
         shares = np.random.default_rng((seed, number)).random(len(space)).tolist()
         fields = {
-            field: range_.at(share) if isinstance(range_, Range) else range_[int(share * len(range_))]
-            for (field, range_), share in zip(space.items(), shares, strict=True)
+            field: values.at(share) if isinstance(values, Range) else values[int(share * len(values))]
+            for (field, values), share in zip(space.items(), shares, strict=True)
         }
         if fields not in arms.values():
             name = ", ".join(_setting(field, value) for field, value in fields.items())
@@ -107,7 +111,7 @@ def draws(space: Space, count: int, seed: int = 0) -> dict[str, Fields]:
 
 
 def check_literals(file: Path) -> None:
-    """Raises a UserError for a dict in a study file that names a key twice, of which Python keeps the last without a word."""
+    """Raises a UserError for a dict in a study file that names a key twice: Python would keep the last value without a word."""
     try:
         parsed = ast.parse(file.read_text(), str(file))
     except SyntaxError as error:

@@ -1,4 +1,4 @@
-"""Runs a study: what is missing of it, its summary and its page."""
+"""Runs a study: the runs that are missing, then its summary and its page."""
 
 import dataclasses
 import json
@@ -43,13 +43,13 @@ def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, co
     if engine not in ENGINES:
         raise UserError(f"--engine={engine!r} is unknown; {nearest(engine, ENGINES)}")
     listed = runs(study)
-    if study.search is not None:
-        search_lib.check(study.search, study.base, study.arms, study.folds)
+    searched, search = None, study.search
+    if search is not None:
+        search_lib.check(search, study.base, study.arms, study.folds)
     _check_same_study(study, listed, workdir)
-    searched = None
-    if study.search is not None:
-        searched = search_lib.run(study.search, study.base, workdir, engine=ENGINES[engine], jobs=jobs, console=console)
-        study = _with_found(study, searched["fields"], console)
+    if search is not None:
+        searched = search_lib.run(search, study.base, workdir, engine=ENGINES[engine], jobs=jobs, console=console)
+        study = _with_found(study, search.name, searched["fields"], console)
         listed = runs(study)
     missing = [one for one in listed if not (workdir / one.folder / "results.json").exists()]
     console.print(
@@ -81,14 +81,14 @@ def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, co
     return summary
 
 
-def _with_found(study: Study, fields: Mapping[str, Any], console: Console) -> Study:
-    """The study with the search's arm, unless it is one that is there."""
-    found = Run("", 0, 0, configured(study.base, study.search.name, fields))
+def _with_found(study: Study, name: str, fields: Mapping[str, Any], console: Console) -> Study:
+    """The study with the arm that the search has found, unless the study has that arm already."""
+    found = Run("", 0, 0, configured(study.base, name, fields))
     for arm, own in study.arms.items():
         if Run("", 0, 0, configured(study.base, arm, own)).key == found.key:
             console.print(f"The search found nothing better than the arm {arm!r}.", highlight=False, markup=False)
             return study
-    return dataclasses.replace(study, arms={**study.arms, study.search.name: fields})
+    return dataclasses.replace(study, arms={**study.arms, name: fields})
 
 
 def _run_one(one: Run, folder: Path, directory: Path) -> tuple[Run, str, str]:
@@ -114,7 +114,11 @@ def _run_one(one: Run, folder: Path, directory: Path) -> tuple[Run, str, str]:
 
 
 def _check_same_study(study: Study, listed: list[Run], workdir: Path) -> None:
-    """Refuses the folder of another study, told by its data, its base, or that no run is shared; else notes what study this one is."""
+    """Notes in the folder which study this is.
+
+    Raises:
+      UserError: for the folder of another study, which is one of other data, of another base, or of another question and no common run.
+    """
     about = {
         "question": study.question,
         "data": summary_lib.data_of(study.base),

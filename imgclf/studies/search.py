@@ -1,8 +1,9 @@
-"""Searches of a study: trials are judged on the val split, and the best one's fields become an arm that is compared on test over seeds.
+"""A study's search: trials are judged on the val split, and the fields of the best become an arm that is compared on test over seeds.
 
     Study(base, arms={"base": {}}, seeds=5, search=Search({"optimizer.learning_rate": Range(1e-4, 1e-1, log=True)}, trials=30))
 
-Optuna (Akiba et al., KDD 2019) proposes and prunes. Its journal stands in the study's folder, so that a search continues after a kill.
+Optuna (Akiba et al., KDD 2019) proposes the trials and prunes them. It keeps a journal in the study's folder, so that a search that was
+killed continues where it was.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import hashlib
 import json
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,11 @@ class Search:
 
     Attributes:
       space: field → `Range`, or the values to choose from.
-      trials: how many; of a grid all its points.
-      sampler: tpe (Bergstra et al., 2011), random, or grid (no Ranges).
-      pruner: asha (Li et al., 2020: of trials at the same evaluation, the best third goes on) or none.
-      metric: val_loss or val_top1.
-      fields: those that every trial sets beside.
+      trials: how many trials to make; a grid always tries all of its points.
+      sampler: tpe (Bergstra et al., 2011), random, or grid (of values, not of Ranges).
+      pruner: asha (Li et al., 2020: of the trials at one evaluation the best third goes on, the others end early) or none.
+      metric: what trials are judged by, val_loss or val_top1.
+      fields: config fields that every trial sets, beside those of the space.
       name: of the arm that the best trial makes.
       seed: of the proposals.
     """
@@ -56,18 +57,18 @@ class Search:
     seed: int = 0
 
     def values(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a trial, of which Optuna knows a choice by its place."""
-        return {name: point[name] if isinstance(range_, Range) else range_[point[name]] for name, range_ in self.space.items()}
+        """The fields of a trial; of values to choose from, Optuna keeps the place in the list."""
+        return {name: point[name] if isinstance(values, Range) else values[point[name]] for name, values in self.space.items()}
 
     @property
     def identity(self) -> str:
-        """Of what the proposals depend on; more trials may follow later."""
+        """A hash of what the proposals depend on. The number of trials is no part of it: more may follow later."""
         fields = {**dataclasses.asdict(self), "trials": None, "name": None}
         return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 class Pruned(Exception):
-    """A trial whose evaluations promise too little."""
+    """Ends a trial whose evaluations on val promise too little."""
 
 
 def check(search: Search, base: Config, arms: Mapping[str, Any], folds: int) -> None:
@@ -79,7 +80,7 @@ def check(search: Search, base: Config, arms: Mapping[str, Any], folds: int) -> 
     for field, valid in (("sampler", SAMPLERS), ("pruner", PRUNERS), ("metric", METRICS)):
         value = getattr(search, field)
         if value not in valid:
-            raise UserError(f"The search's {field}={value!r} is none; {nearest(value, valid)}")
+            raise UserError(f"The search's {field}={value!r} is unknown; {nearest(value, valid)}")
     if not search.space or search.trials < 1:
         raise UserError("The search has nothing to try; give it a space, such as {'optimizer.learning_rate': Range(1e-4, 1e-1, log=True)}.")
     ranges = [field for field, range_ in search.space.items() if isinstance(range_, Range)]
@@ -89,12 +90,11 @@ def check(search: Search, base: Config, arms: Mapping[str, Any], folds: int) -> 
         raise UserError(f"The search's name={search.name!r} is that of an arm; choose another.")
     if folds:
         raise UserError("A search judges trials on images that other folds test; leave the study's folds at 0, and give it seeds.")
-    for range_of in (0, -1):
-        ends = {
-            field: (range_.low, range_.high)[range_of] if isinstance(range_, Range) else range_[range_of]
-            for field, range_ in search.space.items()
+    for end in (0, -1):  # the first and the last of every field's values
+        values = {
+            field: (values.low, values.high)[end] if isinstance(values, Range) else values[end] for field, values in search.space.items()
         }
-        validation.validate(_config(search, base, ends))
+        validation.validate(_config(search, base, values))
     if base.data.split.method in ("stratified", "hash") and not base.data.split.fractions[1]:
         raise UserError("A search judges trials on the val split, and config.data.split.fractions leaves it no images; give it a share.")
     _optuna()
@@ -105,10 +105,10 @@ def run(search: Search, base: Config, workdir: Path, *, engine: str, jobs: int, 
 
     Args:
       search: what to try.
-      base: the config that it changes.
+      base: the config that the trials change.
       workdir: the study's folder.
-      engine, jobs: as in `parallel.backend`. TPE proposes as many at a time as run at a time.
-      console: for the outcomes.
+      engine, jobs: as in `parallel.backend`. TPE proposes as many trials at a time as run at a time.
+      console: where the outcomes are told.
 
     Returns:
       `metric`, `fields` of the best trial, and `trials`: {number, state (complete, pruned, fail), value, fields, folder, error}.
@@ -118,21 +118,21 @@ def run(search: Search, base: Config, workdir: Path, *, engine: str, jobs: int, 
     """
     optuna = _optuna()
     study = _study(search, workdir)
-    fixed = search.sampler != "tpe"
+    fixed = search.sampler != "tpe"  # all trials are known at the start
     if fixed and not study.get_trials(deepcopy=False):
         for point in _points(search):
             study.enqueue_trial(point)
     total = len(study.get_trials(deepcopy=False)) if fixed else search.trials
-    distributions = {name: _distribution(range_) for name, range_ in search.space.items()}
+    distributions = {name: _distribution(values) for name, values in search.space.items()}
     states = optuna.trial.TrialState
     while True:
-        # those that a kill has interrupted go on first
+        # Trials that a kill has interrupted go on before new ones are proposed.
         waiting = [optuna.trial.Trial(study, trial._trial_id) for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,))]
         done = len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED, states.FAIL)))
         together = total if fixed else max(1, jobs)
         waiting += [study.ask(distributions) for _ in range(min(together, total - done) - len(waiting))]
         if not waiting:
-            break
+            return _found(search, study)
         work = []
         for trial in waiting:
             config = _config(search, base, search.values(trial.params))
@@ -143,14 +143,18 @@ def run(search: Search, base: Config, workdir: Path, *, engine: str, jobs: int, 
             trial = next(trial for trial in waiting if trial.number == number)
             trial.set_user_attr("error", error)
             study.tell(number, value, states[state])
-            shown = f"{search.metric} {value:.4f}" if value is not None else error or "pruned"
-            told = ", ".join(f"{name}={value}" for name, value in search.values(trial.params).items())
-            console.print(f"trial {number}, {told}: {shown}", highlight=False, markup=False)
+            outcome = f"{search.metric} {value:.4f}" if value is not None else error or "pruned"
+            fields = ", ".join(f"{name}={value}" for name, value in search.values(trial.params).items())
+            console.print(f"trial {number}, {fields}: {outcome}", highlight=False, markup=False)
+
+
+def _found(search: Search, study: Any) -> dict[str, Any]:
+    """What `run` returns of a search whose trials are all done; `study` is Optuna's."""
     trials = [
         {
             "number": trial.number,
             "state": trial.state.name.lower(),
-            "value": trial.value if trial.state == states.COMPLETE else None,
+            "value": trial.value if trial.state.name == "COMPLETE" else None,
             "fields": {**search.fields, **search.values(trial.params)},
             "folder": trial.user_attrs["folder"],
             "error": trial.user_attrs["error"],
@@ -168,7 +172,7 @@ def run(search: Search, base: Config, workdir: Path, *, engine: str, jobs: int, 
 def _run_trial(
     search: Search, number: int, config: Config, workdir: Path, folder: Path, directory: Path
 ) -> tuple[int, float | None, str, str]:
-    """Runs one trial from `directory`; returns (number, value or None, Optuna's state, error or "")."""
+    """Runs one trial from the folder `directory`; returns (number, value or None, Optuna's state, error or "")."""
     from imgclf.runtime import compilation_cache
     from imgclf.training import loop
     from imgclf.workflows import train
@@ -201,7 +205,7 @@ def _run_trial(
 
 
 def _config(search: Search, base: Config, fields: Mapping[str, Any]) -> Config:
-    """A trial's: scored on val as it is, and never on test."""
+    """A trial's config: the model is scored on val, uncalibrated, and never on test."""
     config = base.copy_and_resolve_references()
     config_lib.override(config, {**search.fields, **fields})
     config.eval.split, config.eval.temperature, config.eval.conformal = "val", False, 0.0
@@ -214,9 +218,12 @@ def _key(config: Config) -> str:
 
 
 def _points(search: Search) -> list[dict[str, Any]]:
-    """What a random search or a grid tries, as Optuna knows it: a choice by its place."""
-    places = {name: range_ if isinstance(range_, Range) else range(len(range_)) for name, range_ in search.space.items()}
-    arms = arms_lib.grid(places) if search.sampler == "grid" else arms_lib.draws(places, search.trials, search.seed)
+    """What a random search or a grid tries, as Optuna keeps it: of values to choose from, the place in the list."""
+    if search.sampler == "grid":  # `check` has refused Ranges
+        arms = arms_lib.grid({name: range(len(values)) for name, values in search.space.items() if not isinstance(values, Range)})
+    else:
+        places = {name: values if isinstance(values, Range) else range(len(values)) for name, values in search.space.items()}
+        arms = arms_lib.draws(places, search.trials, search.seed)
     return [dict(fields) for fields in arms.values()]
 
 
@@ -234,12 +241,12 @@ def _study(search: Search, workdir: Path) -> Any:
     )
 
 
-def _distribution(range_: Range | Any) -> Any:
+def _distribution(values: Range | Sequence[Any]) -> Any:
     distributions = _optuna().distributions
-    if not isinstance(range_, Range):
-        return distributions.CategoricalDistribution(tuple(range(len(range_))))
-    kind = distributions.IntDistribution if range_.whole else distributions.FloatDistribution
-    return kind(range_.low, range_.high, log=range_.log)
+    if not isinstance(values, Range):
+        return distributions.CategoricalDistribution(tuple(range(len(values))))
+    kind = distributions.IntDistribution if values.whole else distributions.FloatDistribution
+    return kind(values.low, values.high, log=values.log)
 
 
 def _optuna() -> Any:

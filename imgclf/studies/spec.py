@@ -2,14 +2,16 @@
 
 A study file has a docstring that asks the question, and
 
+    from imgclf.studies import Study
+
     def get_study(argument: str = "") -> Study:
         return Study(base=config, arms={"none": {}, "flip": {"augment.flip": 0.5}}, baseline="none", seeds=5, folds=5)
 
-Arms may also be a list of (name, fields), or come from `imgclf.arms`: `product`, `levels`, `grid`, `draws`. A study may search: see
-`imgclf.search`.
+Arms may also be a list of (name, fields), or be made by `product`, `levels`, `grid` and `draws` of `imgclf.studies`. A study may first
+search for the values of some fields: see `Search` and `Range` there.
 
-`python run.py --study=FILE.py[:ARGUMENT] [--workdir=DIR] [--engine=ray|dask] [--jobs=N]` runs it. A study that was stopped continues with
-what is missing: a run's folder is named by the hash of its config, so that renamed, added and removed arms cost only what is new.
+`imgclf study FILE.py[:ARGUMENT]` runs it. A study that was stopped continues with what is missing: a run's folder is named by the hash of
+its config, so that renamed, added and removed arms cost only what is new.
 """
 
 import dataclasses
@@ -19,46 +21,60 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from imgclf import config as config_lib
 from imgclf.config import Config, validation
 from imgclf.errors import UserError, nearest
 from imgclf.studies import arms as arms_lib
-from imgclf.studies.arms import Arms
+from imgclf.studies.arms import Arms, Fields
 from imgclf.studies.search import Search
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Study:
     """What to run.
 
     Attributes:
       base: the config that the arms change.
-      arms: name → config fields that it sets, such as {"optimizer.learning_rate": 0.01}; or a list of (name, fields).
+      arms: name → config fields that the arm sets, such as {"optimizer.learning_rate": 0.01}; a list of (name, fields) is taken, too.
       baseline: the arm that the others are compared with; "" = the first.
-      seeds: how many; seed s sets `seed` to s in every arm, so that arms of one seed share the order of the data and what augmentation
-        draws. Arms are compared over 2 or more, or over folds.
-      folds: with 2 or more, each seed deals the images into that many folds of its own, and tests each image once; 0: the base's own
+      seeds: how many. Seed s sets `config.seed` to s in every arm, so that arms of one seed share the order of the data and the draws of
+        augmentation. Arms are compared over two or more seeds, or over folds.
+      folds: with 2 or more, each seed deals the images into that many folds of its own, and tests each image once; 0 = the base's own
         split in every seed.
       question: what the study is to answer; the study file's docstring where it is "".
       search: fields to be found on the val split; the best of them make one more arm.
     """
 
     base: Config
-    arms: Arms
-    baseline: str = ""
-    seeds: int = 5
-    folds: int = 0
-    question: str = ""
-    search: Search | None = None
+    arms: Mapping[str, Fields]
+    baseline: str
+    seeds: int
+    folds: int
+    question: str
+    search: Search | None
 
-    def __post_init__(self) -> None:
-        arms = arms_lib.named(self.arms)
-        if not arms:
+    def __init__(
+        self,
+        base: Config,
+        arms: Arms,
+        baseline: str = "",
+        seeds: int = 5,
+        folds: int = 0,
+        question: str = "",
+        search: Search | None = None,
+    ):
+        """
+        Raises:
+          UserError: if there are no arms, or two of one name.
+        """
+        named = arms_lib.named(arms)
+        if not named:
             raise UserError("The study has no arms; give it one, such as arms={'base': {}}.")
-        object.__setattr__(self, "arms", arms)
-        object.__setattr__(self, "baseline", self.baseline or next(iter(arms)))
+        fields = {"base": base, "arms": named, "baseline": baseline or next(iter(named)), "seeds": seeds, "folds": folds}
+        for name, value in (fields | {"question": question, "search": search}).items():
+            object.__setattr__(self, name, value)  # the study is frozen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +88,7 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Of what the run's result depends on: the config but for its name."""
+        """A hash of all that the run's result depends on: the config without its name."""
         fields = {name: value for name, value in config_lib.flatten(self.config).items() if name != "name"}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -86,34 +102,63 @@ def load(argument: str) -> Study:
     """Reads a study file, FILE.py or FILE.py:ARGUMENT.
 
     Raises:
-      UserError: if there is no such file, or it defines no study.
+      UserError: if there is no such file, it isn't Python, or it defines no study.
     """
     file, _, rest = argument.partition(":")
     path = Path(file)
     if not path.is_file():
-        raise UserError(f"There is no study file {file!r}; give one such as experiments/transfer.py.")
+        raise UserError(f"There is no study file {file!r}: check the path, from {Path.cwd()}.")
     arms_lib.check_literals(path)
-    spec = importlib.util.spec_from_file_location(f"study_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = _imported(path)
     if not hasattr(module, "get_study"):
-        raise UserError(f"{file} defines no get_study(); see the docstring of imgclf/study.py.")
+        raise UserError(f"{file} defines no study: write get_study() in it, which returns an imgclf.studies.Study.")
+    takes_argument = bool(inspect.signature(module.get_study).parameters)
+    if rest and not takes_argument:
+        raise UserError(f"get_study() in {file} takes no argument, and {rest!r} is given; leave it out, or give get_study a parameter.")
     study = module.get_study(rest) if rest else module.get_study()
+    if not isinstance(study, Study):
+        raise UserError(f"get_study() in {file} returns {type(study).__name__}, not an imgclf.studies.Study.")
+    _check_files(study, file, takes_argument)
     return study if study.question else dataclasses.replace(study, question=inspect.cleandoc(module.__doc__ or ""))
 
 
+def _check_files(study: Study, file: str, takes_argument: bool) -> None:
+    """Raises a UserError for data and weights that are not there, before a run of every arm fails of it, and says how to name others."""
+    for arm, fields in study.arms.items():
+        config = configured(study.base, arm, fields)
+        path, weights = config.data.path, config.model.weights.removeprefix("path:")
+        if config.data.source in ("folder", "csv") and path and not Path(path).expanduser().exists():
+            way_out = f"give their place after a colon, {file}:DATA" if takes_argument else f"set config.data.path in {file}"
+            raise UserError(f"The study's data are not there: {path!r}, from {Path.cwd()}; {way_out}.")
+        if weights != config.model.weights and not Path(weights).expanduser().exists():
+            way_out = f"name others after a colon, {file}:DATA,weights=PLACE" if takes_argument else f"set model.weights in {file}"
+            raise UserError(f"The study's weights are not there: {weights!r}, from {Path.cwd()}; {way_out}.")
+
+
+def _imported(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"study_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not Python: a study file's name ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def runs(study: Study) -> list[Run]:
-    """Lists the study's runs, seed by seed, so that a study stopped early has whole seeds of every arm.
+    """Lists the study's runs, seed by seed, so that a study that is stopped early has whole seeds of every arm.
 
     Raises:
-      UserError: for an unknown field, a value of the wrong type, a baseline that is no arm, arms that are the same, too few seeds.
+      UserError: for an unknown field, a value of the wrong type, a baseline that is no arm, arms that are the same, too few seeds, and data
+        that are not there.
     """
     if study.baseline not in study.arms:
         raise UserError(f"The study's baseline {study.baseline!r} is none of its arms; {nearest(study.baseline, study.arms)}")
     if study.seeds < 1 or study.folds < 0 or study.folds == 1:
         raise UserError(f"A study needs 1 or more seeds and 0, 2 or more folds; this one has {study.seeds} and {study.folds}.")
     if study.seeds == 1 and not study.folds and len(study.arms) + bool(study.search) > 1:
-        raise UserError("The study compares arms on one seed, whose chance would pass for theirs; give it seeds=2 or more, or folds.")
+        raise UserError(
+            "The study compares arms on one seed, on which chance can't be told from a difference; give it seeds=2 or more, or folds."
+        )
     configs = {arm: configured(study.base, arm, fields) for arm, fields in study.arms.items()}
     listed = []
     for seed in range(study.seeds):
@@ -133,7 +178,7 @@ def runs(study: Study) -> list[Run]:
     return listed
 
 
-def configured(base: Config, arm: str, fields: Mapping[str, Any]) -> Config:
+def configured(base: Config, arm: str, fields: Fields) -> Config:
     """The config of an arm.
 
     Raises:

@@ -26,7 +26,7 @@ def test_a_product_names_and_joins_its_factors():
         (lambda: product([("a", {}), ("a", {"seed": 1})]), "two arms with the name 'a'"),
         (lambda: product({"a": {"seed": 1}}, {"b": {"seed": 2}}), "'b' sets 'seed', as another factor does"),
         (lambda: product(["flip"]), "an arm is a name and its fields"),
-        (lambda: Range(1.0, 0.1), "write low < high"),
+        (lambda: Range(1.0, 0.1), "needs low < high"),
         (lambda: Range(0.0, 1.0, log=True), "above 0"),
     ],
 )

@@ -117,6 +117,22 @@ def test_slips_are_refused_before_anything_runs(options, folds, message, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_real_training_is_pruned_at_its_first_evaluation(tmp_path):
+    few = {"train.duration": "18 steps", "train.eval_every": "6 steps", "train.checkpoint_every": "100%", "train.ema": 0.0}
+    options = Search({"optimizer.learning_rate": (0.02, 1e-9)}, sampler="grid", pruner="asha")
+    search.check(options, digits_config(**few), {}, 0)
+    found = search.run(options, digits_config(**few), tmp_path, engine="processes", jobs=1, console=QUIET)
+    assert [trial["state"] for trial in found["trials"]] == ["complete", "pruned"]
+    assert found["fields"] == {"optimizer.learning_rate": 0.02}
+    evaluations = []
+    for trial in found["trials"]:
+        lines = [json.loads(line) for line in (tmp_path / trial["folder"] / "metrics.jsonl").read_text().splitlines()]
+        evaluations.append([line["step"] for line in lines if "val_loss" in line])
+    assert evaluations == [[6, 12, 18], [6]]
+    assert json.loads((tmp_path / found["trials"][0]["folder"] / "results.json").read_text())["split"] == "val"
+    assert not (tmp_path / found["trials"][1]["folder"] / "results.json").exists()
+
+
 @pytest.mark.slow
 def test_a_study_with_a_search_of_its_own(tmp_path):
     base = digits_config(
