@@ -1,8 +1,8 @@
 """How long each test file takes, kept in durations.json and compared at the end of a run; it never fails one.
 
-Seconds are those of all cores together, child processes included: other work on the machine and waiting don't count, and a run of n workers
-takes at least an n-th of their sum. `pytest --durations-update` writes the table: of the whole suite, so that each file pays for the
-programs that it alone compiles.
+Seconds are CPU time of all cores together, child processes included (but for those that a fork server starts), so that waiting and other
+work on the machine don't count; a run on n cores takes at least an n-th of their sum. `pytest --durations-update` writes the table. Do that
+after a run of the whole suite, in which each file pays only for the programs that no file before it has compiled.
 """
 
 import json

@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import io
+import json
 import pkgutil
 import re
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+import warm_start
 
 import imgclf
 from imgclf import config
@@ -222,3 +224,25 @@ def test_one_version_and_its_date_stand_everywhere():
     assert released[0] == (version[1], date[1])
     assert version[1] == imgclf.__version__
     assert tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("version", version[1]) == version[1]
+
+
+def examples() -> dict[str, str]:
+    """The sections of docs/extending.md by their titles."""
+    sections = re.split(r"^## (.+)\n", (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(sections[1::2], sections[2::2], strict=True))
+
+
+@pytest.mark.parametrize("title", examples())
+def test_examples_of_extending_run(title, tmp_path):
+    """The files of a section, each named in its first line, and its commands: a few steps, on the digits."""
+    section = examples()[title]
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for block in code_blocks(section, "python"):
+        (tmp_path / block.partition("\n")[0].removeprefix("# ")).write_text(block)
+    commands = [words for words in command_lines(section) if words[:2] == ["python", "run.py"]]
+    assert commands
+    for number, words in enumerate(commands):
+        few = [f"--workdir=run{number}", "--config.train.duration=3 steps", "--config.loader.threads=1", "--config.data.image_size=(8, 8)"]
+        code, said = warm_start.call([*words[2:], *few], tmp_path)
+        assert code == 0, said
+        assert json.loads((tmp_path / f"run{number}" / "results.json").read_text())["steps"] == 3
