@@ -23,7 +23,7 @@ from rich.console import Console
 import imgclf
 from imgclf import models
 from imgclf.data import images, pipeline
-from imgclf.data.folders import walk
+from imgclf.data.paths import walk
 from imgclf.data.readers import FileReader
 from imgclf.data.table import Dataset
 from imgclf.deploy import inputs, predict_files
@@ -79,7 +79,7 @@ def bare_extraction(classifier, root: str, paths: list[str], batch: int):
         sizes.append(full.stat().st_size)
     heights, widths = zip(*(shapes[path] for path in paths), strict=True)
     table = pd.DataFrame({"id": paths, "label": 0, "split": "test", "height": heights, "width": widths})
-    reader = FileReader(str(Path(root).absolute()), paths, np.array(sizes), config.data.max_pixels)
+    reader = FileReader(str(Path(root).absolute()), paths, np.array(sizes))
     model = models.create(config, len(classifier.class_names), load_weights=False)
     graphdef, _, _ = split_model(model)
 

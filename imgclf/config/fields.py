@@ -70,8 +70,11 @@ class SplitConfig(Group):
 class DataConfig(Group):
     """Which images, and how they become the model's input."""
 
-    source: str = "folder"  # folder | csv | tfds | digits
+    source: str = "folder"  # folder | csv | tfds | digits | the name of an installed source | "my_module:Class"
+    source_args: str = ""  # keyword arguments of a source of your own, such as "rows=100, kind='raw'"
     path: str = ""  # the folder of class folders, or the CSV/parquet file
+    # folder: what its top folders are: auto (told from the structure; an error asks where that is not certain) | classes | splits
+    layout: str = "auto"
     root: str = ""  # csv: the folder that its paths are relative to; "" = the file's own
     columns: ColumnsConfig
     tfds: TfdsConfig
@@ -83,6 +86,8 @@ class DataConfig(Group):
     std: tuple[float, ...] = ()  # likewise
     max_pixels: int = 100_000_000  # larger images are quarantined as decompression bombs
     in_memory_mb: int = 512  # decoded images that fit in this much memory at their original size are kept there; 0 = never
+    # rows (old name, new name) that rename classes, or merge those that get one name: (("Cat", "cat"), ("kitten", "cat"))
+    class_map: tuple[tuple[str, str], ...] = ()
     label_patch: str = ""  # CSV of corrected labels, columns id and label, put in place of the source's; rows without a label say nothing
     per_class: int = 0  # train on at most so many images of each class, a smaller number's among a larger one's; 0 = all
     audit: str = "fix"  # fix | error | off: what to do about duplicates, groups and labels that clash across splits

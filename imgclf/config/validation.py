@@ -11,7 +11,7 @@ from imgclf.config.names import check_field, flatten
 from imgclf.errors import UserError, nearest
 
 CHOICES = {
-    "data.source": ("folder", "csv", "tfds", "digits"),
+    "data.layout": ("auto", "classes", "splits"),
     "data.resize": ("squash", "crop", "pad"),
     "data.audit": ("fix", "error", "off"),
     "data.split.method": ("auto", "given", "stratified", "hash", "kfold"),
@@ -159,6 +159,7 @@ def validate(config: Config) -> None:
     for boundary in config.optimizer.schedule.boundaries:
         durations.parse(str(boundary), "config.optimizer.schedule.boundaries")
     parse_arguments(config.optimizer.args, "optimizer.args")
+    parse_arguments(config.data.source_args, "data.source_args")
     if config.model.variant != "auto":
         parse_arguments(config.model.variant, "model.variant")
     _validate_table(fields, "optimizer.weight_decay_table", "(regex, multiplier), such as ('.*/bias', 0.0)")
@@ -221,11 +222,6 @@ def _validate_keras(config: Config) -> None:
 
 def _validate_combinations(config: Config) -> None:
     data, train = config.data, config.train
-    if data.source in ("folder", "csv") and not data.path:
-        example = f"configs/{data.source}.py:PATH"
-        raise UserError(f"config.data.source={data.source!r} needs config.data.path: use --config={example} or --config.data.path=PATH.")
-    if data.source == "tfds" and not data.tfds.name:
-        raise UserError("config.data.source='tfds' needs config.data.tfds.name, such as --config.data.tfds.name=beans.")
     if data.split.method == "kfold" and data.split.fold >= data.split.folds:
         raise UserError(
             f"config.data.split.fold={data.split.fold} is beyond config.data.split.folds={data.split.folds}; "

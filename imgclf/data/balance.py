@@ -25,8 +25,8 @@ from rich.progress import Progress
 from imgclf.config import Config
 from imgclf.data import augment
 from imgclf.data.augment import color
-from imgclf.data.readers import FileReader
-from imgclf.data.splits import RowsReader, groups_of
+from imgclf.data.readers import FileReader, RowsReader
+from imgclf.data.splits import groups_of
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 

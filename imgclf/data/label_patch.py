@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pandas as pd
 
-from imgclf.data.folders import existing
+from imgclf.data.paths import existing
 from imgclf.errors import UserError, nearest
 
 COLUMNS = ("id", "label")  # that a patch must have; `given`, where it is there, must be the label that is put right

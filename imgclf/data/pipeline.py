@@ -29,7 +29,8 @@ from imgclf.config.fields import LoaderConfig
 from imgclf.data import augment as geometry
 from imgclf.data import sampling
 from imgclf.data.images import ImageError
-from imgclf.data.table import Dataset, ImageReader
+from imgclf.data.readers import ImageReader
+from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 
 # image uint8 [B, H, W, 3]; label int32 [B]; index int64 [B], row of the table; mask bool [B]. Augmented batches also have what the training

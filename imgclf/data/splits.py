@@ -16,35 +16,17 @@ from scipy.sparse.csgraph import connected_components
 
 from imgclf.config import Config
 from imgclf.config.fields import SplitConfig
-from imgclf.data.table import Dataset, ImageReader
+from imgclf.data.readers import take
+from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class RowsReader:
-    """Some rows of another reader, renumbered from 0: row `i` here is `rows[i]` there (int64 [n])."""
-
-    reader: ImageReader
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        return self.reader[int(self.rows[row])]
-
-    def read(self, row: int, min_size: tuple[int, int]) -> np.ndarray:
-        return self.reader.read(int(self.rows[row]), min_size)
-
-
 def subset(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> Dataset:
     """Returns the data set of these rows (numbers in `dataset.table`), in this order; classes, labels and quarantine stay as they are."""
     rows = np.asarray(rows, np.int64)
-    inner = dataset.reader
-    reader = RowsReader(inner.reader, inner.rows[rows]) if isinstance(inner, RowsReader) else RowsReader(inner, rows)
-    return dataclasses.replace(dataset, table=dataset.table.iloc[rows].reset_index(drop=True), reader=reader)
+    return dataclasses.replace(dataset, table=dataset.table.iloc[rows].reset_index(drop=True), reader=take(dataset.reader, rows))
 
 
 def assign_splits(dataset: Dataset, config: Config) -> Dataset:

@@ -3,30 +3,18 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from imgclf.config import Config
 from imgclf.config.fields import DataConfig
-from imgclf.data import label_patch
-from imgclf.data.folders import Listing, list_folder
-from imgclf.data.sources import list_csv, list_digits, list_tfds
+from imgclf.data import class_names, label_patch, sources
+from imgclf.data.images import Decoding
+from imgclf.data.readers import ImageReader, take
+from imgclf.data.sources import Listing
 from imgclf.data.verify import cache_file, verify
-from imgclf.errors import UserError, nearest
-
-
-class ImageReader(Protocol):
-    """Row number of the table → pixels. Picklable, since workers are spawned."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        """uint8 [h, w, 3] at full size, orientation applied."""
-
-    def read(self, row: int, min_size: tuple[int, int]) -> np.ndarray:
-        """Like `[row]`, but possibly at a reduced scale with h >= min_size[0] and w >= min_size[1]."""
+from imgclf.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +31,7 @@ class Dataset:
         too_many_pixels, unreadable, missing, ambiguous (a stem of several files), unlabeled (beside the class folders).
       ignored: files that are no images, and rows that repeat another: kind → count.
       reader: the images, by row of the table.
+      notes: sentences that the user should know of how the data were read, such as which folders were taken for splits.
     """
 
     table: pd.DataFrame
@@ -50,6 +39,7 @@ class Dataset:
     quarantine: pd.DataFrame
     ignored: dict[str, int]
     reader: ImageReader
+    notes: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
 
 def load_dataset(config: Config) -> Dataset:
@@ -63,10 +53,9 @@ def load_dataset(config: Config) -> Dataset:
         patch of labels does not fit it.
     """
     data = config.data
-    listing = _list(data)
-    counts = Counter(listing.classes) if listing.classes is not None else None
-    if counts is not None:  # before the hours that a large set takes to verify
-        _check_classes(listing, counts, [])
+    listing = _named(sources.create(data).listing(), data)
+    if listing.classes is not None:  # before the hours that a large set takes to verify
+        _check_classes(listing, Counter(listing.classes), [])
     result = verify(
         listing.reader,
         listing.ids,
@@ -84,11 +73,11 @@ def load_dataset(config: Config) -> Dataset:
             raise UserError(f"{listing.source} hides the labels of {hidden} images: name only splits with labels in config.data.tfds.")
         classes = [listing.class_names[label] if label >= 0 else "" for label in stored]
     else:
-        classes = listing.classes
+        classes = list(listing.classes)
     kept = [classes[row] for row in rows]
     _check_classes(listing, Counter(kept), bad)
-    class_names = tuple(sorted(listing.class_names))
-    index = {name: label for label, name in enumerate(class_names)}
+    names = tuple(sorted(set(listing.class_names)))
+    index = {name: label for label, name in enumerate(names)}
     table = pd.DataFrame(
         {
             "id": pd.Series([listing.ids[row] for row in rows], dtype="str"),
@@ -104,22 +93,24 @@ def load_dataset(config: Config) -> Dataset:
         }
     )
     if data.label_patch:
-        table = label_patch.apply(table, class_names, data.label_patch)
+        table = label_patch.apply(table, names, data.label_patch)
     quarantine = pd.DataFrame(sorted(listing.quarantine + bad), columns=["id", "reason", "detail"], dtype="str")
-    return Dataset(table, class_names, quarantine, dict(sorted(listing.ignored.items())), listing.reader.take(rows))
+    reader = take(listing.reader.decoded_as(Decoding(data.max_pixels)), rows)
+    return Dataset(table, names, quarantine, dict(sorted(listing.ignored.items())), reader, notes=tuple(listing.notes))
 
 
-def _list(data: DataConfig) -> Listing:
-    match data.source:
-        case "folder":
-            return list_folder(data.path, data.max_pixels)
-        case "csv":
-            return list_csv(data)
-        case "tfds":
-            return list_tfds(data)
-        case "digits":
-            return list_digits()
-    raise UserError(f"config.data.source={data.source!r} is unknown; {nearest(data.source, ('folder', 'csv', 'tfds', 'digits'))}")
+def _named(listing: Listing, data: DataConfig) -> Listing:
+    """Gives each class one spelling, renames and merges classes as `data.class_map` says, and refuses those that only look alike."""
+    own = [class_names.canonical(name) for name in listing.class_names]
+    renamed = class_names.mapping(data.class_map, own)
+    listing.class_names = tuple(renamed.get(name, name) for name in own)
+    if listing.classes is not None:
+        canonical = {name: renamed.get(spelling := class_names.canonical(name), spelling) for name in set(listing.classes)}
+        listing.classes = [canonical[name] for name in listing.classes]
+    if "" in listing.class_names:
+        raise UserError(f"{listing.source} has a class without a name: name it.")
+    class_names.check_distinct(listing.class_names)
+    return listing
 
 
 def _check_classes(listing: Listing, counts: Counter, bad: list[tuple[str, str, str]]) -> None:
@@ -131,11 +122,11 @@ def _check_classes(listing: Listing, counts: Counter, bad: list[tuple[str, str, 
         why = f" ({len(out)} images were left out, such as {out[0][0]}: {out[0][1]}, {out[0][2]})" if out else ""
         has = "class has" if len(empty) == 1 else "classes have"
         raise UserError(f"{listing.source}: {len(empty)} {has} no usable image, {shown}{why}: add images, or remove what names the class.")
-    check_two_classes(listing.source, listing.class_names)
+    check_two_classes(listing.source, sorted(set(listing.class_names)))
 
 
-def check_two_classes(source: str, class_names: Sequence[str]) -> None:
+def check_two_classes(source: str, names: Sequence[str]) -> None:
     """Raises a UserError unless there are at least two classes."""
-    if len(class_names) < 2:
-        only = f" only, {class_names[0]!r}" if class_names else " less"
+    if len(names) < 2:
+        only = f" only, {names[0]!r}" if names else " less"
         raise UserError(f"{source} has one class{only}; a classifier needs two: add images of another class.")

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from imgclf.data import images
-from imgclf.data.readers import SourceReader
+from imgclf.data.readers import Reader
 from imgclf.files import cache_dir
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def cache_file(place: str, max_pixels: int) -> Path:
 
 
 def verify(
-    reader: SourceReader, ids: Sequence[str], sizes: np.ndarray, mtimes_ns: np.ndarray, *, max_pixels: int, cache: Path | None
+    reader: Reader, ids: Sequence[str], sizes: np.ndarray, mtimes_ns: np.ndarray, *, max_pixels: int, cache: Path | None
 ) -> pd.DataFrame:
     """Inspects every image that the cache does not know, in threads (decoders release the GIL), with a progress bar.
 
@@ -78,7 +78,7 @@ def verify(
     return pd.DataFrame(columns)
 
 
-def _inspect_all(reader: SourceReader, rows: np.ndarray, max_pixels: int, columns: dict[str, np.ndarray], todo: np.ndarray) -> None:
+def _inspect_all(reader: Reader, rows: np.ndarray, max_pixels: int, columns: dict[str, np.ndarray], todo: np.ndarray) -> None:
     """Fills `columns` at `rows` and clears `todo` there, chunk by chunk: whichever chunk is interrupted, the others stay."""
     chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
 
@@ -99,7 +99,7 @@ def _inspect_all(reader: SourceReader, rows: np.ndarray, max_pixels: int, column
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _inspect_row(reader: SourceReader, row: int, max_pixels: int) -> tuple:
+def _inspect_row(reader: Reader, row: int, max_pixels: int) -> tuple:
     try:
         data, label = reader.encoded(row)
     except FileNotFoundError:

@@ -7,12 +7,13 @@ import stat
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
-from imgclf.data.folders import printable, walk
+from imgclf.data import lists
 from imgclf.data.images import ImageError
-from imgclf.data.sources import read_table
-from imgclf.errors import UserError, nearest
+from imgclf.data.paths import printable, walk
+from imgclf.errors import UserError
 
 LISTS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".txt")
 
@@ -88,37 +89,37 @@ def find(sources: Sequence[str], *, column: str = "path", root: str = "") -> Inp
 def _from_list(file: str, column: str, root: str) -> Inputs:
     if root and not os.path.isdir(root):
         raise UserError(f"--root={root} is no folder: name the one that the paths in {file} are relative to.")
-    root = root or os.path.dirname(file)
-    if file.lower().endswith(".txt"):
-        try:
-            with open(file, encoding="utf-8-sig", errors="surrogateescape") as lines:
-                given = [line.rstrip("\r\n") for line in lines if line.strip()]
-        except OSError as error:
-            raise UserError(f"{file} can't be read ({error.strerror}): allow reading it, or name another list.") from None
-        table = pd.DataFrame({column: given}, dtype=object)
-    else:
-        table, _ = read_table(file)
-    if column not in table:
-        columns = ", ".join(map(repr, table.columns))
-        raise UserError(f"{file} has no column {column!r}; {nearest(column, map(str, table.columns))} Give --column with one of {columns}.")
-    if not len(table):
-        raise UserError(f"{file} lists no image: write a path per row.")
-    given = table[column].astype(object).where(table[column].notna(), "").astype(str).tolist()
-    paths = [os.path.join(root, path) for path in given]
-    bad = {row: ImageError("missing", "no path") for row, path in enumerate(given) if not path.strip()}
+    root = os.path.abspath(root or os.path.dirname(file))
+    listed = _lines(file, column) if file.lower().endswith(".txt") else lists.read(file)
+    lists.check_header(listed, root, [column])
+    given = listed.column(column, "--column")
+    located = lists.locate(root, given)
+    paths = [os.path.join(root, path) for path in located.paths]
+    bad = {row: ImageError(*reason) for row, reason in enumerate(located.reasons) if reason[0]}
+    bad |= {row: ImageError("missing", "no path") for row, path in enumerate(given) if not path}
     ids = [printable(path) for path in given]
-    others = table.drop(columns=column)
+    others = listed.table.drop(columns=column)
     if "id" in others and others["id"].notna().all():
         ids = others["id"].astype(str).tolist()
-        others = table.drop(columns="id")
+        others = others.drop(columns="id")
     others = others[[name for name in others if _is_plain(others[name])]].reset_index(drop=True)
-    inputs = _inputs(ids, paths, bad, others if others.shape[1] else None, Counter())
-    if len(inputs.bad) == len(inputs) and all(error.reason == "missing" for error in inputs.bad.values()):
-        raise UserError(
-            f"None of the {len(inputs):,} images in {file} is there; the first was looked for as {os.path.abspath(paths[0])}: give --root "
-            "with the folder that the paths are relative to."
-        )
+    inputs = _inputs(ids, paths, bad, others if others.shape[1] else None, Counter({"blank rows": listed.blank} if listed.blank else {}))
+    if len(bad) == len(inputs):
+        raise lists.none_found(listed, root, located, "--root")
     return inputs
+
+
+def _lines(file: str, column: str) -> lists.ImageList:
+    """A list without header, a path per line."""
+    try:
+        with open(file, encoding="utf-8-sig", errors="surrogateescape") as opened:
+            given = [(number, line.strip()) for number, line in enumerate(opened, start=1) if line.strip()]
+    except OSError as error:
+        raise UserError(f"{file} can't be read ({error.strerror}): allow reading it, or name another list.") from None
+    if not given:
+        raise UserError(f"{file} lists no image: write a path per row.")
+    numbers, paths = zip(*given, strict=True)
+    return lists.ImageList(file, pd.DataFrame({column: paths}, dtype=object), np.array(numbers))
 
 
 def _inputs(ids: list[str], paths: list[str], bad: dict[int, ImageError], others: pd.DataFrame | None, ignored: Counter) -> Inputs:

@@ -23,7 +23,7 @@ from imgclf import config as config_lib
 from imgclf import models
 from imgclf.config import Config
 from imgclf.data import augment, images
-from imgclf.data.table import ImageReader
+from imgclf.data.readers import ImageReader
 from imgclf.errors import UserError
 from imgclf.evaluation import calibration, metrics
 from imgclf.evaluation.conformal import Conformal, sets
@@ -205,7 +205,7 @@ class Predictor:
             else:
                 least = tuple(math.ceil(side / data.crop_fraction) for side in data.image_size) if self.reduced_decode else None
                 with open(source, "rb") as file:
-                    pixels = images.decode(file.read(), min_size=least, max_pixels=data.max_pixels)
+                    pixels = images.decode(file.read(), min_size=least, decoding=images.Decoding(data.max_pixels))
         except images.ImageError as error:
             return str(error)
         except FileNotFoundError:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from imgclf import formatting, outputs
-from imgclf.data.table import Dataset, ImageReader
+from imgclf.data.readers import ImageReader
+from imgclf.data.table import Dataset
 from imgclf.deploy.predictor import Answers, Predictor
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics

@@ -33,7 +33,9 @@ def photos(tmp_path_factory):
 
 @pytest.fixture
 def config(photos):
-    return balance_config.get_config(str(photos))
+    config = balance_config.get_config(str(photos))
+    config.data.layout = "classes"  # all have folders a and b, as splits would
+    return config
 
 
 def balanced(config, folder, to=25, **options):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pictures import folder_config, save
 from PIL import Image
 
-from imgclf.data import images, sources
+from imgclf.data import images, lists
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 
@@ -106,8 +106,8 @@ def test_mistakes_in_csv_are_sentences(listed, tmp_path):
     assert "1 class has no usable image, 'c' (1 images were left out, such as pictures/9.png: missing" in gone
     assert "None of the 2 images" in message("path,label\nx/1.jpg,a\nx/2.jpg,b\n")
     assert "has no rows" in message("path,label\n")
-    assert "can't be read as a table" in message("")
-    assert "can't be read as a table" in message('path,label\n"a,b\n')
+    assert "has no rows" in message("")
+    assert "row 2: unexpected end of data" in message('path,label\n"a,b\n')
     assert "does not exist" in message("path,label\n" + ok, root="/no/such/folder")
     listed.write_bytes("path,label\n1,é\n".encode("latin-1"))
     for file, said in (
@@ -126,7 +126,7 @@ def test_mistakes_in_csv_are_sentences(listed, tmp_path):
 @given(rows=st.lists(st.integers(1, 10**6), min_size=1, max_size=20, unique=True))
 @settings(deadline=None, derandomize=True)
 def test_row_numbers_in_messages(rows):
-    text = sources._rows(rows)
+    text = lists.told_rows(rows)
     shown = rows if len(rows) <= 5 else rows[:5]
     assert [int(word.strip(",")) for word in text.split(" ")[1 : len(shown) + 1 + (1 < len(rows) <= 5)] if word != "and"] == shown
     assert text.endswith(f" and {len(rows) - 5} more") == (len(rows) > 5)
@@ -210,7 +210,7 @@ def test_tfds_slices_keep_their_ids(tfds_folder):
 
 def test_mistakes_with_tfds_are_sentences(tfds_folder):
     for fields, said in (
-        ({"name": ""}, "tfds.name is empty"),
+        ({"name": ""}, r"needs config\.data\.tfds\.name"),
         ({"name": "imgclf_toi"}, "no such data set"),
         ({"train": "", "test": ""}, "names no split"),
         ({"test": "tset"}, "Unknown split 'tset'"),

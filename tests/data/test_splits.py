@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from imgclf.config import Config, default_config
-from imgclf.data.splits import RowsReader, assign_splits, limit_per_class, subset
+from imgclf.data.readers import RowsReader
+from imgclf.data.splits import assign_splits, limit_per_class, subset
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 

@@ -186,7 +186,7 @@ def test_mistakes_with_folders_are_sentences(tmp_path):
             load_dataset(folder_config(path, **fields))
         return str(error.value)
 
-    assert "config.data.path is empty" in message("")
+    assert "needs config.data.path" in message("")
     assert "does not exist" in message(tmp_path / "nowhere")
     assert "holds no image" in message(tmp_path)
     (tmp_path / "labels.csv").write_text("path,label\n")

@@ -1,0 +1,85 @@
+"""What a source is, and what it says of its images."""
+
+import abc
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from imgclf.config.fields import DataConfig
+from imgclf.data.readers import Reader
+from imgclf.errors import UserError
+
+
+@dataclasses.dataclass
+class Listing:
+    """What a source says of its images before any is decoded; in each sequence there is one item per image.
+
+    Attributes:
+      source: where the images are from, such as a folder; for people to read.
+      ids: unique, printable names, which stay the same when the data move.
+      reader: of the images.
+      classes: the class of each image; None: the label is stored with the image, as an index into class_names.
+      class_names: each must get an image; () = those in `classes`.
+      splits: train | val | test | ""; () = none.
+      groups: images of one group stay on one side of a split; "" = none; () = no groups at all.
+      sizes: int64 [n], bytes; with mtimes_ns (int64 [n], nanoseconds) what tells that an image is still the same; None = zeros.
+      quarantine: images that can't be used: id, reason, detail.
+      ignored: what is no image: kind → count.
+      notes: sentences that the user should know, such as how the splits were told.
+      cached_as: names the verification's cache; "" = verified each time.
+    """
+
+    source: str
+    ids: Sequence[str]
+    reader: Reader
+    classes: Sequence[str] | None
+    class_names: tuple[str, ...] = ()
+    splits: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    sizes: np.ndarray | None = None
+    mtimes_ns: np.ndarray | None = None
+    quarantine: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
+    ignored: Counter[str] = dataclasses.field(default_factory=Counter)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    cached_as: str = ""
+
+    def __post_init__(self) -> None:
+        count = len(self.ids)
+        self.splits = self.splits or [""] * count
+        self.groups = self.groups or [""] * count
+        self.sizes = np.zeros(count, np.int64) if self.sizes is None else self.sizes
+        self.mtimes_ns = np.zeros(count, np.int64) if self.mtimes_ns is None else self.mtimes_ns
+        self.class_names = self.class_names or tuple(sorted(set(self.classes or ())))
+        columns = {"splits": self.splits, "groups": self.groups, "sizes": self.sizes, "mtimes_ns": self.mtimes_ns, "reader": self.reader}
+        if self.classes is not None:
+            columns["classes"] = self.classes
+        for name, column in columns.items():
+            if len(column) != count:
+                raise UserError(f"The source {self.source} lists {count} ids and {len(column)} {name}: give one per image.")
+        if len(set(self.ids)) < count:
+            twice = next(name for name, times in Counter(self.ids).items() if times > 1)
+            raise UserError(f"The source {self.source} lists the id {twice!r} more than once: ids must be unique.")
+
+
+class Source(abc.ABC):
+    """A kind of place that images come from; subclasses list them.
+
+    A subclass may take further arguments with defaults, which users give in `config.data.source_args`.
+    """
+
+    def __init__(self, data: DataConfig):
+        self.data = data
+
+    def check(self) -> None:
+        """Raises a UserError for fields of the config that can't be right; called before anything is read or written."""
+        return
+
+    @abc.abstractmethod
+    def listing(self) -> Listing:
+        """Lists the images.
+
+        Raises:
+          UserError: if they are not there, or not understood.
+        """
