@@ -23,6 +23,23 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgclf"
 
 
+def part_of(path: str | os.PathLike[str]) -> Path:
+    """Returns the name that a file has while it is unfinished: `NAME.part`, beside it."""
+    return Path(path).with_name(Path(path).name + ".part")
+
+
+def finish(part: Path, path: str | os.PathLike[str], *, durable: bool = False) -> None:
+    """Gives a finished file its name, in one move; for files that are continued after an interruption, which `replacing` would remove.
+
+    Args:
+      durable: see `replacing`.
+    """
+    if durable:
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+    part.replace(path)
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], *, durable: bool = False, shared: bool = False) -> Iterator[Path]:
     """Yields a path beside `path`; the file that the block writes there takes the place of `path` at the end, in one move.
@@ -38,12 +55,10 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False, shared: bo
         instead of `NAME.part`), and the last one wins.
     """
     target = Path(path)
-    aside = target.with_name(f"{target.name}.{os.getpid()}.part" if shared else f"{target.name}.part")
+    aside = part_of(target.with_name(f"{target.name}.{os.getpid()}") if shared else target)
     try:
         yield aside
-        if durable:
-            sync(aside)
-        aside.replace(target)
+        finish(aside, target, durable=durable)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
@@ -74,12 +89,6 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Waits until the disk has the contents of a file."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

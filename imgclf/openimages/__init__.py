@@ -1,12 +1,11 @@
 """Open Images, from class names to a cropped, licensed data set; the command `imgclf openimages` is a thin layer over it.
 
 from pathlib import Path
-from imgclf.data import openimages
+from imgclf import openimages
 
-folder = Path("data/burgers")
-openimages.select(["Hamburger", "Sandwich"], openimages.Metadata("V7")).save(folder)
-openimages.download(folder)
-openimages.crop(folder)  # then: python run.py --config=configs/openimages_cnn.py:data/burgers
+openimages.get(["Hamburger", "Sandwich"], Path("data/burgers"))  # then: python run.py --config=configs/openimages_cnn.py:data/burgers
+
+Its three steps can be taken one by one: `select`, whose result is saved into a folder, then `download` and `crop` with that folder.
 """
 
 import importlib
@@ -14,21 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imgclf.openimages.classes import Classes, load_classes
-    from imgclf.openimages.crops import Cut, crop
-    from imgclf.openimages.downloader import Plan, download
+    from imgclf.openimages.crops import CropOptions, Crops, crop
+    from imgclf.openimages.dataset import Dataset, get
+    from imgclf.openimages.downloader import Downloads, download
+    from imgclf.openimages.jobs import DownloadOptions, FetchOptions
     from imgclf.openimages.metadata import Metadata
-    from imgclf.openimages.photo import Manners
     from imgclf.openimages.radial_tree import write_page
     from imgclf.openimages.selection import Filters, Selection, load_selection, select
 
 _HOMES = {
-    "Classes": "classes", "load_classes": "classes", "Cut": "crops", "crop": "crops", "Plan": "downloader", "download": "downloader",
-    "Metadata": "metadata", "Manners": "photo", "write_page": "radial_tree", "Filters": "selection", "Selection": "selection",
-    "load_selection": "selection", "select": "selection",
+    "Classes": "classes", "load_classes": "classes", "CropOptions": "crops", "Crops": "crops", "crop": "crops", "Dataset": "dataset",
+    "get": "dataset", "Downloads": "downloader", "download": "downloader", "DownloadOptions": "jobs", "FetchOptions": "jobs",
+    "Metadata": "metadata", "write_page": "radial_tree", "Filters": "selection", "Selection": "selection", "load_selection": "selection",
+    "select": "selection",
 }  # fmt: skip
 __all__ = [
-    "Classes", "Cut", "Filters", "Manners", "Metadata", "Plan", "Selection", "crop", "download", "load_classes", "load_selection", "select",
-    "write_page",
+    "Classes", "CropOptions", "Crops", "Dataset", "DownloadOptions", "Downloads", "FetchOptions", "Filters", "Metadata", "Selection",
+    "crop", "download", "get", "load_classes", "load_selection", "select", "write_page",
 ]  # fmt: skip
 
 

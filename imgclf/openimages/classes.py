@@ -1,8 +1,8 @@
 """Class names and the hierarchy above them.
 
 The hierarchy is a directed acyclic graph: 45 of the 600 classes have several parents (an oven is a kitchen appliance and a home
-appliance), so that every walk keeps the set of what it has seen. Parts (a human eye is a part of a human body) are shown, but a
-class does not include its parts.
+appliance), which is why every walk remembers what it has seen. Parts (a human eye is a part of a human body) are shown, but a class does
+not include its parts.
 """
 
 import csv
@@ -22,10 +22,16 @@ _IRREGULAR = {"people": "person", "men": "man", "women": "woman", "mice": "mouse
 
 
 class UnknownClassError(UserError):
-    """No class of that name; `name` is what was asked for."""
+    """There is no class of that name; `name` is what was asked for."""
 
     def __init__(self, name: str, known: Mapping[str, str], containing: Sequence[str] = ()):
-        """Args: known: lower-case name → name; containing: names that the given one is a part of."""
+        """Finds the names that may have been meant.
+
+        Args:
+          name: what was asked for.
+          known: lower-case name → name.
+          containing: names that the given one is a part of.
+        """
         self.name = name
         close = nearest(_plain(name), known)
         hint = "list them with `imgclf openimages classes`."
@@ -42,7 +48,9 @@ class Classes:
 
     Attributes:
       names: label → name.
-      children: label → more specific labels, in the file's order; parents: the other way round; parts: label → its parts.
+      children: label → the labels directly below it, in the file's order.
+      parents: label → the labels directly above it.
+      parts: label → the labels of its parts.
       root: the label above all others.
     """
 
@@ -53,7 +61,7 @@ class Classes:
     root: str
 
     def find(self, name: str) -> str:
-        """The label of a class by name (any case, singular or plural) or by label.
+        """Returns the label of a class, which is given by name (any case, singular or plural) or by label.
 
         Raises:
           UserError: with the nearest names.
@@ -75,29 +83,30 @@ class Classes:
         raise UnknownClassError(name, {plain: self.names[label] for plain, label in exact.items()}, containing)
 
     def search(self, pattern: str) -> list[str]:
-        """Labels whose name contains the pattern (any case, singular or plural), by name."""
+        """Returns the labels whose name contains the pattern (any case, singular or plural), sorted by name."""
         wanted = _forms(pattern)
         hits = [label for label, name in self.names.items() if any(text in _plain(name) for text in wanted) or label == pattern]
         return sorted(hits, key=lambda label: self.names[label].lower())
 
     def expand(self, label: str) -> set[str]:
-        """The label and all its descendants; parts are no descendants."""
+        """Returns the label and all its descendants; parts are no descendants."""
         return _reach(label, self.children)
 
     def ancestors(self, label: str) -> set[str]:
-        """All labels above, without the label itself."""
+        """Returns all labels above, without the label itself."""
         return _reach(label, self.parents) - {label}
 
     def assign(self, asked: Iterable[str]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
         """Decides which of the asked classes every label belongs to: the most specific one that includes it.
 
         Returns:
-          label → asked label; and the labels that no one asked class has the first claim to (a teddy bear, where Bear and Toy are
-          asked), with those classes.
+          label → asked label; and the labels that two asked classes include alike (a teddy bear, where Bear and Toy are asked), with
+          those classes.
         """
         asked = list(dict.fromkeys(asked))
         reach = {label: self.expand(label) for label in asked}
-        owner, torn = {}, {}
+        owner: dict[str, str] = {}
+        torn: dict[str, tuple[str, ...]] = {}
         for label in sorted(set().union(*reach.values())):
             claims = [one for one in asked if label in reach[one]]
             specific = [one for one in claims if not any(other != one and other in reach[one] for other in claims)]
@@ -109,19 +118,19 @@ class Classes:
 
 
 def load_classes(metadata: Metadata) -> Classes:
-    """The 600 classes with boxes, and their hierarchy."""
+    """Loads the 600 classes with boxes, and their hierarchy."""
     names = read_names(metadata.text(releases.classes_file(metadata.version, boxable=True)))
     return read_hierarchy(metadata.text(releases.HIERARCHY), names)
 
 
 def load_all_classes(metadata: Metadata) -> Classes:
-    """All classes that image-level labels know, about 20,000; the hierarchy covers the 600 among them."""
+    """Loads all classes that have labels of whole images, about 20,000; the hierarchy covers the 600 with boxes."""
     names = read_names(metadata.text(releases.classes_file(metadata.version, boxable=False)))
     return read_hierarchy(metadata.text(releases.HIERARCHY), names)
 
 
 def read_names(path: Path) -> dict[str, str]:
-    """Label → name from a class-descriptions CSV, with or without a header.
+    """Reads label → name from a class-descriptions CSV, with or without a header.
 
     Raises:
       UserError: naming the line, for one that is not LABEL,NAME.
@@ -142,7 +151,7 @@ def read_names(path: Path) -> dict[str, str]:
 
 
 def read_hierarchy(path: Path, names: dict[str, str]) -> Classes:
-    """The classes with the relations of the nested hierarchy file: LabelName, Subcategory (kinds of it), Part."""
+    """Reads the relations of the classes from the nested hierarchy file: LabelName, Subcategory (kinds of it), Part."""
     children: dict[str, list[str]] = {}
     parents: dict[str, list[str]] = {}
     parts: dict[str, list[str]] = {}
@@ -161,7 +170,7 @@ def read_hierarchy(path: Path, names: dict[str, str]) -> Classes:
         root = tree["LabelName"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no class hierarchy ({error}): {_ANEW}") from None
-    return Classes({**names, root: names.get(root, ROOT)}, *(_frozen(one) for one in (children, parents, parts)), root)
+    return Classes({**names, root: names.get(root, ROOT)}, _frozen(children), _frozen(parents), _frozen(parts), root)
 
 
 def _add(relation: dict[str, list[str]], label: str, other: str) -> None:
@@ -189,7 +198,7 @@ def _plain(name: str) -> str:
 
 
 def _forms(name: str) -> list[str]:
-    """The name in lower case, then what its singular may be: `knives` → knives, knive, knif, knife."""
+    """Returns the name in lower case, then what its singular may be: `knives` → knives, knive, knif, knife."""
     plain = _plain(name)
     start, _, last = plain.rpartition(" ")
     forms = [last, _IRREGULAR.get(last, last)]

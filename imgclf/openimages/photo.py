@@ -16,56 +16,25 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
+from imgclf import files
 from imgclf.data import images
 from imgclf.openimages import transport
+from imgclf.openimages.jobs import FetchOptions, Job
 from imgclf.openimages.rates import HostRates
 
 _CHUNK = 64 << 10
-_NOTHING_THERE = (404, 410)
-_LATER = (408, 429, 500, 502, 503, 504)
-_LONGEST_WAIT = 300.0  # seconds; who asks for more is asked again in the next run
 _PLACEHOLDER_NAME = re.compile(r"photo_unavailable|image_?not_?found", re.IGNORECASE)
-# SHA-256 of pictures that stand for missing photos. Flickr's own are known by their names.
+# The SHA-256 of pictures that stand for missing photos. Flickr's own are recognised by their names.
 _PLACEHOLDERS = {"6b4966252973c581b521f804453c6a0649ea6a2ce7e3e5c7deeb7d80623de231": "imageNotFound.gif"}
 _ROBOTS = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
-_decoding = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))  # photos in memory at once
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A photo to fetch. urls: (source, URL) in order of choice; size in bytes and md5 (base64) are the original's, 0 and "" = unknown."""
-
-    image_id: str
-    split: str
-    urls: tuple[tuple[str, str], ...]
-    size: int = 0
-    md5: str = ""
-
-    def file(self, kind: str = "photos") -> str:
-        """Path below the folder: 256 folders, so that a million photos can be listed."""
-        return f"{kind}/{self.image_id[:2]}/{self.image_id}.jpg"
-
-
-@dataclasses.dataclass(frozen=True)
-class Manners:
-    """How photos are fetched.
-
-    Attributes:
-      timeout: seconds to wait for a connection, and between two bytes.
-      max_bytes: larger files are not kept; max_pixels: nor photos with more pixels.
-      tries: of a URL within a run, where another try can help.
-      heed_robots: photos that their server marks X-Robots-Tag noai, noimageai, noindex or noimageindex are not kept.
-    """
-
-    timeout: float = 30.0
-    max_bytes: int = 64 << 20
-    max_pixels: int = 100_000_000
-    tries: int = 4
-    heed_robots: bool = True
+_decoding = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))  # so many photos are in memory at once
 
 
 class DiskError(Exception):
-    """A photo or the journal can't be written: nothing more should be fetched."""
+    """A photo or the journal can't be written, so that nothing more should be fetched."""
+
+    def __init__(self, place: Path, error: OSError):
+        super().__init__(f"{place} can't be written ({error.strerror or error})")
 
 
 class _Later(Exception):
@@ -82,21 +51,22 @@ class Fetcher:
     """Fetches photos into a folder; one for each thread.
 
     Attributes:
+      options: how photos are fetched.
       rates: source → its limits.
       session_for: source → this thread's session.
       note: takes the journal's entries.
-      stop: set when the run is to end; the photo under way is then left as it is.
+      stop: is set when the run is to end; the photo under way is then left as it is.
     """
 
     folder: Path
-    manners: Manners
+    options: FetchOptions
     rates: Mapping[str, HostRates]
     session_for: Callable[[str], requests.Session]
     note: Callable[[dict[str, Any]], None]
     stop: threading.Event
 
     def fetch(self, job: Job) -> None:
-        """Fetches a photo from the first of its URLs that gives it; each URL tried ends in one record for `note`.
+        """Fetches a photo from the first of its URLs that gives it; each URL that is tried ends in one record for `note`.
 
         Raises:
           DiskError: if a file can't be written.
@@ -110,106 +80,130 @@ class Fetcher:
                 return
 
     def _fetch_url(self, job: Job, source: str, url: str) -> dict[str, Any] | None:
+        """Tries a URL as often as it may be; returns its record, or None where the run is being stopped."""
         rates = self.rates[source]
-        later = _Later("not tried")
-        for attempt in range(self.manners.tries):
+        retry = transport.retries(self.options.tries)
+        tries = 0
+        while True:
             rates.acquire(url, self.stop)
             if self.stop.is_set():
                 return None
+            tries += 1
             try:
-                return self._attempt(job, source, url, attempt + 1)
+                return self._attempt(job, source, url, tries)
             except _Later as error:
                 later = error
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 later = _Later(transport.reason(error))
             except transport.ForbiddenAddressError as error:
-                return _record(job, source, url, "refused", attempt + 1, detail=str(error))
+                return _record(job, source, url, "refused", tries, detail=str(error))
             if self.stop.is_set():
                 return None
-            if later.wait is not None and later.wait > _LONGEST_WAIT:
+            try:
+                retry = retry.increment("GET", url)
+            except urllib3.exceptions.MaxRetryError:
                 break
-            if attempt + 1 < self.manners.tries:
-                if later.wait is not None or later.http_status in (429, 503):  # the host speaks for itself: nobody asks it meanwhile
-                    rates.pause(url, (later.wait or 0.0) + transport.backoff(attempt))
-                else:
-                    self.stop.wait(transport.backoff(attempt))
-        return _record(job, source, url, "transient", attempt + 1, detail=str(later), http_status=later.http_status)
+            if later.wait is not None and later.wait > transport.LONGEST_WAIT:
+                break
+            if later.wait is not None or later.http_status in (429, 503):  # this concerns the host, and nobody asks it meanwhile
+                rates.pause(url, (later.wait or 0.0) + retry.get_backoff_time())
+            else:
+                self.stop.wait(retry.get_backoff_time())
+        return self._failed(job, source, url, tries, detail=str(later), http_status=later.http_status)
+
+    def _failed(self, job: Job, source: str, url: str, tries: int, **facts: str | int) -> dict[str, Any]:
+        """Returns the record of a URL that failed for the moment; in the last run that it has, it is abandoned."""
+        runs = job.runs.get(url, 0) + 1
+        return _record(job, source, url, "transient" if runs < self.options.runs else "abandoned", tries, runs=runs, **facts)
 
     def _attempt(self, job: Job, source: str, url: str, number: int) -> dict[str, Any] | None:
-        """One request; returns its record, None where the run is being stopped."""
-        with transport.get(self.session_for(source), url, timeout=self.manners.timeout) as response:
-            code, final = response.status_code, response.url
-            answer = f"{code} {response.reason or ''}".strip()
-            known = {"http_status": code, "final_url": final}
-            if code in _LATER:
-                raise _Later(answer, transport.retry_after(response), code)
-            if code in _NOTHING_THERE:
-                return _record(job, source, url, "dead", number, detail=answer, **known)
-            if code in (401, 403):  # a ban is no death: asked again in another run
-                return _record(job, source, url, "transient", number, detail=answer, **known)
-            if code != 200:
-                return _record(job, source, url, "dead", number, detail=answer, **known)
-            if _PLACEHOLDER_NAME.search(os.path.basename(urlsplit(final).path)):
-                return _record(job, source, url, "dead", number, detail="redirected to a placeholder", **known)
-            if self.manners.heed_robots and (directive := forbidden_by_robots(response)):
-                return _record(job, source, url, "refused", number, detail=f"X-Robots-Tag: {directive}", **known)
+        """Makes one request; returns the record of the URL, or None where the run is being stopped.
+
+        Raises:
+          _Later: where another try may help.
+        """
+        with transport.get(self.session_for(source), url, timeout=self.options.timeout) as response:
+            known: dict[str, Any] = {"http_status": response.status_code, "final_url": response.url}
+            if record := self._judge_headers(job, source, url, number, response):
+                return record | known
             length = response.headers.get("Content-Length", "")
-            announced = int(length) if length.isdigit() else None
-            if announced is not None and announced > self.manners.max_bytes:
-                return _record(job, source, url, "too_big", number, detail=f"{announced:,} bytes", **known)
-            part = self.folder / (job.file() + ".part")
-            start = {"started": job.image_id, "source": source, "url": url, "length": announced, "tries": number, **known}
-            try:
-                part.parent.mkdir(parents=True, exist_ok=True)
-                with part.open("wb", buffering=0) as file:
-                    self.note(start)
-                    size = 0
-                    while chunk := response.raw.read1(_CHUNK):
-                        if self.stop.is_set():
-                            return None
-                        size += len(chunk)
-                        if size > self.manners.max_bytes:
-                            break
-                        if file.write(chunk) < len(chunk):
-                            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    os.fsync(file.fileno())
-            except urllib3.exceptions.HTTPError as error:
-                raise _Later(transport.reason(error), http_status=code) from error
-            except OSError as error:
-                part.unlink(missing_ok=True)
-                raise DiskError(f"{part.parent} can't be written ({error.strerror or error})") from error
-        if size > self.manners.max_bytes:
-            return _record(job, source, url, "too_big", number, detail=f"more than {self.manners.max_bytes:,} bytes", **known)
-        if announced is not None and size != announced:
-            raise _Later(f"the connection ended after {size:,} of {announced:,} bytes", http_status=code)
-        return judge(job, start, self.folder, self.manners)
+            start: dict[str, Any] = {"started": job.image_id, "source": source, "url": url, "tries": number, **known}
+            start["length"] = int(length) if length.isdigit() else None
+            size = self._receive(response, files.part_of(self.folder / job.file()), start)
+        if size is None:
+            return None
+        if size > self.options.max_bytes:
+            return _record(job, source, url, "too_big", number, detail=f"more than {self.options.max_bytes:,} bytes", **known)
+        if start["length"] is not None and size != start["length"]:
+            raise _Later(f"the connection ended after {size:,} of {start['length']:,} bytes", http_status=known["http_status"])
+        return judge(job, start, self.folder, self.options)
+
+    def _judge_headers(self, job: Job, source: str, url: str, number: int, response: requests.Response) -> dict[str, Any] | None:
+        """Returns the record of an answer whose body is not worth reading; None for one that may be the photo."""
+        code = response.status_code
+        answer = f"{code} {response.reason or ''}".strip()
+        if code in transport.BUSY:
+            raise _Later(answer, transport.retry_after(response), code)
+        if code in (401, 403):  # the host may have banned us for a while: the photo is not dead, and another run asks again
+            return self._failed(job, source, url, number, detail=answer)
+        if code != 200:
+            return _record(job, source, url, "dead", number, detail=answer)
+        if _PLACEHOLDER_NAME.search(os.path.basename(urlsplit(response.url).path)):
+            return _record(job, source, url, "dead", number, detail="redirected to a placeholder")
+        if self.options.heed_robots and (directive := forbidden_by_robots(response)):
+            return _record(job, source, url, "refused", number, detail=f"X-Robots-Tag: {directive}")
+        length = response.headers.get("Content-Length", "")
+        if length.isdigit() and int(length) > self.options.max_bytes:
+            return _record(job, source, url, "too_big", number, detail=f"{int(length):,} bytes")
+        return None
+
+    def _receive(self, response: requests.Response, part: Path, start: dict[str, Any]) -> int | None:
+        """Writes the body to `part`; returns its bytes, one piece over the limit at most, or None where the run is being stopped."""
+        size = 0
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb", buffering=0) as file:
+                self.note(start)
+                while size <= self.options.max_bytes and (chunk := response.raw.read1(_CHUNK)):
+                    if self.stop.is_set():
+                        return None
+                    size += len(chunk)
+                    if file.write(chunk) < len(chunk):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+        except urllib3.exceptions.HTTPError as error:
+            raise _Later(transport.reason(error), http_status=response.status_code) from error
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise DiskError(part.parent, error) from error
+        return size
 
 
 def conclude(job: Job, record: dict[str, Any], folder: Path, note: Callable[[dict[str, Any]], None]) -> None:
     """Notes the record, then gives the photo its name, or deletes what arrived."""
-    part = folder / (job.file() + ".part")
+    part = files.part_of(folder / job.file())
     try:
         if record["file"]:
             target = folder / record["file"]
             target.parent.mkdir(parents=True, exist_ok=True)
         note(record)
         if record["file"]:
-            os.replace(part, target)
+            files.finish(part, target)
         else:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise DiskError(f"{folder} can't be written ({error.strerror or error})") from error
+        raise DiskError(folder, error) from error
 
 
-def judge(job: Job, start: dict[str, Any], folder: Path, manners: Manners) -> dict[str, Any]:
-    """Looks at a whole `.part`: is it a photo, and the one that was asked for? Returns its record.
+def judge(job: Job, start: dict[str, Any], folder: Path, options: FetchOptions) -> dict[str, Any]:
+    """Looks at a file that has arrived as a whole: is it a photo, and the one that was asked for? Returns its record.
 
     Args:
       start: the "started" entry of its download.
     """
     with _decoding:
-        data = (folder / (job.file() + ".part")).read_bytes()
-        found = images.inspect(data, manners.max_pixels)
+        data = files.part_of(folder / job.file()).read_bytes()
+        found = images.inspect(data, options.max_pixels)
         sha256, md5 = hashlib.sha256(data).hexdigest(), base64.b64encode(hashlib.md5(data).digest()).decode()
     status, detail, kind = "ok", "", "photos"
     size = len(data)
@@ -243,9 +237,9 @@ def judge(job: Job, start: dict[str, Any], folder: Path, manners: Manners) -> di
 
 
 def forbidden_by_robots(response: requests.Response) -> str:
-    """The directive by which X-Robots-Tag asks not to use the image, or ""; directives for other robots by name don't count.
+    """Returns the directive by which X-Robots-Tag asks not to use the image, or ""; directives for other robots by name don't count.
 
-    As in img2dataset; grammar: https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag#xrobotstag
+    The directives are those that img2dataset heeds; their grammar: https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag#xrobotstag
     """
     for line in response.raw.headers.getlist("X-Robots-Tag"):
         robot = ""
@@ -258,8 +252,10 @@ def forbidden_by_robots(response: requests.Response) -> str:
     return ""
 
 
-def _record(job: Job, source: str, url: str, status: str, tries: int, **facts) -> dict[str, Any]:
-    empty = {"final_url": "", "http_status": 0, "detail": "", "bytes": 0, "sha256": "", "width": 0, "height": 0, "file": ""}
+def _record(job: Job, source: str, url: str, status: str, tries: int, **facts: str | int) -> dict[str, Any]:
+    """Returns the ledger's row for a URL; facts that are not given are empty."""
+    empty: dict[str, Any] = {"final_url": "", "http_status": 0, "detail": "", "runs": 0, "bytes": 0, "sha256": "", "file": ""}
+    empty |= {"width": 0, "height": 0}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     names = {"image_id": job.image_id, "split": job.split, "source": source, "url": url, "status": status, "tries": tries, "time": now}
     return names | empty | facts

@@ -1,11 +1,13 @@
 """The class hierarchy as a radial tree: one page, no script, nothing fetched from anywhere (after Vega's example "Radial Tree Layout")."""
 
 import html
-import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import vl_convert
 
+from imgclf import files
 from imgclf.openimages.classes import Classes
 
 _PAGE = """<!doctype html>
@@ -39,7 +41,7 @@ svg {{ width: 100%; height: auto; min-width: {narrow}px; }}
 """
 
 
-def write_page(classes: Classes, path: Path, label: str | None = None, counts: dict[str, int] | None = None) -> Path:
+def write_page(classes: Classes, path: Path, label: str | None = None, counts: Mapping[str, int] | None = None) -> Path:
     """Writes the tree below `label` (None = the whole hierarchy) as an HTML page.
 
     A class with several parents stands under each of them. A point's area follows the number of boxes where counts are given.
@@ -66,15 +68,13 @@ def write_page(classes: Classes, path: Path, label: str | None = None, counts: d
     title = "Open Images: class hierarchy" if label == classes.root else f"Open Images: {name}"
     page = _PAGE.format(title=html.escape(title), text=html.escape(text), svg=svg, narrow=min(1500, 2 * radius))
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(page, encoding="utf-8")
-    os.replace(aside, path)
+    files.write_text(path, page)
     return path
 
 
-def _nodes(classes: Classes, label: str, counts: dict[str, int]) -> list[dict]:
+def _nodes(classes: Classes, label: str, counts: Mapping[str, int]) -> list[dict[str, Any]]:
     """The unfolded tree: a node per way from the top; a way never passes a class twice."""
-    nodes: list[dict] = []
+    nodes: list[dict[str, Any]] = []
     waiting: list[tuple[str, int | None, tuple[str, ...]]] = [(label, None, ())]
     while waiting:
         one, parent, way = waiting.pop()
@@ -85,7 +85,7 @@ def _nodes(classes: Classes, label: str, counts: dict[str, int]) -> list[dict]:
     return nodes
 
 
-def _spec(nodes: list[dict], radius: int, sized: bool) -> dict:
+def _spec(nodes: list[dict[str, Any]], radius: int, sized: bool) -> dict[str, Any]:
     size = 2 * radius + 200  # room for the outermost names
     middle = size / 2
     reach = "sqrt(scale('area', datum.boxes)) / 2" if sized else "2.5"

@@ -1,4 +1,4 @@
-"""How often a host is asked: a token bucket for each, and pauses that the host asks for."""
+"""How often a host is asked: each has a token bucket, and the pauses that it asks for."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 
 def site(url: str) -> str:
-    """Whose patience is at stake: c1.staticflickr.com and farm6.staticflickr.com are one."""
+    """Returns the domain that a limit applies to: c1.staticflickr.com and farm6.staticflickr.com are one site."""
     host = (urlsplit(url).hostname or "").lower()
     parts = host.split(".")
     return host if len(parts) < 3 or parts[-1].isdigit() or ":" in host else ".".join(parts[-2:])
@@ -16,9 +16,11 @@ class HostRates:
     """Token buckets by `site`, shared by all threads (as a virtual schedule: ITU-T I.371's generic cell rate algorithm)."""
 
     def __init__(self, rate: float, burst: float | None = None):
-        """Args:
-        rate: requests per second and site; 0 = unlimited.
-        burst: requests that may come at once after a rest; one second's by default.
+        """Sets the limit.
+
+        Args:
+          rate: requests per second and site; 0 = unlimited.
+          burst: requests that may come at once after a rest; None = those of one second.
         """
         self._interval = 1 / rate if rate > 0 else 0.0
         self._tolerance = self._interval * ((burst if burst is not None else max(1.0, rate)) - 1)
@@ -41,6 +43,6 @@ class HostRates:
             stop.wait(wait)
 
     def pause(self, url: str, seconds: float) -> None:
-        """Nobody asks this site for so long."""
+        """Lets nobody ask this site for so many seconds."""
         with self._lock:
             self._closed[site(url)] = max(self._closed.get(site(url), 0.0), time.monotonic() + seconds)

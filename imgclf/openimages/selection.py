@@ -1,14 +1,14 @@
 """Which photos and boxes belong to the asked classes, decided before any photo is fetched.
 
-A selection is a folder: `selection.json` (what was asked), `boxes.parquet` (a row per box; for image-level labels a row per photo, as a
-box around all of it) and `images.parquet` (a row per photo: URLs, licence, author, title, size, MD5, rotation).
+A selection is a folder: `selection.json` (what was asked), `boxes.parquet` (a row per box; where labels of whole images were asked for, a
+row per photo, whose box is all of it) and `images.parquet` (a row per photo: URLs, licence, author, title, size, MD5, rotation).
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import html
 import json
-import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from imgclf import files
 from imgclf.errors import UserError, nearest
 from imgclf.openimages import releases
 from imgclf.openimages.attribution import licence_name
@@ -45,6 +46,7 @@ class Filters:
       min_size: least width and height of a box, as a share of the photo's.
       licences: names such as "CC BY 2.0"; () = any.
       per_class: at most so many boxes (or photos) of each class, drawn with `seed`; 0 = all.
+      seed: decides which boxes `per_class` draws.
     """
 
     flags: Mapping[str, bool] = dataclasses.field(default_factory=dict)
@@ -54,16 +56,24 @@ class Filters:
     per_class: int = 0
     seed: int = 0
 
+    def check(self) -> None:
+        """Raises a UserError for a value that can't be meant."""
+        for name in self.flags:
+            if name not in FLAG_NAMES:
+                raise UserError(f"Boxes have no flag {name!r}; {nearest(name, FLAG_NAMES)}")
+        if not 0 <= self.min_size <= 1 or self.per_class < 0:
+            raise UserError("--min-size must lie within 0 and 1, and --per-class be at least 0.")
+
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
     """What was found.
 
     Attributes:
-      boxes: image_id, split, class_name, label, label_name, number (of the box in its photo), x_min, x_max, y_min, y_max (shares of the
-        photo as it is stored), the five flags, source.
-      images: image_id, split, original_url, landing_url, licence, author_url, author, title (entities decoded), original_size (bytes;
-        0 = unknown), original_md5 (base64), thumbnail_url, rotation (degrees counter-clockwise).
+      boxes: a row per box: image_id, split, class_name, label, label_name, number (of the box in its photo), x_min, x_max, y_min, y_max (in
+        shares of the photo as it is stored), the five flags, source.
+      images: a row per photo: image_id, split, original_url, landing_url, licence, author_url, author, title (entities decoded),
+        original_size (bytes; 0 = unknown), original_md5 (base64), thumbnail_url, rotation (degrees counter-clockwise).
       notes: sentences on what was left out, and why.
       request: what was asked, as in selection.json.
     """
@@ -74,18 +84,23 @@ class Selection:
     request: dict[str, Any]
 
     def counts(self) -> pd.DataFrame:
-        """Boxes and photos by class and split."""
+        """Counts boxes and photos: columns class_name, split, boxes, photos."""
         grouped = self.boxes.groupby(["class_name", "split"], sort=True)
         return grouped["image_id"].agg(boxes="size", photos="nunique").reset_index()
 
     def save(self, folder: Path) -> None:
-        """Writes the selection into `folder`, each file aside and then renamed."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, table in (("boxes", self.boxes), ("images", self.images)):
-            table.to_parquet(folder / f"{name}.parquet.part", index=False, compression="zstd")
-        (folder / "selection.json.part").write_text(json.dumps({**self.request, "notes": self.notes}, indent=2) + "\n", encoding="utf-8")
-        for name in ("boxes.parquet", "images.parquet", "selection.json"):
-            os.replace(folder / f"{name}.part", folder / name)
+        """Writes the selection into `folder`; the files take the places of older ones once all of them are written."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.ExitStack() as stack:
+                about, images, boxes = (
+                    stack.enter_context(files.replacing(folder / name)) for name in ("selection.json", "images.parquet", "boxes.parquet")
+                )
+                self.boxes.to_parquet(boxes, index=False, compression="zstd")
+                self.images.to_parquet(images, index=False, compression="zstd")
+                about.write_text(json.dumps({**self.request, "notes": self.notes}, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{folder} can't be written ({error.strerror or error}): make room, or choose another folder.") from None
 
 
 def load_selection(folder: Path) -> Selection:
@@ -115,24 +130,28 @@ def select(
     image_labels: bool = False,
     negatives: bool = False,
 ) -> Selection:
-    """Finds the boxes of the classes, or the photos by their human-verified labels.
+    """Finds the boxes of classes, or whole photos by their human-verified labels.
 
     A class includes its descendants; where a class and one of its ancestors are both asked for, the more specific one gets the box.
 
     Args:
       names: of classes, any case, singular or plural; or labels such as "/m/0cdn1".
-      image_labels: photos by image-level labels instead of boxes; a photo with several of the classes is left out.
-      negatives: with image_labels: a further class of photos that people verified to show none of the classes.
+      metadata: of the version, from where it is to be fetched.
+      splits: of train, validation and test.
+      filters: what a box must be like.
+      image_labels: finds whole photos by their labels, instead of boxes; a photo with several of the classes is left out.
+      negatives: with image_labels, adds a class of photos that people have verified to show none of the classes.
 
     Raises:
       UserError: for an unknown class, one without boxes, or when nothing matches.
     """
     filters = filters or Filters()
+    filters.check()
     splits = list(dict.fromkeys(releases.check_split(split) for split in splits))
     if not names or not splits:
         raise UserError('Name at least one class and one split, such as `imgclf openimages select "Hamburger" --split train`.')
     if negatives and not image_labels:
-        raise UserError("Only image-level labels say what a photo does not show: add --image-labels to --negatives.")
+        raise UserError("Only labels of whole images say what a photo does not show: add --image-labels to --negatives.")
     classes, asked = _asked(names, metadata, image_labels)
     boxable = set(asked) <= set(load_classes(metadata).names)
     owner, torn = classes.assign(asked)
@@ -150,11 +169,7 @@ def select(
             parts.append(_boxes(metadata.boxes(split, owner).to_pandas(), split, classes, owner, notes))
     found = pd.concat(parts, ignore_index=True)
     if found.empty:
-        shown = ", ".join(repr(classes.names[label]) for label in asked)
-        if image_labels:
-            raise UserError(f"No photo of {', '.join(splits)} has a human-verified label {shown}; try other splits or classes.")
-        hint = "a class may have image-level labels only: try --image-labels, or other splits."
-        raise UserError(f"{metadata.version} has no box of {shown} in {', '.join(splits)}; {hint}")
+        raise _nothing_found(metadata, [classes.names[label] for label in asked], splits, image_labels)
     check_ids(found["image_id"], f"the tables of {metadata.base_url}")
     kept = _filtered(found, filters)
     images = _images(metadata, kept, boxable or not image_labels)
@@ -177,15 +192,23 @@ def select(
     return Selection(kept.reset_index(drop=True), images, tuple(notes), request)
 
 
+def _nothing_found(metadata: Metadata, names: Sequence[str], splits: Sequence[str], image_labels: bool) -> UserError:
+    shown = ", ".join(map(repr, names))
+    if image_labels:
+        return UserError(f"No photo of {', '.join(splits)} has a human-verified label {shown}; try other splits or classes.")
+    hint = "a class may have image-level labels only: try --image-labels, or other splits."
+    return UserError(f"{metadata.version} has no box of {shown} in {', '.join(splits)}; {hint}")
+
+
 def check_ids(ids: pd.Series, where: str) -> None:
-    """Ids become file names: 16 hexadecimal digits, or an error."""
+    """Raises a UserError unless all ids are 16 hexadecimal digits: they become names of files."""
     wrong = ids[~ids.astype(str).str.fullmatch(ID.pattern)]
     if len(wrong):
         raise UserError(f"{where}: {wrong.iloc[0]!r} is no ImageID (16 hexadecimal digits): fetch or select anew.")
 
 
 def _asked(names: Sequence[str], metadata: Metadata, image_labels: bool) -> tuple[Classes, dict[str, None]]:
-    """The classes in question, and the labels of the names."""
+    """Returns the classes to look among, and the labels that the names stand for."""
     classes = load_classes(metadata)
     try:
         return classes, dict.fromkeys(classes.find(name) for name in names)
@@ -219,7 +242,7 @@ def _boxes(table: pd.DataFrame, split: str, classes: Classes, owner: dict[str, s
 def _photos(
     table: pd.DataFrame, split: str, classes: Classes, owner: dict[str, str], absent_from: Collection[str], notes: list[str]
 ) -> pd.DataFrame:
-    """Photos that show one of the classes, and where `absent_from` names any, photos verified to show none of these."""
+    """Returns photos that show one of the classes and, where `absent_from` names any, photos verified to show none of those."""
     there = table[(table["Confidence"] == 1) & table["LabelName"].isin(list(owner))]
     shown = there.assign(asked=there["LabelName"].map(owner)).drop_duplicates(["ImageID", "asked"])
     twice = shown["ImageID"].duplicated(keep=False)
@@ -251,7 +274,7 @@ def _named(table: pd.DataFrame, split: str, classes: Classes, owner: dict[str, s
 
 
 def _filtered(found: pd.DataFrame, filters: Filters) -> pd.DataFrame:
-    """Applies the filters of boxes one after the other; the error names the one that leaves nothing."""
+    """Applies the filters one after the other; the error names the one that leaves nothing."""
     steps = []
     for name, wanted in filters.flags.items():
         values = found[name]
@@ -281,7 +304,7 @@ def _images(metadata: Metadata, boxes: pd.DataFrame, boxable: bool) -> pd.DataFr
 
 
 def _licensed(boxes: pd.DataFrame, images: pd.DataFrame, licences: Sequence[str], notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Leaves out photos of other licences, and those that the image list lacks: their licence and author are not known."""
+    """Leaves out photos of other licences, and those that the image list lacks, since their licence and author are not known."""
     unknown = ~boxes["image_id"].isin(set(images["image_id"]))
     if unknown.any():
         notes.append(f"{boxes.loc[unknown, 'image_id'].nunique():,} photos are not in the image list (no known licence): left out.")
@@ -299,7 +322,7 @@ def _licensed(boxes: pd.DataFrame, images: pd.DataFrame, licences: Sequence[str]
 
 
 def _quota(boxes: pd.DataFrame, filters: Filters) -> pd.DataFrame:
-    """At most `per_class` of each class, in the order of a hash: the same ones whatever else is selected."""
+    """Keeps at most `per_class` of each class, in the order of a hash: the same ones whatever else is selected."""
     if filters.per_class <= 0:
         return boxes
     names = boxes["image_id"] + boxes[["x_min", "y_min", "x_max"]].map(" {:.6f}".format).sum(axis=1)

@@ -1,19 +1,21 @@
 """Open Images' CSV files as Arrow tables: scanned in place, or converted once to parquet, and in neither case held in memory as a whole.
 
-Train boxes are 14.6 M rows, 2.3 GB. On 2 cores `pandas.read_csv` takes 8.7 s and 7 GB for them, duckdb 2.9 s, pyarrow 2.4 s to parse what
-is needed; `scan` finds the rows of a few classes in 0.5 s, since it looks only at the bytes where a label can begin.
+The boxes of train are 14.6 M rows, 2.3 GB. On 2 cores `pandas.read_csv` takes 8.7 s and 7 GB for them, duckdb 2.9 s, and pyarrow 2.4 s to
+parse the columns that are needed; `scan` finds the rows of a few classes in 0.5 s, since it looks only at bytes where a label can begin.
 """
 
 import bisect
+import contextlib
 import csv
 import dataclasses
 import os
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,18 +23,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv as pa_csv
 
+from imgclf import files
 from imgclf.errors import UserError
 from imgclf.openimages import releases
 
 _BLOCK = 16 << 20  # bytes of a CSV that a thread parses at once
 _SCAN_BLOCK, _MARGIN = 4 << 20, 64 << 10  # bytes that a thread scans at once, and the longest line
-_ROWS = 8_192  # of a row group: what the statistics of a query can skip
+_ROWS = 8_192  # of a row group, which is what a query can skip by its statistics
 _LABEL = pa.dictionary(pa.int32(), pa.string())
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """A kind of file. Columns that an older version's files lack get a default; columns beyond these are not read."""
+    """A kind of file: the columns that are read, and the defaults of those that the files of an older version lack."""
 
     types: dict[str, pa.DataType]
     defaults: dict[str, int | float]
@@ -79,7 +84,8 @@ def scan(path: Path, schema: Schema, labels: Collection[str]) -> pa.Table:
     the wanted labels', and only lines with a hit are parsed. Values must not hold line breaks.
 
     Args:
-      path: a CSV with a header; schema: BOXES or LABELS.
+      path: a CSV with a header.
+      schema: BOXES or LABELS.
       labels: machine ids, such as "/m/0cdn1".
 
     Raises:
@@ -103,10 +109,13 @@ def scan(path: Path, schema: Schema, labels: Collection[str]) -> pa.Table:
             offsets, lines = _lines_with(own.data, count, block - first, min(block + _SCAN_BLOCK, size) - first, words, own.mask)
             return [first + offset for offset in offsets], b"".join(lines)
 
+        def parse(offsets: list[int], lines: bytes) -> pa.Table:
+            return _parse(lines, options, lambda row: _line_number(path, offsets[row - 1]), path)
+
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="scan") as pool:
             for offsets, lines in pool.map(work, range(start, size, _SCAN_BLOCK)):
                 if offsets:
-                    found.append(_parse(lines, options, lambda row, at=offsets: _line_number(path, at[row - 1]), path))
+                    found.append(parse(offsets, lines))
     finally:
         os.close(file)
     table = pa.concat_tables(_complete(one, schema) for one in found) if found else _empty(schema)
@@ -114,11 +123,11 @@ def scan(path: Path, schema: Schema, labels: Collection[str]) -> pa.Table:
 
 
 def convert(path: Path, target: Path, schema: Schema, advance: Callable[[int], None] = lambda count: None) -> int:
-    """Writes a CSV as parquet, block by block, each block sorted; written aside, then renamed.
+    """Writes a CSV as parquet, block by block, each block sorted.
 
     Args:
       path: a CSV with a header.
-      target: the parquet file.
+      target: the parquet file, which appears when it is whole.
       advance: called with the number of bytes done.
 
     Returns:
@@ -129,55 +138,53 @@ def convert(path: Path, target: Path, schema: Schema, advance: Callable[[int], N
     """
     header, start = _header(path, schema)
     options = _options(schema, header)
-    aside = target.with_name(target.name + ".part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    threads = os.cpu_count() or 1
     arrow_schema = pa.schema(
         [(name, pa.string() if kind == _LABEL else kind) for name, kind in schema.types.items()], metadata={"made from": path.name}
     )
-    repeated = [name for name, kind in schema.types.items() if kind == _LABEL]
-    rows = 0
 
-    def work(offset: int, data: bytes) -> tuple[int, pa.Table]:
+    def parse(block: tuple[int, bytes]) -> tuple[int, pa.Table]:
+        offset, data = block
+
         def line_of(row: int) -> int:
             return _line_number(path, offset) + row - 1
 
         table = _complete(_parse(data, options, line_of, path), schema).cast(arrow_schema)
         return len(data), table.take(pc.sort_indices(table[schema.sort_by]))
 
-    waiting: deque = deque()
-    try:
-        with (
-            pq.ParquetWriter(aside, arrow_schema, compression="zstd", compression_level=1, use_dictionary=repeated) as writer,
-            ThreadPoolExecutor(threads, thread_name_prefix="convert") as pool,
-        ):
-
-            def write() -> None:
-                nonlocal rows
-                size, table = waiting.popleft().result()
-                writer.write_table(table, row_group_size=_ROWS)
-                rows += table.num_rows
-                advance(size)
-
-            try:
-                for offset, data in _blocks(path, start, schema.multiline):
-                    waiting.append(pool.submit(work, offset, data))
-                    if len(waiting) > threads:
-                        write()
-                while waiting:
-                    write()
-            finally:
-                for future in waiting:
-                    future.cancel()
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    os.replace(aside, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    repeated = [name for name, kind in schema.types.items() if kind == _LABEL]
+    rows = 0
+    with (
+        files.replacing(target) as aside,
+        pq.ParquetWriter(aside, arrow_schema, compression="zstd", compression_level=1, use_dictionary=repeated) as writer,
+        contextlib.closing(_in_threads(parse, _blocks(path, start, schema.multiline))) as parsed,
+    ):
+        for size, table in parsed:
+            writer.write_table(table, row_group_size=_ROWS)
+            rows += table.num_rows
+            advance(size)
     return rows
 
 
+def _in_threads(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Generator[_Result, None, None]:
+    """Works on a few items at once and yields the results in order; unlike Executor.map it doesn't read all items ahead."""
+    threads = os.cpu_count() or 1
+    waiting: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="convert") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
 def query(path: Path, column: str, values: Collection[str]) -> pa.Table:
-    """The rows of a converted file whose `column` (LabelName or ImageID) is among `values`; row groups that can't hold any are not read."""
+    """Returns the rows of a converted file whose `column` (LabelName or ImageID) is among `values`, reading only where some can be."""
     wanted = sorted(value.encode() for value in values)
     found = []
     with pq.ParquetFile(path) as file:
@@ -198,7 +205,7 @@ def query(path: Path, column: str, values: Collection[str]) -> pa.Table:
 
 
 def count(path: Path) -> dict[str, int]:
-    """Label → rows of a converted file."""
+    """Returns label → number of rows of a converted file."""
     counts: dict[str, int] = {}
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=1 << 20, columns=["LabelName"]):
@@ -210,7 +217,7 @@ def count(path: Path) -> dict[str, int]:
 def _lines_with(
     data: bytearray, size: int, begin: int, end: int, words: Sequence[tuple[int, int]], mask: np.ndarray
 ) -> tuple[list[int], list[bytes]]:
-    """Offsets and texts of the lines that hold one of the words (8 bytes little-endian and their mask) at a slash within begin..end.
+    """Finds the offsets and texts of lines that hold one of the words (8 bytes little-endian and their mask) at a slash within begin..end.
 
     Args:
       data: `size` bytes of whole lines around begin..end, then at least 8 more.
@@ -234,7 +241,7 @@ def _lines_with(
 
 
 def _header(path: Path, schema: Schema) -> tuple[list[str], int]:
-    """The names of the columns, and where the first row begins."""
+    """Returns the names of the columns, and the offset at which the first row begins."""
     with path.open("rb") as file:
         line = file.readline(_MARGIN)
         start = file.tell()
@@ -248,7 +255,7 @@ def _header(path: Path, schema: Schema) -> tuple[list[str], int]:
     return names, start
 
 
-def _options(schema: Schema, header: list[str]) -> dict:
+def _options(schema: Schema, header: list[str]) -> dict[str, Any]:
     types = {name: kind for name, kind in schema.types.items() if name in header}
     return {
         "read_options": pa_csv.ReadOptions(use_threads=False, column_names=header, block_size=1 << 20),
@@ -257,7 +264,7 @@ def _options(schema: Schema, header: list[str]) -> dict:
     }
 
 
-def _parse(data: bytes, options: dict, line_of: Callable[[int], int], path: Path) -> pa.Table:
+def _parse(data: bytes, options: dict[str, Any], line_of: Callable[[int], int], path: Path) -> pa.Table:
     try:
         return pa_csv.read_csv(pa.BufferReader(data), **options)
     except pa.ArrowInvalid as error:
@@ -270,7 +277,7 @@ def _parse(data: bytes, options: dict, line_of: Callable[[int], int], path: Path
 
 
 def _complete(table: pa.Table, schema: Schema) -> pa.Table:
-    """All columns of the schema in its order: absent ones, and single blanks in them, get their default."""
+    """Returns all columns of the schema in its order; absent ones, and empty values in those that may be absent, get their default."""
     columns = []
     for name, kind in schema.types.items():
         if name in table.column_names:
@@ -286,7 +293,7 @@ def _empty(schema: Schema) -> pa.Table:
 
 
 def _readable(table: pa.Table) -> pa.Table:
-    """Ids as text, labels as plain strings."""
+    """Turns ids into text, and labels into plain strings."""
     for at, field in enumerate(table.schema):
         if field.type in (_ID, _LABEL):
             column = table[field.name]
@@ -296,7 +303,7 @@ def _readable(table: pa.Table) -> pa.Table:
 
 
 def _blocks(path: Path, start: int, multiline: bool) -> Iterator[tuple[int, bytes]]:
-    """Whole lines, about `_BLOCK` bytes at once, each with its offset in the file."""
+    """Yields whole lines, about `_BLOCK` bytes at once, with their offset in the file."""
     with path.open("rb") as file:
         file.seek(start)
         offset, rest = start, b""
@@ -313,7 +320,7 @@ def _blocks(path: Path, start: int, multiline: bool) -> Iterator[tuple[int, byte
 
 
 def _line_number(path: Path, offset: int) -> int:
-    """Number of the line that begins at this offset, from 1."""
+    """Returns the number, from 1, of the line that begins at this offset."""
     lines = 1
     with path.open("rb") as file:
         while offset > 0 and (data := file.read(min(offset, _BLOCK))):

@@ -1,21 +1,23 @@
-"""HTTP as all of Open Images' parts use it: only http and https, no way from the internet into a private network, clear errors."""
+"""HTTP as all parts of Open Images use it: http and https only, no way from the internet into a private network, one policy of retries."""
 
-import email.utils
 import http.client
 import ipaddress
-import random
 import socket
-import time
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from urllib3.util.retry import RequestHistory, Retry
 
 from imgclf.errors import UserError
 
 USER_AGENT = "imgclf (Open Images downloader; respects Retry-After and X-Robots-Tag)"
 REDIRECTS = 5
+BUSY = frozenset({408, 429, 500, 502, 503, 504})  # answers after which another try may help
+LONGEST_WAIT = 300.0  # seconds; a server that asks for more is left to another run
+BACKOFF = 0.5  # seconds before the second try; they double from try to try, up to a minute
 _REDIRECT_CODES = (301, 302, 303, 307, 308)
 
 
@@ -24,14 +26,14 @@ class ForbiddenAddressError(Exception):
 
 
 def is_private(address: str) -> bool:
-    """Whether an IP address is loopback, link-local, of a private network or otherwise not of the public internet."""
+    """Tells whether an IP address is loopback, link-local, in a private network or otherwise not on the public internet."""
     ip = ipaddress.ip_address(address.split("%")[0])
     mapped = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None)
     return not ip.is_global or ip.is_multicast or bool(mapped and not mapped.is_global)
 
 
 def leads_to_private(url: str) -> bool:
-    """Whether the URL's host is, or resolves to, a private address; an unknown host is not."""
+    """Tells whether the URL's host is, or resolves to, a private address; a host that is not known does not."""
     host = urlsplit(url).hostname or ""
     try:
         return any(is_private(str(info[4][0])) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
@@ -40,31 +42,37 @@ def leads_to_private(url: str) -> bool:
 
 
 def check_url(url: str, what: str) -> str:
-    """Returns a base URL with a final slash; raises UserError if it is none."""
+    """Returns a base URL with a final slash.
+
+    Args:
+      what: the name of the option that it was given by, for the error.
+
+    Raises:
+      UserError: if it is no http or https address.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(f"{what}={url!r} is no http or https address; give one such as https://mirror.example.org/openimages/.")
     return url if url.endswith("/") else url + "/"
 
 
-class _GuardedConnections:
-    """Refuses, before a byte is sent, connections whose peer is private: also when a public name resolves to such an address."""
+def _check_peer(sock: socket.socket, host: str) -> socket.socket:
+    """Closes a connection whose peer is private, before a byte is sent: also where a public name resolves to such an address."""
+    peer = sock.getpeername()[0]
+    if is_private(peer):
+        sock.close()
+        raise ForbiddenAddressError(f"{host} is the private address {peer}")
+    return sock
 
+
+class _GuardedHTTP(urllib3.connection.HTTPConnection):
     def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()  # type: ignore[misc]
-        peer = sock.getpeername()[0]
-        if is_private(peer):
-            sock.close()
-            raise ForbiddenAddressError(f"{self.host} is the private address {peer}")  # type: ignore[attr-defined]
-        return sock
+        return _check_peer(super()._new_conn(), self.host)
 
 
-class _GuardedHTTP(_GuardedConnections, urllib3.connection.HTTPConnection):
-    pass
-
-
-class _GuardedHTTPS(_GuardedConnections, urllib3.connection.HTTPSConnection):
-    pass
+class _GuardedHTTPS(urllib3.connection.HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _check_peer(super()._new_conn(), self.host)
 
 
 class _GuardedHTTPPool(urllib3.HTTPConnectionPool):
@@ -76,15 +84,15 @@ class _GuardedHTTPSPool(urllib3.HTTPSConnectionPool):
 
 
 class _GuardedAdapter(HTTPAdapter):
-    """Guards direct connections; through a proxy of the user's the proxy decides."""
+    """Guards direct connections; where the user has a proxy, the proxy decides."""
 
-    def init_poolmanager(self, *args, **kwargs) -> None:
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _GuardedHTTPPool, "https": _GuardedHTTPSPool}
 
 
 def create_session(*, allow_private: bool) -> requests.Session:
-    """A session for one thread. Its own retries are off: who calls it knows what is worth another try.
+    """Returns a session for one thread, without retries of its own: between two tries the caller waits for the whole host (see `retries`).
 
     Args:
       allow_private: True where the user's own base URL lies in a private network, such as a mirror in the laboratory.
@@ -116,24 +124,34 @@ def get(session: requests.Session, url: str, *, timeout: float, headers: dict[st
     raise requests.TooManyRedirects(f"more than {REDIRECTS} redirects, the last to {url}")
 
 
+def retries(tries: int) -> Retry:
+    """Returns urllib3's policy for a URL that may be tried so many times.
+
+    `increment` counts a failure and raises urllib3's MaxRetryError where none is left; `get_backoff_time` is the wait before the next
+    try, in seconds, with jitter, so that many clients don't return together. urllib3 would try the second time at once: a first entry in
+    the history lets it wait then as well.
+    """
+    return Retry(
+        total=tries - 1,
+        status_forcelist=BUSY,
+        backoff_factor=BACKOFF / 2,
+        backoff_jitter=BACKOFF / 2,
+        backoff_max=60,
+        history=(RequestHistory("GET", None, None, None, None),),
+    )
+
+
 def retry_after(response: requests.Response) -> float | None:
-    """Seconds that the server asks to wait (RFC 9110, 10.2.3: a number or a date), or None."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isdigit():
-        return float(value)
+    """Returns the seconds that the server asks to wait (RFC 9110, 10.2.3: a number or a date), or None."""
+    value = response.headers.get("Retry-After")
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time()) if value else None
-    except (TypeError, ValueError):
+        return Retry().parse_retry_after(value) if value else None
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):  # neither a number nor a date that there is
         return None
 
 
-def backoff(attempt: int, *, base: float = 0.5, limit: float = 60.0) -> float:
-    """Seconds before try number `attempt` + 1: doubling, with full jitter's upper half, so that many clients don't return together."""
-    return min(limit, base * 2**attempt) * random.uniform(0.5, 1.0)
-
-
 def reason(error: BaseException) -> str:
-    """What went wrong, in few words, out of requests' nested exceptions."""
+    """Says what went wrong in a few words, out of the nested exceptions of requests and urllib3."""
     chain: list[BaseException] = []
     inner: BaseException | None = error
     while inner is not None and inner not in chain:

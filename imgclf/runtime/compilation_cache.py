@@ -9,8 +9,11 @@ from imgclf.runtime import compilation_memory
 
 
 def enable() -> None:
-    """Keeps compiled programs in the cache folder, unless the user has set `jax_compilation_cache_dir`; and what compiling took, not."""
+    """Keeps compiled programs in the cache folder, unless the user has set `jax_compilation_cache_dir`.
+
+    Also gives back to the system the memory that compiling takes, see `compilation_memory`.
+    """
     compilation_memory.return_around_compilation()
-    if jax.config.jax_compilation_cache_dir is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if jax.config.values["jax_compilation_cache_dir"] is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # the dozens of small ones cost seconds together
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # dozens of small programs cost seconds together

@@ -16,7 +16,8 @@ from imgclf.data.splits import assign_splits
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 from imgclf.openimages import attribution, ledger, photo
-from imgclf.openimages.crops import Box, Cut, crop, cut_out, pixel_box
+from imgclf.openimages.crops import Box, CropOptions, crop, cut_out, pixel_box
+from imgclf.openimages.jobs import Job
 from imgclf.openimages.selection import Selection, load_selection
 
 IMAGE = {
@@ -48,9 +49,9 @@ def make_folder(folder, photos, boxes, rotations=None, splits=None, source="mirr
     ]
     table = pd.DataFrame(rows)
     Selection(table.assign(number=table.groupby("image_id").cumcount()), images, (), {"base_url": "http://h/"}).save(folder)
-    journal = ledger.Journal(folder, "0")
+    journal = ledger.open_journal(folder, "0")
     for image_id, body in photos.items():
-        job = photo.Job(image_id, "train", ())
+        job = Job(image_id, "train", ())
         path = folder / job.file()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
@@ -85,7 +86,7 @@ def test_crops_of_the_66_photos_equal_pillows(photos, fry_boxes):
         with Image.open(io.BytesIO(photos[image_id])) as image:
             w, h = image.size
             corners = (round(x_min * w), round(y_min * h), round(x_max * w), round(y_max * h))
-            box = pixel_box(x_min, y_min, x_max, y_max, w, h, Cut())
+            box = pixel_box(x_min, y_min, x_max, y_max, w, h, CropOptions())
             assert box == corners
             assert np.array_equal(np.asarray(cut_out(image, box, 0.0)), np.asarray(image)[corners[1] : corners[3], corners[0] : corners[2]])
 
@@ -93,7 +94,7 @@ def test_crops_of_the_66_photos_equal_pillows(photos, fry_boxes):
 def test_files_hold_the_same_pixels(photos, fry_boxes, tmp_path):
     few = dict(list(photos.items())[:9])
     folder = make_folder(tmp_path, few, [box for box in fry_boxes if box[0] in few])
-    table = crop(folder, Cut(format="png", min_side=1))
+    table = crop(folder, CropOptions(format="png", min_side=1)).table
     assert len(table) == sum(box[0] in few for box in fry_boxes)
     for row in table.itertuples():
         with Image.open(io.BytesIO(photos[row.image_id])) as image, Image.open(folder / row.path) as picture:
@@ -104,7 +105,7 @@ def test_files_hold_the_same_pixels(photos, fry_boxes, tmp_path):
 def test_jpegs_are_what_pillow_writes(photos, fry_boxes, tmp_path):
     few = dict(list(photos.items())[:3])
     folder = make_folder(tmp_path, few, [box for box in fry_boxes if box[0] in few])
-    for row in crop(folder).itertuples():
+    for row in crop(folder).table.itertuples():
         buffer = io.BytesIO()
         with Image.open(io.BytesIO(photos[row.image_id])) as image:
             profile = image.info.get("icc_profile")
@@ -135,7 +136,7 @@ def test_rotated_photos_are_cut_first_and_turned_then(photos, fry_boxes, tmp_pat
         lw, lh = lying.size
         boxes.append((image_id, name, corners[0] / lw, corners[1] / lh, corners[2] / lw, corners[3] / lh))
     folder = make_folder(tmp_path, stored, boxes, dict.fromkeys(stored, rotation))
-    table = crop(folder, Cut(format="png", min_side=1))
+    table = crop(folder, CropOptions(format="png", min_side=1)).table
     assert len(table) == sum(map(len, right.values()))
     for row in table.itertuples():
         with Image.open(folder / row.path) as picture:
@@ -150,7 +151,7 @@ def test_exif_orientation_is_not_applied(tmp_path):
     exif[0x0112] = 6
     body = noise(40, 20, format="JPEG", quality=95, exif=exif)
     folder = make_folder(tmp_path, {"0" * 16: body}, [("0" * 16, "A", 0.0, 0.0, 0.5, 1.0)])
-    row = crop(folder, Cut(format="png", min_side=1)).iloc[0]
+    row = crop(folder, CropOptions(format="png", min_side=1)).table.iloc[0]
     with Image.open(io.BytesIO(body)) as image, Image.open(folder / row.path) as picture:
         assert np.array_equal(np.asarray(picture), np.asarray(image.crop((0, 0, 20, 20))))
         assert 0x0112 not in picture.getexif()
@@ -161,7 +162,7 @@ def test_photos_of_all_modes(mode, tmp_path):
     body = noise(40, 30, mode=mode, format="PNG" if mode != "CMYK" else "JPEG")
     folder = make_folder(tmp_path, {"0" * 16: body}, [("0" * 16, "A", 0.0, 0.0, 0.5, 1.0)])
     for kind in ("png", "jpg"):
-        row = crop(folder, Cut(format=kind)).iloc[0]
+        row = crop(folder, CropOptions(format=kind)).table.iloc[0]
         with Image.open(folder / row.path) as picture:
             assert picture.mode == ("L" if mode == "L" else "RGB")
             assert picture.size == (20, 30)
@@ -176,11 +177,11 @@ def test_photos_of_all_modes(mode, tmp_path):
     square=st.booleans(),
 )
 def test_boxes_lie_within_the_photo(x, y, width, height, padding, square):
-    cut = Cut(padding=padding, square=square)
+    cut = CropOptions(padding=padding, square=square)
     box = pixel_box(min(x), min(y), max(x), max(y), width, height, cut)
     assert 0 <= box.left < box.right <= width
     assert 0 <= box.top < box.bottom <= height
-    plain = pixel_box(min(x), min(y), max(x), max(y), width, height, Cut())
+    plain = pixel_box(min(x), min(y), max(x), max(y), width, height, CropOptions())
     if padding < 1e-9 or max(x) - min(x) > 1e-9 < max(y) - min(y):
         assert box.left <= plain.left
         assert box.right >= plain.right
@@ -190,11 +191,11 @@ def test_boxes_lie_within_the_photo(x, y, width, height, padding, square):
 
 
 def test_padding_and_squares():
-    assert pixel_box(0.25, 0.25, 0.75, 0.5, 200, 100, Cut()) == Box(50, 25, 150, 50)
-    assert pixel_box(0.25, 0.25, 0.75, 0.5, 200, 100, Cut(padding=0.1)) == Box(40, 22, 160, 52)
-    assert pixel_box(0.25, 0.25, 0.75, 0.5, 200, 100, Cut(square=True)) == Box(50, 0, 150, 100)
-    assert pixel_box(0.0, 0.4, 0.1, 0.8, 200, 100, Cut(square=True)) == Box(0, 40, 40, 80)
-    assert pixel_box(0.9, 0.0, 1.0, 1.0, 200, 100, Cut(square=True)) == Box(100, 0, 200, 100)
+    assert pixel_box(0.25, 0.25, 0.75, 0.5, 200, 100, CropOptions()) == Box(50, 25, 150, 50)
+    assert pixel_box(0.25, 0.25, 0.75, 0.5, 200, 100, CropOptions(padding=0.1)) == Box(40, 22, 160, 52)
+    assert pixel_box(0.25, 0.25, 0.75, 0.5, 200, 100, CropOptions(square=True)) == Box(50, 0, 150, 100)
+    assert pixel_box(0.0, 0.4, 0.1, 0.8, 200, 100, CropOptions(square=True)) == Box(0, 40, 40, 80)
+    assert pixel_box(0.9, 0.0, 1.0, 1.0, 200, 100, CropOptions(square=True)) == Box(100, 0, 200, 100)
 
 
 def test_turning_by_a_multiple_of_90():
@@ -206,17 +207,18 @@ def test_turning_by_a_multiple_of_90():
 
 def test_small_ones_are_left_out_and_counted(tmp_path):
     folder = make_folder(tmp_path, {"0" * 16: noise(100, 100)}, [("0" * 16, "A", 0, 0, 0.1, 0.5), ("0" * 16, "A", 0.2, 0, 0.6, 0.5)])
-    table = crop(folder, Cut(min_side=20))
-    assert len(table) == 1
-    assert table.attrs["left_out"] == {"small": 1}
+    crops = crop(folder, CropOptions(min_side=20))
+    assert len(crops.table) == 1
+    assert crops.too_small == 1
+    assert crops.counts() == [("A", "", 1, 1)]
     with pytest.raises(UserError, match=r"has sides of 90 pixels or more \(2 are smaller\): lower --min-side"):
-        crop(folder, Cut(min_side=90))
+        crop(folder, CropOptions(min_side=90))
 
 
 def test_background_meets_no_box(photos, fry_boxes, tmp_path):
     few = dict(list(photos.items())[:20])
     folder = make_folder(tmp_path, few, [box for box in fry_boxes if box[0] in few])
-    table = crop(folder, Cut(background=2))
+    table = crop(folder, CropOptions(background=2)).table
     places = table[table["label"] == "background"]
     assert len(places) > 15
     boxes = table[table["label"] == "French fries"]
@@ -224,9 +226,9 @@ def test_background_meets_no_box(photos, fry_boxes, tmp_path):
     overlap = (both["left"] < both["right_of"] - 1) & (both["right"] > both["left_of"] + 1)  # a pixel's rounding apart
     overlap &= (both["top"] < both["bottom_of"] - 1) & (both["bottom"] > both["top_of"] + 1)
     assert not overlap.any()
-    again = crop(folder, Cut(background=2))
+    again = crop(folder, CropOptions(background=2)).table
     pd.testing.assert_frame_equal(again, table)
-    assert not crop(folder, Cut(background=2, seed=1)).equals(table)
+    assert not crop(folder, CropOptions(background=2, seed=1)).table.equals(table)
 
 
 def test_the_table_trains_with_groups(tmp_path):
@@ -247,13 +249,13 @@ def test_official_splits_are_kept_unless_a_new_one_is_asked(tmp_path):
     ids = [f"{i:016x}" for i in range(3)]
     splits = dict(zip(ids, ("train", "validation", "test"), strict=True))
     folder = make_folder(tmp_path, {i: noise(40, 40) for i in ids}, [(i, "A", 0, 0, 1, 1) for i in ids], splits=splits)
-    assert list(crop(folder)["split"]) == ["train", "val", "test"]
-    assert "split" not in crop(folder, Cut(split="new"))
+    assert list(crop(folder).table["split"]) == ["train", "val", "test"]
+    assert "split" not in crop(folder, CropOptions(split="new")).table
     alone = make_folder(tmp_path / "b", {ids[0]: noise(40, 40)}, [(ids[0], "A", 0, 0, 1, 1)], splits={ids[0]: "validation"})
-    assert "split" not in crop(alone)  # one split is none
-    assert list(crop(alone, Cut(split="official"))["split"]) == ["val"]
+    assert "split" not in crop(alone).table  # one split is none
+    assert list(crop(alone, CropOptions(split="official")).table["split"]) == ["val"]
     with pytest.raises(UserError, match="split 'old' is unknown"):
-        crop(folder, Cut(split="old"))
+        crop(folder, CropOptions(split="old"))
 
 
 def test_pictures_of_an_earlier_selection_go(tmp_path):

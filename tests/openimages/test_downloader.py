@@ -19,9 +19,9 @@ from PIL import Image
 
 from imgclf.errors import UserError
 from imgclf.openimages import ledger, photo, rates, transport
-from imgclf.openimages.downloader import Plan, download
+from imgclf.openimages.downloader import download
+from imgclf.openimages.jobs import DownloadOptions, FetchOptions, Job
 from imgclf.openimages.metadata import Metadata
-from imgclf.openimages.photo import Manners
 from imgclf.openimages.selection import select
 
 IDS = ("001464cfae2a30b8", "026d6e165412d914", "02e49ce7212f9176")
@@ -30,7 +30,7 @@ ID = IDS[0]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(transport, "backoff", lambda attempt, **_: 0.01)
+    monkeypatch.setattr(transport, "BACKOFF", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def few(selected, tmp_path) -> Path:
     return tmp_path / "few"
 
 
-def plan(server, source="mirror", **manners) -> Plan:
-    return Plan(sources=(source,), mirror_url=server.url("mirror/"), workers=4, rate=0, manners=Manners(**manners))
+def options(server, source="mirror", **fetch) -> DownloadOptions:
+    return DownloadOptions(sources=(source,), mirror_url=server.url("mirror/"), workers=4, rate=0, fetch=FetchOptions(**fetch))
 
 
 def record(folder, image_id=ID) -> dict:
@@ -70,7 +70,7 @@ def path_of(folder, image_id=ID, kind="photos") -> Path:
 
 
 def test_all_photos_once(fries, server):
-    status = download(fries, plan(server))
+    status = download(fries, options(server)).status
     assert (status["status"] == "ok").all()
     assert len(status) == 66
     for image_id, body in server.photos.items():
@@ -80,7 +80,7 @@ def test_all_photos_once(fries, server):
     assert list(rows["sha256"]) == [hashlib.sha256(server.photos[image_id]).hexdigest() for image_id in rows["image_id"]]
     assert (rows["bytes"] == rows["image_id"].map(lambda image_id: len(server.photos[image_id]))).all()
     assert rows["final_url"].str.startswith(server.url("mirror/validation/")).all()
-    download(fries, plan(server))
+    download(fries, options(server))
     assert set(server.photo_requests().values()) == {1}  # nothing is asked again
     assert not list(fries.rglob("*.part"))
     assert not list(fries.glob("*.journal"))
@@ -122,7 +122,7 @@ def test_each_misbehaviour_has_its_status(case, few, server):
     what, status, detail, tries = CASES[case]
     server.behaviour[ID] = what if isinstance(what, str) else list(what)
     timeout = 0.3 if case == "no answer in time" else 10  # a busy machine may be slow, too
-    result = download(few, plan(server, timeout=timeout, max_bytes=2_000_000)).set_index("image_id")["status"]
+    result = download(few, options(server, timeout=timeout, max_bytes=2_000_000)).status.set_index("image_id")["status"]
     assert result[ID] == status
     assert result[IDS[1]] == result[IDS[2]] == "ok"
     found = record(few)
@@ -132,7 +132,7 @@ def test_each_misbehaviour_has_its_status(case, few, server):
     assert not list(few.rglob("*.part"))
     server.behaviour.clear()
     before = server.photo_requests()[ID]
-    again = download(few, plan(server)).set_index("image_id")["status"]
+    again = download(few, options(server)).status.set_index("image_id")["status"]
     # What is final is not asked again; what may change is.
     assert server.photo_requests()[ID] == before + (status == "transient")
     assert again[ID] == ("ok" if status == "transient" else status)
@@ -140,13 +140,13 @@ def test_each_misbehaviour_has_its_status(case, few, server):
 
 def test_retry_after_is_respected(few, server, monkeypatch):
     server.behaviour[ID] = ["429=1"]
-    assert (download(few, plan(server))["status"] == "ok").all()
+    assert (download(few, options(server)).status["status"] == "ok").all()
     times = [request.time for request in server.requests(ID)]
     assert 1.0 <= times[1] - times[0] < 3
     server.behaviour[ID] = "429=4000"
     path_of(few).unlink()
     start = time.monotonic()
-    download(few, plan(server))
+    download(few, options(server))
     assert time.monotonic() - start < 3  # that long is for another run
     assert record(few)["status"] == "transient"
     assert record(few)["http_status"] == 429
@@ -162,14 +162,14 @@ def test_retry_after_as_a_date():
 
 def test_a_busy_host_is_left_alone_by_all_workers(fries, server):
     server.behaviour.update({image_id: ["429=1"] for image_id in sorted(server.photos)[:4]})
-    download(fries, plan(server))
+    download(fries, options(server))
     times = sorted(request.time for request in server.requests(".jpg"))
     assert max(np.diff(times)) > 0.9
 
 
 def test_a_changed_original_is_kept_apart(few, server):
     server.behaviour[ID] = "changed"
-    result = download(few, plan(server, "original")).set_index("image_id")["status"]
+    result = download(few, options(server, "original")).status.set_index("image_id")["status"]
     assert dict(result.value_counts()) == {"ok": 2, "changed": 1}
     assert not path_of(few).exists()
     assert path_of(few, kind="changed").exists()
@@ -180,13 +180,13 @@ def test_a_changed_original_is_kept_apart(few, server):
 
 def test_the_mirrors_copies_are_not_held_against_the_originals_hash(few, server):
     server.behaviour[ID] = "changed"
-    assert (download(few, plan(server))["status"] == "ok").all()
+    assert (download(few, options(server)).status["status"] == "ok").all()
 
 
 def test_sources_in_order_of_choice(few, server):
     server.behaviour[ID] = ["404"]  # of the mirror; then the original is fine
-    both = Plan(sources=("mirror", "original"), mirror_url=server.url("mirror/"), rate=0)
-    assert (download(few, both)["status"] == "ok").all()
+    both = DownloadOptions(sources=("mirror", "original"), mirror_url=server.url("mirror/"), rate=0)
+    assert (download(few, both).status["status"] == "ok").all()
     rows = pd.read_parquet(few / "downloads.parquet").query("image_id == @ID")
     assert list(rows["source"]) == ["mirror", "original"]
     assert list(rows["status"]) == ["dead", "ok"]
@@ -195,15 +195,15 @@ def test_sources_in_order_of_choice(few, server):
 
 def test_a_dead_source_is_not_asked_again_when_another_is_added(few, server):
     server.behaviour[ID] = ["404"]
-    download(few, plan(server))
-    both = Plan(sources=("mirror", "original"), mirror_url=server.url("mirror/"), rate=0)
-    assert (download(few, both)["status"] == "ok").all()
+    download(few, options(server))
+    both = DownloadOptions(sources=("mirror", "original"), mirror_url=server.url("mirror/"), rate=0)
+    assert (download(few, both).status["status"] == "ok").all()
     assert [request.path.split("/")[0] for request in server.requests(ID)] == ["mirror", "original"]
 
 
 def test_robots_may_be_overruled(few, server):
     server.behaviour[ID] = "robots=noai"
-    assert (download(few, plan(server, heed_robots=False))["status"] == "ok").all()
+    assert (download(few, options(server, heed_robots=False)).status["status"] == "ok").all()
 
 
 def test_grayscale_photos_are_photos(few, server):
@@ -211,28 +211,28 @@ def test_grayscale_photos_are_photos(few, server):
     Image.open(io.BytesIO(server.photos[ID])).convert("L").save(buffer, "JPEG")
     original, server.photos[ID] = server.photos[ID], buffer.getvalue()
     try:
-        assert (download(few, plan(server))["status"] == "ok").all()
+        assert (download(few, options(server)).status["status"] == "ok").all()
     finally:
         server.photos[ID] = original
 
 
 def test_a_deleted_photo_is_fetched_again(few, server):
-    download(few, plan(server))
+    download(few, options(server))
     path_of(few).unlink()
-    assert (download(few, plan(server))["status"] == "ok").all()
+    assert (download(few, options(server)).status["status"] == "ok").all()
     assert path_of(few).exists()
     assert server.photo_requests() == {ID: 2, IDS[1]: 1, IDS[2]: 1}
 
 
 def test_a_photo_without_a_record_is_taken_in(few, server):
     """As after a power failure, which may take the journal's last lines."""
-    download(few, plan(server))
+    download(few, options(server))
     (few / "downloads.parquet").unlink()
-    assert (download(few, plan(server))["status"] == "ok").all()
+    assert (download(few, options(server)).status["status"] == "ok").all()
     assert set(server.photo_requests().values()) == {1}
     (few / "downloads.parquet").unlink()
     path_of(few).write_bytes(path_of(few).read_bytes()[:5000])
-    assert download(few, plan(server)).set_index("image_id")["status"][ID] == "not_image"
+    assert download(few, options(server)).status.set_index("image_id")["status"][ID] == "not_image"
 
 
 def test_private_addresses_are_refused_from_outside(server):
@@ -261,7 +261,7 @@ def test_a_public_host_may_not_redirect_into_a_private_network(few, server, monk
     monkeypatch.setattr(transport, "is_private", lambda address: address == "127.0.0.2")
     with socket.create_server(("127.0.0.2", 0)) as inner:
         server.behaviour[ID] = f"redirect=http://127.0.0.2:{inner.getsockname()[1]}/secret"
-        result = download(few, plan(server)).set_index("image_id")["status"]
+        result = download(few, options(server)).status.set_index("image_id")["status"]
         inner.settimeout(0.2)
         connection, _ = inner.accept()  # it was opened, and closed before a byte was sent
         assert connection.recv(100) == b""
@@ -269,9 +269,61 @@ def test_a_public_host_may_not_redirect_into_a_private_network(few, server, monk
     assert "private address 127.0.0.2" in record(few)["detail"]
 
 
+@pytest.mark.parametrize("what", ["500", "reset", "slow=0.5", "403", "429=4000"])
+def test_a_url_that_stays_bad_is_asked_in_three_runs_and_stops_none_of_them(what, few, server):
+    server.behaviour[ID] = what
+    timeout = 0.2 if "slow" in what else 10
+    found = []
+    for _ in range(5):
+        before = server.photo_requests()[ID]
+        downloads = download(few, options(server, tries=2, timeout=timeout))
+        found.append((downloads.counts(), downloads.missing, record(few)["runs"], server.photo_requests()[ID] > before))
+        assert list(downloads.attribution["image_id"]) == list(IDS[1:])
+    transient, abandoned = {"ok": 2, "transient": 1}, {"ok": 2, "abandoned": 1}
+    assert found == [
+        (transient, 1, 1, True), (transient, 1, 2, True), (abandoned, 1, 3, True), (abandoned, 1, 3, False), (abandoned, 1, 3, False),
+    ]  # fmt: skip
+    server.behaviour.clear()
+    assert download(few, options(server, runs=4)).missing == 0  # more runs take it up again
+
+
+def test_many_urls_that_stay_bad_stop_nothing(fries, server):
+    """More than those after which a run gives up where nobody answers."""
+    bad = sorted(server.photos)[-15:]
+    server.behaviour.update(dict.fromkeys(bad, "reset"))
+    found = [download(fries, options(server, tries=1)) for _ in range(3)]
+    assert [one.missing for one in found] == [15, 15, 15]
+    assert not found[0].silence
+    assert "can't be reached (Connection reset by peer)" in found[1].silence
+
+
+def test_bad_urls_at_the_beginning_come_last_in_the_next_run(fries, server):
+    server.behaviour.update(dict.fromkeys(sorted(server.photos)[:15], "reset"))
+    with pytest.raises(UserError, match="can't be reached"):
+        download(fries, options(server, tries=1))
+    assert download(fries, options(server, tries=1)).counts() == {"ok": 51, "transient": 15}
+
+
+def test_a_network_that_was_down_is_not_held_against_the_urls(few, server):
+    for _ in range(4):
+        with pytest.raises(UserError, match="can't be reached"):
+            download(few, DownloadOptions(mirror_url="http://127.0.0.1:9/", rate=0))
+    rows = pd.read_parquet(few / "downloads.parquet")
+    assert set(rows["status"]) == {"transient"}
+    assert not rows["runs"].any()
+
+
+def test_a_ledger_that_did_not_count_runs_is_read(few, server):
+    server.behaviour[ID] = "500"
+    download(few, options(server))
+    pd.read_parquet(few / "downloads.parquet").drop(columns="runs").to_parquet(few / "downloads.parquet")
+    download(few, options(server))
+    assert record(few)["runs"] == 1
+
+
 def test_an_unreachable_mirror_ends_the_run(fries):
     with pytest.raises(UserError, match=r"can't be reached \(Connection refused\): check the network and the mirror's URL"):
-        download(fries, Plan(mirror_url="http://127.0.0.1:9/", rate=0))
+        download(fries, DownloadOptions(mirror_url="http://127.0.0.1:9/", rate=0))
 
 
 def test_a_full_disk_ends_the_run_and_keeps_what_is_there(few, server):
@@ -290,9 +342,9 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_there(few, server):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(photo.Fetcher, "_attempt", full)
         with pytest.raises(UserError, match=r"can't be written .No space left on device.: make room and give the same command again"):
-            download(few, Plan(mirror_url=server.url("mirror/"), workers=1, rate=0))
+            download(few, DownloadOptions(mirror_url=server.url("mirror/"), workers=1, rate=0))
     there = [image_id for image_id in IDS if path_of(few, image_id).exists()]
-    assert (download(few, plan(server))["status"] == "ok").all()
+    assert (download(few, options(server)).status["status"] == "ok").all()
     counts = server.photo_requests()
     assert all(counts[image_id] == 1 for image_id in there)
 
@@ -305,7 +357,7 @@ def test_wrong_options_are_told(few, server):
         ({"mirror_url": "s3://bucket"}, "no http or https address"),
     ):
         with pytest.raises(UserError, match=message):
-            download(few, Plan(**options))
+            download(few, DownloadOptions(**options))
 
 
 def test_ids_that_lead_elsewhere_are_refused(selected, tmp_path):
@@ -317,17 +369,17 @@ def test_ids_that_lead_elsewhere_are_refused(selected, tmp_path):
 
 def test_two_downloads_of_a_folder_don_t_meet(few, server):
     server.latency = 0.3
-    first = threading.Thread(target=download, args=(few, plan(server)))
+    first = threading.Thread(target=download, args=(few, options(server)))
     first.start()
     time.sleep(0.1)
     with pytest.raises(UserError, match="Another download is running"):
-        download(few, plan(server))
+        download(few, options(server))
     first.join()
 
 
 def test_processes_share_the_work(fries, server):
-    shared = Plan(mirror_url=server.url("mirror/"), workers=4, rate=0, jobs=2, engine="processes")
-    assert (download(fries, shared)["status"] == "ok").all()
+    shared = DownloadOptions(mirror_url=server.url("mirror/"), workers=4, rate=0, jobs=2, engine="processes")
+    assert (download(fries, shared).status["status"] == "ok").all()
     assert set(server.photo_requests().values()) == {1}
     assert not list(fries.glob("*.journal"))
 
@@ -343,8 +395,8 @@ def test_a_ray_cluster_of_two_nodes_shares_the_work(fries, server, monkeypatch):
         cluster.add_node(num_cpus=1)
         ray.init(address=cluster.address, log_to_driver=False)
         assert len([node for node in ray.nodes() if node["Alive"]]) == 2
-        both = Plan(mirror_url=server.url("mirror/"), workers=4, rate=0, jobs=2, engine="ray")
-        assert (download(fries, both)["status"] == "ok").all()
+        both = DownloadOptions(mirror_url=server.url("mirror/"), workers=4, rate=0, jobs=2, engine="ray")
+        assert (download(fries, both).status["status"] == "ok").all()
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -365,14 +417,14 @@ def test_rates_are_kept():
 
 
 def test_the_ledger_outlives_torn_lines(tmp_path):
-    journal = ledger.Journal(tmp_path, "0")
-    entry = photo._record(photo.Job(ID, "train", ()), "mirror", "http://h/1", "ok", 1, bytes=5)
+    journal = ledger.open_journal(tmp_path, "0")
+    entry = photo._record(Job(ID, "train", ()), "mirror", "http://h/1", "ok", 1, bytes=5)
     journal.append(entry)
     journal.append({**entry, "url": "http://h/2", "status": "dead"})
     journal.close()
     with (tmp_path / "downloads-0.journal").open("ab") as file:
         file.write(b'{"image_id": "0123')
-    journal = ledger.Journal(tmp_path, "0")
+    journal = ledger.open_journal(tmp_path, "0")
     journal.append({**entry, "url": "http://h/1", "status": "transient"})
     journal.close()
     known = ledger.Ledger(tmp_path)
@@ -387,8 +439,8 @@ def kill_at_random_moments(fries, server, kills: int, seed: int) -> None:
     """Starts the downloader, kills it, and so on; checks after each kill and at the end."""
     server.bandwidth = 400_000.0
     code = (
-        "import sys; from pathlib import Path; from imgclf.openimages.downloader import *; "
-        f"download(Path({str(fries)!r}), Plan(mirror_url={server.url('mirror/')!r}, workers=4, rate=0))"
+        "import sys; from pathlib import Path; from imgclf.openimages.downloader import *; from imgclf.openimages.jobs import *; "
+        f"download(Path({str(fries)!r}), DownloadOptions(mirror_url={server.url('mirror/')!r}, workers=4, rate=0))"
     )
     moments = random.Random(seed)
     paid: set[str] = set()  # photos that had arrived as a whole

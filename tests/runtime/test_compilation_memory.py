@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import jax
 from pathlib import Path
-from imgclf import compilation_memory
+from imgclf.runtime import compilation_memory
 
 def resident():
     return int(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")))

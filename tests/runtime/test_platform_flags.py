@@ -73,7 +73,7 @@ def test_no_row_is_wrong_with_imgclfs_flags(root):
 RESTART = """
 import os
 before = os.environ.get("GLIBC_TUNABLES", "")
-from imgclf import platform_flags
+from imgclf.runtime import platform_flags
 platform_flags.restart_with_huge_pages()
 print(before, os.getpid(), os.environ["MARK"])
 """
