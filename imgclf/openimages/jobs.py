@@ -142,6 +142,6 @@ def remaining(images: pd.DataFrame, options: DownloadOptions, ledger: Ledger) ->
     failed = records[~records["status"].isin(list(FINAL))]
     settled = {*records.loc[records["status"].isin(list(FINAL)), "url"], *failed.loc[failed["runs"] >= options.fetch.runs, "url"]}
     history = History(frozenset(settled), dict(zip(failed["url"], failed["runs"].astype(int), strict=True)))
-    left = absent[[bool(job.urls) for job in jobs_of(absent, options, history)]]
+    left = absent[pd.Series([bool(job.urls) for job in jobs_of(absent, options, history)], absent.index, dtype=bool)]
     late = left["image_id"].isin(set(failed["image_id"]))
     return pd.concat([left[~late], left[late]], ignore_index=True), history
