@@ -1,4 +1,4 @@
-"""Runs one experiment: trains, evaluates and writes the report.
+"""Runs one experiment: trains, evaluates and writes the report. The same as `imgclf train`, from a checkout.
 
 Examples:
   python run.py                                                   the built-in digits, in a minute
@@ -16,4 +16,4 @@ if __name__ == "__main__":
 
     import imgclf.cli.run_py
 
-    imgclf.cli.run_py.main(default_config="configs/quickstart.py")
+    imgclf.cli.run_py.main()

@@ -2,8 +2,8 @@
 
 SGD with momentum 0.9, L2 1e-4, batch 128, learning rate 0.1 divided by 10 after 32,000 and 48,000 of 64,000 steps; pad 4, crop, flip.
 Cost: 64,000 steps of 128; made for a GPU, and not yet run to its end by us. Expected: test top-1 0.9125 (table 6 of the paper).
-Command: python run.py --config=configs/cifar10_resnet.py --config.data.tfds.data_dir=DIR (with CIFAR-10 prepared as ArrayRecord)
-     or: python run.py --config=configs/cifar10_resnet.py:FOLDER (FOLDER/{train,test}/CLASS/*.png)
+Command: imgclf train cifar10_resnet --set data.tfds.data_dir=DIR (with CIFAR-10 prepared as ArrayRecord)
+     or: imgclf train cifar10_resnet:FOLDER (FOLDER/{train,test}/CLASS/*.png)
 """
 
 from imgclf.config import Config, default_config

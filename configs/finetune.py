@@ -1,17 +1,18 @@
 """Any pretrained model on your photos, by LP-FT: a probe on frozen features, then all of the network from there.
 
-PATH is a folder of class folders, or a CSV (as in configs/csv.py). `model` is one that `imgclf models` lists, `weights` one of its weights
+PATH is a folder of class folders, or a CSV (as in the config csv). `model` is one that `imgclf models` lists, `weights` one of its weights
 (the first on the hub by default) or path:FILE. AdamW, 10 epochs, cosine; crops and flips. For the probe alone add
---config.train.method=probe, for the learning rate ask `imgclf lr-find --config=configs/finetune.py:PATH`, to train part of the network
---config.freeze.preset=last_stage.
+--set train.method=probe, for the learning rate ask `imgclf lr-find finetune:PATH`, to train part of the network
+--set freeze.preset=last_stage.
 Cost: MobileNetV2 at 224 px, 278 photos: about 3 minutes on 2 CPU cores. Expected: experiments/README.md has LP-FT beside probes on two
 data sets. Adam's steps have one size in all layers: by SGD at 3e-3, weights whose BatchNorm is folded into the kernels diverged.
-Command: python run.py --config=configs/finetune.py:PATH[,model=resnet50][,weights=timm/resnet50.a1_in1k]
+Command: imgclf train finetune:PATH[,model=resnet50][,weights=timm/resnet50.a1_in1k]
 """
 
 from pathlib import Path
 
 from imgclf.config import Config, default_config, parse_config_argument
+from imgclf.data.folders import existing
 from imgclf.errors import UserError
 
 
@@ -19,8 +20,9 @@ def get_config(argument: str = "") -> Config:
     given = parse_config_argument(argument, model="mobilenet_v2", weights="")
     path = given["path"]
     if not path:
-        raise UserError("configs/finetune.py needs your photos: --config=configs/finetune.py:PATH[,model=…,weights=…].")
-    from imgclf.models.weights import pretrained  # imports JAX
+        raise UserError("The config finetune needs your photos: finetune:PATH[,model=…,weights=…].")
+    existing(path, "data.path")  # told before JAX is imported
+    from imgclf.models.weights import pretrained
 
     entry = pretrained.find(given["weights"], given["model"]) if given["weights"] else pretrained.on_hub(given["model"])
     config = default_config()

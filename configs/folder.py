@@ -3,7 +3,7 @@
 Trains a small CNN from scratch; a start for any photos, and a baseline for everything better.
 Cost: 278 photos at 96 px, 30 epochs: about 2 minutes on 2 CPU cores. Expected: on the 318 Doraemon and WALL·E photos 0.953
 (95 % interval 0.924–0.971, 5 folds); experiments/README.md has the commands.
-Command: python run.py --config=configs/folder.py:PATH
+Command: imgclf train folder:PATH
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from imgclf.errors import UserError
 
 def get_config(path: str = "") -> Config:
     if not path:
-        raise UserError("configs/folder.py needs the folder of your photos: --config=configs/folder.py:PATH.")
+        raise UserError("The config folder needs the folder of your photos: folder:PATH.")
     config = default_config()
     config.name = Path(path).resolve().name
     config.data.source = "folder"

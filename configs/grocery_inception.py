@@ -6,10 +6,10 @@ relative path, 10 % validation and 10 % test; 2,048 features at 299x299, compute
 flipped, which bypass the cache, so that every step runs the network. The tutorial's slips are repaired: classes are balanced by weights
 in the loss, not by augmented copies that stand on both sides of the split; the hash is of the relative path, so that moving the
 folder reshuffles nothing; predictions (`imgclf predict`) are paired with images by id. Its augmented copies, without their slips, are made
-by `imgclf data balance LABELS.csv --to 600 --out DIR`, after the split; --config.augment.mode=keras_legacy makes them as Keras did.
+by `imgclf data balance LABELS.csv --to 600 --out DIR`, after the split; --set augment.mode=keras_legacy makes them as Keras did.
 Cost: the features once, the layer seconds; with distortions a run of Inception V3 over 400,000 images, made for a GPU.
 Expected: the tutorial states about 0.85 “at once”; not yet run on its data by us.
-Command: python run.py --config=configs/grocery_inception.py:LABELS.csv,root=IMAGES[,distortions=True]
+Command: imgclf train grocery_inception:LABELS.csv,root=IMAGES[,distortions=True]
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ def get_config(argument: str = "") -> Config:
     given = parse_config_argument(argument, root="", weights="timm/inception_v3.tf_in1k", distortions=False)
     path = given["path"]
     if not path:
-        raise UserError("configs/grocery_inception.py needs a CSV of labels: --config=configs/grocery_inception.py:LABELS.csv,root=IMAGES.")
+        raise UserError("The config grocery_inception needs a CSV of labels: grocery_inception:LABELS.csv,root=IMAGES.")
     config = default_config()
     config.name = f"grocery_inception-{Path(path).stem}"
     config.data.source = "csv"

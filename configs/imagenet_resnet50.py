@@ -3,7 +3,7 @@
 SGD with Nesterov momentum 0.9, L2 5e-5, learning rate 0.4 after 5 epochs of warm-up, cosine, label smoothing 0.1.
 Cost: 112,590 steps of 1,024; made for a GPU or TPU slice, and not yet run to its end by us. Expected: top-1 about 0.763, as published
 for this recipe.
-Command: python run.py --config=configs/imagenet_resnet50.py:FOLDER (FOLDER/{train,val}/SYNSET/*.JPEG)
+Command: imgclf train imagenet_resnet50:FOLDER (FOLDER/{train,val}/SYNSET/*.JPEG)
 """
 
 from imgclf.config import Config, default_config
@@ -12,7 +12,7 @@ from imgclf.errors import UserError
 
 def get_config(path: str = "") -> Config:
     if not path:
-        raise UserError("configs/imagenet_resnet50.py needs the folder of ImageNet: --config=configs/imagenet_resnet50.py:FOLDER.")
+        raise UserError("The config imagenet_resnet50 needs the folder of ImageNet: imagenet_resnet50:FOLDER.")
     config = default_config()
     config.name = "imagenet_resnet50"
     config.data.source = "folder"

@@ -3,11 +3,11 @@
 The tutorial's, on 14,951 landmarks in 1.2 million photos: images 200 wide and 150 high; Flatten → Dense 256 (He, ReLU) → BatchNorm →
 dropout 0.5 → softmax; Keras's first 15 layers frozen, which are blocks 1–4 (10 convolutions, 7,635,264 parameters); RMSprop 5e-7 with
 decay 5e-5, batch 64, 50 epochs; the kept model is that of the best validation loss, named by epoch and metric. It says “200x150” without
-an order: photos lie more often than they stand, so that 150 is the height here; the other way is --config.data.image_size="(200, 150)".
+an order: photos lie more often than they stand, so that 150 is the height here; the other way is --set data.image_size="(200, 150)".
 Nothing is held in memory but what the loader has ahead. Photos to predict, any number: imgclf predict RUN FOLDER.
 Cost: 50 epochs of 1.2 million: made for a GPU, and not yet run to its end by us. Expected: the tutorial states no accuracy that we
-know of. At a rate this small the network learns slowly: imgclf lr-find --config=configs/large_vgg16.py:PATH suggests another.
-Command: python run.py --config=configs/large_vgg16.py:PATH
+know of. At a rate this small the network learns slowly: imgclf lr-find large_vgg16:PATH suggests another.
+Command: imgclf train large_vgg16:PATH
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def get_config(argument: str = "") -> Config:
     given = parse_config_argument(argument, weights="timm/vgg16.tv_in1k")
     path = given["path"]
     if not path:
-        raise UserError("configs/large_vgg16.py needs a folder of classes: --config=configs/large_vgg16.py:PATH.")
+        raise UserError("The config large_vgg16 needs a folder of classes: large_vgg16:PATH.")
     config = default_config()
     config.name = f"large_vgg16-{Path(path).resolve().name}"
     config.data.source = "folder"

@@ -4,11 +4,11 @@ Its hyper-parameters: 128x128 in [0, 1]; three 3x3 convolutions of 32, 32, 64; D
 5e-4; batch 16; at most 50 epochs, early stopping on validation loss with patience 4. Augmentation: rotation ±40°, shifts ±0.2,
 shear, zoom ±0.2, flip, nearest. Two slips are repaired: validation is on images that were not trained on, and a shear of 0.2
 means 0.2 radians (11.5°), as its author thought, rather than the 0.2 degrees that Keras read. The geometry is the corrected one;
---config.augment.mode=keras_legacy --config.augment.shear=0.2 is what ran in the tutorial, to the pixel: about a point off the centre,
+--set augment.mode=keras_legacy --set augment.shear=0.2 is what ran in the tutorial, to the pixel: about a point off the centre,
 after a resize by nearest neighbours, in evaluation too.
 Cost: 278 photos, about 3 s an epoch on 2 CPU cores. Expected: the tutorial states accuracy 0.73 on its 2,508 crops; on the 318
 Doraemon and WALL·E photos 0.925 (95 % interval 0.890–0.949, 5 folds).
-Command: python run.py --config=configs/openimages_cnn.py:PATH, where PATH is a folder of two class folders, or one made by
+Command: imgclf train openimages_cnn:PATH, where PATH is a folder of two class folders, or one made by
 `imgclf openimages get`, whose crops.csv keeps the crops of a photo on one side of the split.
 """
 
@@ -20,7 +20,7 @@ from imgclf.errors import UserError
 
 def get_config(path: str = "") -> Config:
     if not path:
-        raise UserError("configs/openimages_cnn.py needs a folder of two classes: --config=configs/openimages_cnn.py:PATH.")
+        raise UserError("The config openimages_cnn needs a folder of two classes: openimages_cnn:PATH.")
     config = default_config()
     config.name = f"openimages_cnn-{Path(path).resolve().name}"
     crops = Path(path).expanduser() / "crops.csv"

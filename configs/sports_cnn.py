@@ -1,11 +1,11 @@
 """The from-scratch CNN of the “rugby or soccer” tutorial, on a folder of classes, split or not.
 
 Its hyper-parameters: 224x224; three 3x3 convolutions (same) of 32, 32, 64; dropout 0.4; Dense 128; Adam 1e-6; 500 epochs.
-Augmentation: rotation ±30°, zoom ±0.2, shifts ±0.1, flip, by the corrected geometry; --config.augment.mode=keras_legacy is what ran in
+Augmentation: rotation ±30°, zoom ±0.2, shifts ±0.1, flip, by the corrected geometry; --set augment.mode=keras_legacy is what ran in
 the tutorial, to the pixel. Its slip is repaired: the loss gets logits, not a softmax.
 Cost: 2,448 photos, 500 epochs: hours on 2 CPU cores; not yet run to its end by us.
 Expected: the tutorial states accuracy 0.83 on its 610 test photos.
-Command: python run.py --config=configs/sports_cnn.py:PATH
+Command: imgclf train sports_cnn:PATH
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from imgclf.errors import UserError
 
 def get_config(path: str = "") -> Config:
     if not path:
-        raise UserError("configs/sports_cnn.py needs a folder of classes: --config=configs/sports_cnn.py:PATH.")
+        raise UserError("The config sports_cnn needs a folder of classes: sports_cnn:PATH.")
     config = default_config()
     config.name = f"sports_cnn-{Path(path).resolve().name}"
     config.data.source = "folder"

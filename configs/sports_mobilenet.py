@@ -3,10 +3,10 @@
 Its hyper-parameters: 224x224; global average pooling; dropout 0.2; Dense 2; Adam 1e-5, batch 32, 500 epochs; here on features that are
 computed once. Its slip is repaired: the loss gets logits, not a softmax. As published the rate is so small that after 500 epochs
 the loss still falls; the logistic probe solves the same layer to its optimum in a second, with a penalty in place of dropout:
---config.probe.solver=logistic --config.probe.standardize=True. Keras's own weights: weights=path:FILE or keras/mobilenet_v2_1.0_224.
+--set probe.solver=logistic --set probe.standardize=True. Keras's own weights: weights=path:FILE or keras/mobilenet_v2_1.0_224.
 Cost: 278 photos on 2 CPU cores: 6 s for their features, once, and 10 s for 500 epochs. Expected: the tutorial states accuracy 0.91 on its
-610 test photos, 0.83 for the CNN of configs/sports_cnn.py; experiments/README.md compares both on our data.
-Command: python run.py --config=configs/sports_mobilenet.py:PATH
+610 test photos, 0.83 for the CNN of the config sports_cnn; experiments/README.md compares both on our data.
+Command: imgclf train sports_mobilenet:PATH
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ def get_config(argument: str = "") -> Config:
     given = parse_config_argument(argument, weights="timm/mobilenetv2_100.ra_in1k")
     path = given["path"]
     if not path:
-        raise UserError("configs/sports_mobilenet.py needs a folder of classes: --config=configs/sports_mobilenet.py:PATH.")
+        raise UserError("The config sports_mobilenet needs a folder of classes: sports_mobilenet:PATH.")
     config = default_config()
     config.name = f"sports_mobilenet-{Path(path).resolve().name}"
     config.data.source = "folder"

@@ -6,6 +6,9 @@
     classifier = imgclf.create(train)
     print(classifier.evaluate(test))
 
+All that the `imgclf` command does can be called, too: `imgclf.train("quickstart")`, `imgclf.evaluate("runs/quickstart")`, `imgclf.lr_find`,
+`imgclf.find_label_errors`, `imgclf.robustness`, `imgclf.show`.
+
 Importing imgclf is quick: JAX is imported when it is needed, no accelerator is touched before.
 """
 
@@ -16,12 +19,33 @@ from imgclf.errors import UserError
 from imgclf.runtime.platform_flags import set_xla_flags
 
 if TYPE_CHECKING:
+    from imgclf.config.loading import load_config
     from imgclf.deploy.classifier import Classifier, load
     from imgclf.image_data import ImageData, load_images
     from imgclf.workflows.create import create
+    from imgclf.workflows.evaluate import evaluate
+    from imgclf.workflows.label_errors import find_label_errors
+    from imgclf.workflows.lr_find import lr_find
+    from imgclf.workflows.robustness import robustness
+    from imgclf.workflows.show import show
+    from imgclf.workflows.train import train
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "ImageData", "UserError", "create", "load", "load_images"]
+__all__ = [
+    "Classifier",
+    "ImageData",
+    "UserError",
+    "create",
+    "evaluate",
+    "find_label_errors",
+    "load",
+    "load_config",
+    "load_images",
+    "lr_find",
+    "robustness",
+    "show",
+    "train",
+]
 
 set_xla_flags()
 
@@ -30,8 +54,15 @@ _HOMES = {
     "Classifier": "imgclf.deploy.classifier",
     "ImageData": "imgclf.image_data",
     "create": "imgclf.workflows.create",
+    "evaluate": "imgclf.workflows.evaluate",
+    "find_label_errors": "imgclf.workflows.label_errors",
     "load": "imgclf.deploy.classifier",
+    "load_config": "imgclf.config.loading",
     "load_images": "imgclf.image_data",
+    "lr_find": "imgclf.workflows.lr_find",
+    "robustness": "imgclf.workflows.robustness",
+    "show": "imgclf.workflows.show",
+    "train": "imgclf.workflows.train",
 }
 
 
@@ -40,3 +71,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'imgclf' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 def start(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, TextIO]:
     """Starts a process that calls `target`; JAX is not yet at work in it. Returns it and the file of what it says."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["imgclf.workflows.train", "imgclf.cli.main.run_py"])
+    context.set_forkserver_preload(["imgclf.workflows.train", "imgclf.cli.run_py"])
     said = tempfile.TemporaryFile("w+")  # noqa: SIM115  `finish` closes it
     process = context.Process(target=_redirected, args=(DupFd(said.fileno()), target, *arguments))
     process.start()
@@ -50,4 +50,4 @@ def _run_py(arguments: list[str], folder: str) -> None:
 
     os.chdir(folder)
     sys.argv = ["run.py", *arguments]
-    run_py.main(default_config="configs/quickstart.py")
+    run_py.main()

@@ -5,57 +5,50 @@ from typing import Annotated
 
 import typer
 
-SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}  # --config.FIELD=VALUE
+from imgclf.cli import endings
+from imgclf.cli.options import ConfigArgument, Fields, Overwrite
 
 
 def lr_find(
-    context: typer.Context,
-    config: Annotated[str, typer.Option(help="Config file, FILE.py[:ARGUMENTS], or RUN/config.json.", show_default=False)],
+    config: ConfigArgument,
+    fields: Fields = None,
     steps: Annotated[int, typer.Option(help="Training steps to take.")] = 100,
     low: Annotated[float, typer.Option(help="The first learning rate.")] = 1e-7,
     high: Annotated[float, typer.Option(help="The last one.")] = 10.0,
-    out: Annotated[Path | None, typer.Option(help="Folder for lr_find.html, .png and .json. Default: runs/NAME-lr-find.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for lr_find.html, .png and .json. Default: RUN/lr-find, or runs/NAME-MODEL-lr-find.", show_default=False),
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Finds a learning rate: lets it rise over real training steps, and reads off where the loss falls best.
 
-    Any field of the config can be set as for run.py. Nothing of an earlier run is read or changed.
+    Nothing of an earlier run is read or changed.
 
     Examples:
 
-      imgclf lr-find --config=configs/folder.py:PHOTOS
+      imgclf lr-find folder:PHOTOS
 
-      imgclf lr-find --config=configs/finetune.py:PHOTOS --config.freeze.preset=last_stage --steps 200
+      imgclf lr-find finetune:PHOTOS --set freeze.preset=last_stage --steps 200
     """
-    from rich.console import Console
+    from imgclf.config import load_config
+    from imgclf.workflows import checks
 
-    from imgclf import models
-    from imgclf.config import flags
-    from imgclf.data.prepare import prepare
-    from imgclf.models.weights import pretrained
-    from imgclf.reporting import lr_find as page
-    from imgclf.runtime import compilation_cache  # and JAX: after --help
-    from imgclf.training import lr_find as finder
-    from imgclf.workflows import train
+    checks.check_start(load_config(config, fields or []))
+    endings.quieten()
+    from imgclf.workflows import lr_find as workflow  # and JAX: after --help and the mistakes above
+    from imgclf.workflows.console import or_terminal
 
-    asked = train.check(flags.load(config, context.args, "imgclf lr-find"))
-    compilation_cache.enable()
-    console = Console(soft_wrap=True)
-    prepared = prepare(asked)
-    dataset = prepared.dataset
-    train.describe_data(dataset, prepared.audit_report, console)
-    resolved = pretrained.resolve(asked, len(dataset.class_names))
-    model = models.create(resolved, len(dataset.class_names), tell=console.print)
-    sweep = finder.find(resolved, dataset, model, console, low=low, high=high, steps=steps)
-    suggestion = finder.suggest(sweep, steps)
-    folder = out or Path("runs") / f"{asked.name}-lr-find"
-    written = page.write(folder, asked.name, asked.optimizer.learning_rate, sweep, suggestion)
+    console = or_terminal(None)
+    options = {"steps": steps, "low": low, "high": high, "out": out, "overwrite": overwrite, "console": console}
+    found = workflow.lr_find(config, fields=fields or [], **options)
+    sweep, suggestion = found.sweep, found.suggestion
     ended = f"ended by divergence after {len(sweep.losses)} steps" if sweep.diverged else f"{len(sweep.losses)} steps"
     if suggestion.valley is None:
-        console.print(f"The loss never fell ({ended}): take more --steps, or a lower --low.", highlight=False)
+        console.print(f"The loss never fell ({ended}): take more --steps, or a lower --low.")
     else:
         console.print(
-            f"[bold]Suggested: --config.optimizer.learning_rate={suggestion.valley:.2g}[/] (valley; steepest {suggestion.steepest:.2g}, "
-            f"minimum / 10 {suggestion.minimum:.2g}; now {asked.optimizer.learning_rate:.2g}; {ended}).",
-            highlight=False,
+            f"[bold]Suggested: --set optimizer.learning_rate={suggestion.valley:.2g}[/] (valley; steepest {suggestion.steepest:.2g}, "
+            f"minimum / 10 {suggestion.minimum:.2g}; now {found.configured:.2g}; {ended})."
         )
-    console.print(f"Page: {written}", highlight=False, soft_wrap=True)
+    console.print(f"Page: {found.page}")

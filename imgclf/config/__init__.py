@@ -1,9 +1,10 @@
-"""The config of an experiment: its fields (fields.py), their checks (validation.py), flags, files and durations."""
+"""The config of an experiment: its fields (fields.py), their checks (validation.py), where one comes from (loading.py), and durations."""
 
 from imgclf.config.arguments import parse_arguments, parse_config_argument
 from imgclf.config.fields import Config, default_config
+from imgclf.config.loading import load_config, run_of, shipped
 from imgclf.config.names import check_field, flatten, override
-from imgclf.config.serialization import FREE_ON_RESUME, changes, from_json, to_json
+from imgclf.config.serialization import FREE_ON_RESUME, changes, digest, from_json, to_json
 
 __all__ = [
     "FREE_ON_RESUME",
@@ -11,10 +12,14 @@ __all__ = [
     "changes",
     "check_field",
     "default_config",
+    "digest",
     "flatten",
     "from_json",
+    "load_config",
     "override",
     "parse_arguments",
     "parse_config_argument",
+    "run_of",
+    "shipped",
     "to_json",
 ]

@@ -11,13 +11,45 @@ A config file states only what differs:
 
 At run time a config is an `ml_collections.ConfigDict`, which knows no other fields and keeps to their types. The classes below are what an
 editor and a type checker see of it, so that `config.optimizer.` completes and a misspelt field is an error before anything runs.
-Durations are strings: `"500 steps"`, `"10 epochs"`, `"20%"`.
+Durations are strings: `"500 steps"`, `"10 epochs"`, `"20%"`; a bare number is one of epochs. A size is (height, width); a single number is
+a square. Both hold however a field is set: in a config file, by a flag, from Python, in a saved config.
 """
 
-from collections.abc import ItemsView, KeysView, Mapping
-from typing import TYPE_CHECKING, Any, Self, cast, get_type_hints
+from collections.abc import Callable, ItemsView, KeysView, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast, get_type_hints
 
 from ml_collections import ConfigDict
+
+
+def _square(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _epochs(value: Any) -> Any:
+    """A duration of a bare number: 5, 0.5 and "5" are epochs; anything else is left for the validation."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value} epochs"
+    if isinstance(value, str) and value.strip().replace(".", "", 1).isdecimal():
+        return f"{value.strip()} epochs"
+    return value
+
+
+def _each_epochs(value: Any) -> Any:
+    return tuple(map(_epochs, value)) if isinstance(value, list | tuple) else value
+
+
+def _first_epochs(value: Any) -> Any:
+    """Rows that begin with a duration, such as (20, "head")."""
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple((_epochs(row[0]), *row[1:]) if isinstance(row, list | tuple) and row else row for row in value)
+
+
+# What is written in the place of these types besides; the functions turn it into them.
+Size = Annotated[tuple[int, int], _square]
+Duration = Annotated[str, _epochs]
+Durations = Annotated[tuple[str, ...], _each_epochs]
+Stages = Annotated[tuple[tuple[str, str], ...], _first_epochs]
 
 
 class Group:
@@ -78,7 +110,7 @@ class DataConfig(Group):
     root: str = ""  # csv: the folder that its paths are relative to; "" = the file's own
     columns: ColumnsConfig
     tfds: TfdsConfig
-    image_size: tuple[int, int] = (128, 128)  # (height, width) of the model's input
+    image_size: Size = (128, 128)  # (height, width) of the model's input
     resize: str = "squash"  # squash | crop (centre) | pad: how an image gets that size in evaluation, and in training without crops
     crop_fraction: float = 1.0  # resize=crop: share of the shorter side that the centre crop keeps (0.875 = 224 of 256)
     # per RGB channel on [0, 1]; subtracted, then divided by std; () = the weights' own, ImageNet's without weights
@@ -212,15 +244,15 @@ class TrainConfig(Group):
     """How long, and by what method, the network is trained."""
 
     method: str = "auto"  # auto (lp_ft with model.weights, else fit) | fit | probe (a head on cached features) | lp_ft (probe, then fit)
-    duration: str = "10 epochs"  # "auto": BiT-HyperRule's by the number of training images, 500 steps of 512 below 20,000
+    duration: Duration = "10 epochs"  # "auto": BiT-HyperRule's by the number of training images, 500 steps of 512 below 20,000
     label_smoothing: float = 0.0
     class_weights: str = "none"  # none | balanced (n / classes·n_c) | turicreate (1/n_c over their sum) | "cat=1,dog=2.5"
     clip_norm: float = 0.0  # global gradient norm; 0 = off
     accumulate: int = 1  # batches whose gradients are averaged into one update
     ema: float = 0.0  # decay of the average of the parameters that is evaluated and kept; 0 = off
-    log_every: str = "50 steps"
-    eval_every: str = "1 epochs"
-    checkpoint_every: str = "1 epochs"
+    log_every: Duration = "50 steps"
+    eval_every: Duration = "1 epochs"
+    checkpoint_every: Duration = "1 epochs"
     checkpoint_seconds: float = 600.0  # also whenever this long has passed since the last one
     best_metric: str = "val_loss"  # val_loss (lowest) | val_top1 (highest) picks the kept parameters; "" = the last ones
     early_stopping: EarlyStoppingConfig
@@ -236,7 +268,7 @@ class FreezeConfig(Group):
     # statistics of the backbone's: auto (frozen with the layer, if folded into the weights, and in trainings too short) | frozen | train
     batch_norm: str = "auto"
     # instead of one preset, rows (duration, preset) one after another; the last takes what is left
-    stages: tuple[tuple[str, str], ...] = ()
+    stages: Stages = ()
 
 
 class ProbeConfig(Group):
@@ -254,11 +286,11 @@ class ScheduleConfig(Group):
     """The learning rate over the steps of a training."""
 
     name: str = "constant"  # constant | cosine | step | exponential | time (Keras's: lr / (1 + rate·step)) | one_cycle (fastai's)
-    warmup: str = "0 steps"  # linear, from 0; then the schedule named above
+    warmup: Duration = "0 steps"  # linear, from 0; then the schedule named above
     final: float = 0.0  # cosine: the share of the learning rate at the end
-    boundaries: tuple[str, ...] = ("50%", "75%")  # step: when the learning rate is multiplied by rate
+    boundaries: Durations = ("50%", "75%")  # step: when the learning rate is multiplied by rate
     rate: float = 0.1  # step, exponential, time
-    every: str = "1 epochs"  # exponential: the rate applies once per this
+    every: Duration = "1 epochs"  # exponential: the rate applies once per this
 
 
 class OptimizerConfig(Group):
@@ -307,8 +339,30 @@ def default_config() -> Config:
     return cast(Config, _defaults(Config).lock())
 
 
-def _defaults(group: type[Group]) -> ConfigDict:
-    fields = ConfigDict()
+class Fields(ConfigDict):
+    """A group of fields at run time: a ConfigDict that also takes what `Size`, `Duration` and their like allow."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        convert = _CONVERSIONS.get(key)
+        super().__setitem__(key, convert(value) if convert else value)
+
+
+def _conversions(group: type[Group]) -> dict[str, Callable[[Any], Any]]:
+    """Field → its conversion. Fields are told by their own name, without their group: no two groups mean different things by one name."""
+    found: dict[str, Callable[[Any], Any]] = {}
+    for name, kind in get_type_hints(group, include_extras=True).items():
+        if isinstance(kind, type) and issubclass(kind, Group):
+            found |= _conversions(kind)
+        elif hasattr(kind, "__metadata__"):
+            found[name] = kind.__metadata__[0]
+    return found
+
+
+_CONVERSIONS = _conversions(Config)
+
+
+def _defaults(group: type[Group]) -> Fields:
+    fields = Fields()
     for name, kind in get_type_hints(group).items():
         fields[name] = _defaults(kind) if isinstance(kind, type) and issubclass(kind, Group) else getattr(group, name)
     return fields

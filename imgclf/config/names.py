@@ -1,5 +1,6 @@
 """Fields by their dotted names: listing, checking and setting them."""
 
+import ast
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -56,8 +57,58 @@ def override(config: Config, fields: Mapping[str, Any]) -> None:
         check_field(name)
         try:
             config.update_from_flattened_dict({name: tuples(value)})
-        except TypeError as error:
-            raise UserError(f"config.{name}={value!r} has the wrong type: {error}.") from None
+        except TypeError:
+            raise UserError(f"config.{name}={value!r} has the wrong type; expected {expected(name)}.") from None
+
+
+def expected(name: str) -> str:
+    """What a field's value may be, in words: `a number, such as 0.001`."""
+    default = _default_of(name)
+    kind = {bool: "True or False", int: "a whole number", float: "a number", str: "text", tuple: "a tuple"}[type(default)]
+    return kind if isinstance(default, bool) or default in ("", ()) else f"{kind}, such as {default!r}"
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Reads `FIELD=VALUE`, as flags give it: "data.image_size=96", "model.cnn.widths=(8, 16)", "augment.zoom_joint=true".
+
+    Returns:
+      The field's name and its value, of the field's type as far as the text can be read so; `override` checks it.
+
+    Raises:
+      UserError: for another form, a name that is no field, and a value that can't be read.
+    """
+    name, equals, value = text.partition("=")
+    name = name.strip().removeprefix("config.")
+    if not equals:
+        raise UserError(f"{text!r} sets nothing; write FIELD=VALUE, such as --set data.image_size=96.")
+    check_field(name)
+    return name, _parsed(name, value)
+
+
+def _parsed(name: str, text: str) -> Any:
+    kind = type(_default_of(name))
+    if kind is str:
+        return text
+    if kind is bool:
+        truth = {"true": True, "t": True, "1": True, "yes": True, "false": False, "f": False, "0": False, "no": False}
+        value = truth.get(text.strip().lower())
+    else:
+        try:
+            value = kind(text) if kind is not tuple else ast.literal_eval(text)
+        except (SyntaxError, ValueError):
+            value = None
+        if kind is tuple and isinstance(value, int | float | str) and name not in _SIZES:
+            value = (value,)
+    if value is None:
+        raise UserError(f"config.{name}={text!r} is not valid; expected {expected(name)}.")
+    return value
+
+
+_SIZES = ("data.image_size",)  # a single number is a square there, elsewhere a tuple of one
+
+
+def _default_of(name: str) -> Any:
+    return flatten(default_config())[name]
 
 
 def tuples(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """A config as JSON, and which fields two configs may differ in and still be the same experiment."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -70,3 +71,9 @@ def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Returns the fields whose change would alter the run: `{name: (old, new)}`."""
     before, after = flatten(old), flatten(new)
     return {name: (before[name], after[name]) for name in after if name not in FREE_ON_RESUME and before[name] != after[name]}
+
+
+def digest(config: Config) -> str:
+    """The sha256 of all fields that alter a run's result: configs of one digest give the same run on the same images."""
+    fields = {name: value for name, value in flatten(config).items() if name not in FREE_ON_RESUME}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -1,10 +1,13 @@
 """What a search for label errors leaves: label_errors.html, a gallery of suspects, and labels.patch.csv for the user to fill in."""
 
+import hashlib
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
+from imgclf import files, formatting, outputs
+from imgclf.config import Config
 from imgclf.data import label_patch
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
@@ -15,34 +18,49 @@ PAGE, PATCH = "label_errors.html", "labels.patch.csv"
 CARDS = 1000  # the patch holds all suspects
 
 
-def check_target(folder: Path, applied: str) -> None:
-    """Raises a UserError where a patch with somebody's edits would be lost: any but the one that is applied, whose edits are carried over.
+def identity(dataset: Dataset, config: Config) -> outputs.Identity:
+    """What a page of suspected labels is of: these images, whatever their labels, and the backbone of this config."""
+    images = hashlib.sha256(dataset.table[["id", "sha256"]].to_csv(index=False).encode("utf-8", "surrogateescape")).hexdigest()
+    model = config.model.weights if config.model.weights != "none" else config.model.name
+    subject = f"{formatting.count(len(dataset.table), 'image')} of {pages.name_of(dataset)} by {model}"
+    return outputs.identity("suspected labels", subject, images, model)
+
+
+def check_target(folder: Path, applied: str, of: outputs.Identity, *, overwrite: bool = False) -> None:
+    """Raises a UserError where a page of other images, or a patch with somebody's edits, would be lost.
+
+    Edits are lost in any patch but the one that is applied, whose edits are carried over; no option replaces those.
 
     Args:
       folder: that will be written to.
       applied: `config.data.label_patch`.
+      of: what the page will be of.
+      overwrite: whether to replace the page of something else.
     """
-    pages.check_target(folder / PAGE)
+    pages.check_target(folder / PAGE, of, overwrite=overwrite)
     path = folder / PATCH
     if not path.exists() or (applied and path.samefile(Path(applied).expanduser())):
         return
     edited = int((label_patch.read(path)["label"] != "").sum())
     if edited:
         raise UserError(
-            f"{path} holds {edited} labels of yours: give --config.data.label_patch={path} to keep them and look for more, or choose "
+            f"{path} holds {edited} labels of yours: give --set data.label_patch={path} to keep them and look for more, or choose "
             "another --out."
         )
 
 
-def write(folder: Path, dataset: Dataset, suspects: Suspects, decided: pd.DataFrame, applied: str, console: Console) -> tuple[Path, Path]:
-    """Writes the page and the patch; the patch begins with what was decided before.
+def write(
+    folder: Path, dataset: Dataset, suspects: Suspects, decided: pd.DataFrame, of: outputs.Identity, command: str, console: Console
+) -> tuple[Path, Path]:
+    """Writes the page and the patch; the patch begins with what was decided before. See `check_target` for what is replaced.
 
     Args:
       folder: it is made.
       dataset: the images.
       suspects: of it.
       decided: what `label_patch.decided` returns.
-      applied: `config.data.label_patch`; see `check_target`.
+      of: what the page is of.
+      command: that trains with the patch, for the user to copy.
       console: shows the progress.
 
     Returns:
@@ -51,7 +69,6 @@ def write(folder: Path, dataset: Dataset, suspects: Suspects, decided: pd.DataFr
     Raises:
       UserError: if they can't be written.
     """
-    check_target(folder, applied)
     rows = patch(dataset, suspects)
     shown = suspects.rows[:CARDS]
     table = dataset.table.iloc[shown]
@@ -64,18 +81,17 @@ def write(folder: Path, dataset: Dataset, suspects: Suspects, decided: pd.DataFr
         )
     ]
     context = {
-        "title": Path(dataset.table["source"].iloc[0]).name,
+        "title": pages.name_of(dataset),
         "cards": cards,
         "suspects": len(suspects.rows),
         "estimated": suspects.estimated,
         "n": len(dataset.table),
-        "patch": PATCH,
+        "patch": str(folder / PATCH),
+        "command": command,
         "style": pages.source("report.css"),
     }
-    page = pages.write(folder / PAGE, "label_errors.html.j2", context)
+    page = pages.write(folder / PAGE, "label_errors.html.j2", context, of)
     columns = [*rows.columns, *(name for name in decided.columns if name not in rows.columns)]
     merged = pd.concat([decided.astype(object), rows.astype(object)]).reindex(columns=columns).fillna("")
-    aside = folder / f"{PATCH}.part"
-    merged.to_csv(aside, index=False)
-    aside.replace(folder / PATCH)
+    files.write_text(folder / PATCH, merged.to_csv(index=False))
     return page, folder / PATCH

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from imgclf import files
+from imgclf import files, outputs
 from imgclf.evaluation.corruptions import CORRUPTIONS
 from imgclf.evaluation.robustness import CLEAN, Condition
 from imgclf.reporting import pages, plots
@@ -17,22 +17,24 @@ PAGE, FIGURES = "robustness.html", "robustness.json"
 _BLOWN_UP = 96  # pixels: smaller views are shown with their pixels
 
 
-def write(folder: Path, results: Mapping[str, Any], tested: Sequence[Condition], views: Sequence[np.ndarray]) -> Path:
-    """Writes both files into `folder`, which is made.
+def write(
+    page: Path, results: Mapping[str, Any], tested: Sequence[Condition], views: Sequence[np.ndarray], of: outputs.Identity | None = None
+) -> Path:
+    """Writes the page, and beside it the same name with .json.
 
     Args:
-      folder: an earlier test's files in it are replaced.
+      page: its path; the folder is made, and what stands there is replaced: see `outputs.check_file`.
       results: of `evaluation.robustness.summarize`, with name, split, n, notes and orientations.
       tested: its conditions.
       views: one image under each of them, uint8 [H, W, 3].
+      of: what the page is of.
 
     Returns:
       The path of the page.
 
     Raises:
-      UserError: if they can't be written, or something else stands in the page's place.
+      UserError: if they can't be written.
     """
-    page = pages.check_target(folder / PAGE)
     shown: dict[str, list[str]] = {}
     for (name, _), view in zip(tested, views, strict=True):
         shown.setdefault(name, []).append(f"data:image/webp;base64,{pages.thumbnail(view, 160)}")
@@ -48,8 +50,8 @@ def write(folder: Path, results: Mapping[str, Any], tested: Sequence[Condition],
         "clean": shown[CLEAN[0]][0],
         "small": max(views[0].shape[:2]) <= _BLOWN_UP,
     }
-    pages.write(page, "robustness.html.j2", context)
-    files.write_json(folder / FIGURES, dict(results))
+    pages.write(page, "robustness.html.j2", context, of)
+    files.write_json(page.with_suffix(".json"), dict(results))
     return page
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from imgclf import progress
+from imgclf import outputs, progress
 from imgclf.config import Config, default_config, flatten
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
@@ -18,12 +18,20 @@ _EDGE = 320  # longer side of a view in pixels
 
 
 def write_page(
-    path: Path, config: Config, dataset: Dataset, rows: Sequence[int], epochs: Sequence[int], console: Console, *, steps: int
+    path: Path,
+    config: Config,
+    dataset: Dataset,
+    rows: Sequence[int],
+    epochs: Sequence[int],
+    console: Console,
+    *,
+    steps: int,
+    of: outputs.Identity | None = None,
 ) -> Path:
     """Writes the page.
 
     Args:
-      path: an older page there is replaced.
+      path: of the page; what stands there is replaced: see `outputs.check_file`.
       config: the whole config, resolved.
       dataset: as it is trained on.
       rows: of its table, of the training split.
@@ -31,14 +39,14 @@ def write_page(
       console: shows the progress.
       steps: how many steps training has made, or will make by the config. A view of a later step was never trained on: the page says that
         a longer training would show it.
+      of: what the page is of.
 
     Returns:
       The path of the page.
 
     Raises:
-      UserError: if the path holds something else, or an image can no longer be read.
+      UserError: if an image can no longer be read.
     """
-    pages.check_target(path)
     config = config.copy_and_resolve_references()
     config.loader.eval_batch_size, config.loader.workers = len(rows), 0
     with pipeline.row_batches(dataset, config, np.array(rows)) as batches:
@@ -63,6 +71,7 @@ def write_page(
             "small": max(config.data.image_size) <= pages.LOSSLESS_EDGE,
             "style": pages.source("report.css") + pages.source("seen.css"),
         },
+        of,
     )
 
 

@@ -101,7 +101,7 @@ def _run_one(one: Run, folder: Path, directory: Path) -> tuple[Run, str, str]:
     os.chdir(directory)  # a worker of a cluster starts elsewhere, and the data's path may be relative
     compilation_cache.enable()
     try:
-        results = train.run(one.config, folder, Console(quiet=True))
+        results = train.train(one.config, folder, console=Console(quiet=True))
     except (loop.Interrupted, KeyboardInterrupt):
         raise
     except UserError as error:

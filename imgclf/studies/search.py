@@ -188,7 +188,9 @@ def _run_trial(
             raise Pruned
 
     try:
-        results = train.run(config, workdir / folder, Console(quiet=True), on_evaluation=report if search.pruner != "none" else None)
+        results = train.train(
+            config, workdir / folder, console=Console(quiet=True), on_evaluation=report if search.pruner != "none" else None
+        )
     except (loop.Interrupted, KeyboardInterrupt):
         raise
     except Pruned:

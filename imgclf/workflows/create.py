@@ -101,12 +101,10 @@ def create(
     compilation_cache.enable()
     folder = _fresh_folder(choice.config.name) if workdir is None else Path(workdir).expanduser()
     try:
-        train.run(choice.config, folder, console, choice.dataset)
+        train.train(choice.config, folder, console=console, dataset=choice.dataset)
     except UserError:
-        with contextlib.suppress(OSError):
-            if workdir is None and not (folder / "config.json").exists():  # nothing has begun
-                (folder / ".lock").unlink(missing_ok=True)
-                (folder / "checkpoints").rmdir()
+        if workdir is None:
+            with contextlib.suppress(OSError):  # training has begun, and is kept
                 folder.rmdir()
         raise
     return load(folder)

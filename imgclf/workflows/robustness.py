@@ -1,38 +1,100 @@
-"""Runs a classifier over corrupted photos, and over files of every EXIF orientation."""
+"""Tests a finished run on corrupted photos, and on files of every EXIF orientation."""
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from imgclf.data.prepare import prepare
-from imgclf.data.splits import subset
+from imgclf import outputs, progress
 from imgclf.data.table import Dataset
+from imgclf.deploy import scoring
+from imgclf.deploy.classifier import load
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
+from imgclf.evaluation import robustness as statistics
+from imgclf.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from imgclf.evaluation.robustness import ORIENTATIONS, Condition, corrupted_views, oriented_photos
-from imgclf.workflows import run_folder
+from imgclf.reporting import pages
+from imgclf.reporting import robustness as page
+from imgclf.workflows.console import or_terminal
+from imgclf.workflows.evaluate import labeled_images
 
 BATCH = 64
+_ORIENTED = 50  # photos that are stored in all orientations
 
 
-def images_of(predictor: Predictor, split: str) -> Dataset:
-    """The images of a split of the run that a classifier was loaded from, as they were split, audited and limited then.
+@dataclasses.dataclass(frozen=True)
+class Robustness:
+    """What was found.
+
+    Attributes:
+      results: the contents of robustness.json: `clean`, `mean_top1`, `corruptions`, `orientations`, …, see
+        `evaluation.robustness.summarize`; with `name`, `split` ("" = other images), `n` and `notes`.
+      page: robustness.html, beside robustness.json.
+    """
+
+    results: dict[str, Any]
+    page: Path
+
+
+def robustness(
+    run: str | os.PathLike[str],
+    on: str | os.PathLike[str] | scoring.Data | None = None,
+    *,
+    corruptions: Sequence[str] = tuple(CORRUPTIONS),
+    severities: Sequence[int] = SEVERITIES,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Robustness:
+    """Tests a finished run on corrupted photos, as ImageNet-C has them, and on every EXIF orientation.
+
+        found = imgclf.robustness("runs/photos", severities=(1, 3, 5))
+        print(found.results["mean_top1"], found.page)
+
+    Args:
+      run: the run's folder, or that of a saved model.
+      on: labeled images: a folder, a table, or what `imgclf.load_images` returns. None = those of the run's headline.
+      corruptions: some of `evaluation.corruptions.CORRUPTIONS`.
+      severities: some of 1 to 5.
+      out: the folder for robustness.html and robustness.json. None = the run's own, or robustness-NAME in it for other images.
+      overwrite: whether to replace a page in `out` that is of another model or of other images.
+      console: where the progress is shown; None = the terminal.
 
     Raises:
-      UserError: if the data is not there any more, or has changed.
+      UserError: for anything that the user can mend.
     """
-    dataset = prepare(predictor.config).dataset
-    if predictor.folder is not None:
-        run_folder.check_same_data(dataset, Path(predictor.folder))
-    rows = np.flatnonzero(dataset.table["split"] == split)
-    if not len(rows):
-        raise UserError(f"The run in {predictor.folder} has no {split} images: name labeled images, imgclf robustness RUN DATA.")
-    return subset(dataset, rows)
+    console = or_terminal(console)
+    tested = statistics.conditions(corruptions, severities)
+    predictor = load(run)
+    images = labeled_images(predictor, on)
+    dataset, name = images.dataset, Path(run).name
+    of = outputs.identity(
+        "robustness", f"{name} on {len(dataset.table)} images of {pages.name_of(dataset)}", predictor.sha256, pages.digest_of(dataset)
+    )
+    target = _target(Path(run), images.split, dataset, out, of, overwrite)
+    labels = scoring.labels_of(predictor, dataset)
+    answers = corrupted_probabilities(predictor, dataset, tested, console).argmax(-1)
+    correct = {condition: (answers[:, i] == labels)[None] for i, condition in enumerate(tested)}
+    rows = np.unique(np.linspace(0, len(labels) - 1, min(_ORIENTED, len(labels))).astype(int))
+    turned = statistics.orientations(turned_probabilities(predictor, dataset, rows, console))
+    notes = [] if images.split == "test" else scoring.warnings_of(predictor, dataset)
+    about = {"name": predictor.config.name, "split": images.split, "n": len(labels), "notes": notes}
+    results = about | statistics.summarize(correct) | {"orientations": turned}
+    example = corrupted_views(dataset, predictor.config, tested)
+    return Robustness(results, page.write(target, results, tested, [example[i] for i in range(len(tested))], of))
+
+
+def _target(run: Path, split: str, dataset: Dataset, out: str | os.PathLike[str] | None, of: outputs.Identity, overwrite: bool) -> Path:
+    if out is not None:
+        return outputs.check_file(Path(out) / page.PAGE, of, overwrite=overwrite)
+    folder = run if split else run / f"robustness-{Path(pages.name_of(dataset)).stem}"
+    return outputs.free_file(folder / page.PAGE, of)
 
 
 def corrupted_probabilities(predictor: Predictor, dataset: Dataset, tested: Sequence[Condition], console: Console) -> np.ndarray:
@@ -59,14 +121,12 @@ def turned_probabilities(predictor: Predictor, dataset: Dataset, rows: np.ndarra
 
 
 def _stream(predictor: Predictor, sources: Sequence[np.ndarray], name: str, console: Console) -> np.ndarray:
-    outputs = []
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    stream = predictor.stream(sources, batch_size=BATCH)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar, contextlib.closing(stream):
+    found = []
+    with progress.bar(console) as bar, contextlib.closing(predictor.stream(sources, batch_size=BATCH)) as stream:
         task = bar.add_task(name, total=len(sources))
         for answers in stream:
             for reason in filter(None, answers.reasons):
                 raise UserError(f"An image can't be classified: {reason}; restore it, or leave it out of the data.")
-            outputs.append(answers.probabilities)
+            found.append(answers.probabilities)
             bar.advance(task, len(answers.reasons))
-    return np.concatenate(outputs)
+    return np.concatenate(found)

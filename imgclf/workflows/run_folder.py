@@ -1,7 +1,9 @@
 """The folder of a run: claimed by one process, refused to another experiment, and the files that say what the run is."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -11,32 +13,61 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pandas as pd
 
 from imgclf import config as config_lib
 from imgclf import files
 from imgclf.config import Config
-from imgclf.data.table import Dataset
+from imgclf.data.splits import subset
+from imgclf.data.table import Dataset, load_dataset
 from imgclf.errors import UserError
+
+CONFIG = "config.json"  # written last of what a run starts from: it makes the folder the experiment's
 
 
 @contextlib.contextmanager
 def claim(workdir: Path) -> Iterator[None]:
-    """Makes the run's folder, and keeps a second process out of it while this one writes there."""
+    """Makes the run's folder, and keeps a second process out of it while this one writes there.
+
+    Where the block ends before the folder is an experiment's (has a config.json), what was made here is removed again, so that a failed
+    start leaves nothing behind.
+    """
+    made = _missing(workdir / "checkpoints")
     try:
         (workdir / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        _remove(made)
         raise UserError(f"The run's folder {workdir} can't be made ({error.strerror}); choose another with --workdir=DIR.") from None
     if jax.process_index():
         yield
         return
-    with files.locked(workdir / ".lock", f"Another process is running in {workdir}; wait for it, or choose another --workdir."):
-        yield
+    lock = workdir / ".lock"
+    fresh = not lock.exists()
+    with files.locked(lock, f"Another process is running in {workdir}; wait for it, or choose another --workdir."):
+        try:
+            yield
+        finally:
+            if not (workdir / CONFIG).exists():
+                if fresh:
+                    lock.unlink(missing_ok=True)
+                _remove(made)
+
+
+def _missing(folder: Path) -> list[Path]:
+    """The folder and those above it that are not there yet, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def _remove(folders: list[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # it is not there, or something else has been put into it
+            folder.rmdir()
 
 
 def check_same_experiment(config: Config, workdir: Path) -> None:
     """Raises a UserError where the folder holds a run whose config would give another result."""
-    saved = workdir / "config.json"
+    saved = workdir / CONFIG
     if not saved.exists():
         return
     changes = config_lib.changes(config_lib.from_json(saved.read_text()), config)
@@ -68,6 +99,48 @@ def check_same_data(dataset: Dataset, workdir: Path) -> None:
         )
 
 
+def images(folder: Path, config: Config) -> Dataset:
+    """The images of a run, as they were split, audited and limited when it began; others that have come since don't matter.
+
+    Args:
+      folder: of the run.
+      config: its config; `config.data.path` and `root` may be where the images lie now.
+
+    Returns:
+      The data set of all splits, in the order of the run's `dataset.parquet`.
+
+    Raises:
+      UserError: if images of the run are gone, or have other contents or another label by now, or the folder doesn't say which they were.
+    """
+    saved = pd.read_parquet(folder / "dataset.parquet")
+    if "id" not in saved:
+        raise UserError(f"{folder} is a saved model, which does not keep the names of its images: name labeled images, or the run itself.")
+    loaded = load_dataset(config)
+    row_of = pd.Series(range(len(loaded.table)), index=loaded.table["id"])
+    rows = row_of.reindex(saved["id"]).to_numpy()
+    gone = np.isnan(rows)
+    now = loaded.table.iloc[rows[~gone].astype(np.int64)]
+    then = saved[~gone]
+    same = (now["sha256"].to_numpy() == then["sha256"].to_numpy()) & (now["class_name"].to_numpy() == then["class_name"].to_numpy())
+    if gone.any() or not same.all():
+        example = next(iter([*saved["id"][gone], *then["id"][~same]]))
+        count, other = int(gone.sum()), int((~same).sum())
+        raise UserError(
+            f"The data has changed since the run in {folder} began: {count} of its images are gone, {other} have other contents or another "
+            f"label (such as {example!r}). Bring the old data back, or name other labeled images."
+        )
+    found = subset(loaded, rows.astype(np.int64))
+    table = found.table.assign(**{name: saved[name].to_numpy() for name in ("label", "split", "group")})
+    names = saved.drop_duplicates("label").set_index("label")["class_name"].sort_index()
+    return dataclasses.replace(found, table=table.astype(saved.dtypes[["label", "split", "group"]].to_dict()), class_names=tuple(names))
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """The contents of a finished run's results.json."""
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return found
+
+
 def write_inputs(workdir: Path, config: Config, dataset: Dataset, audit_report: dict[str, Any]) -> None:
     """Writes what the run starts from; the config last, as it is what makes the folder this experiment's."""
     with files.replacing(workdir / "dataset.parquet") as aside:
@@ -75,7 +148,7 @@ def write_inputs(workdir: Path, config: Config, dataset: Dataset, audit_report: 
     dataset.quarantine.to_csv(workdir / "quarantine.csv", index=False)
     files.write_json(workdir / "audit.json", audit_report | {"ignored": dataset.ignored})
     files.write_json(workdir / "environment.json", environment())
-    files.write_text(workdir / "config.json", config_lib.to_json(config))
+    files.write_text(workdir / CONFIG, config_lib.to_json(config))
 
 
 def environment() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One experiment: data → split and audited table → trained model → evaluation → report, all of it in the run's folder."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 import jax
@@ -16,70 +16,86 @@ from imgclf.methods import fit
 from imgclf.models.weights import pretrained
 from imgclf.reporting import report, samples
 from imgclf.training import loop, optimizer, sharding
-from imgclf.workflows import run_folder
+from imgclf.workflows import checks, run_folder
+from imgclf.workflows.asked import Fields, asked_for
+from imgclf.workflows.console import or_terminal
 
 
-def run(
-    config: Config,
-    workdir: Path,
+def train(
+    config: Config | str | os.PathLike[str],
+    workdir: str | os.PathLike[str] | None = None,
+    *,
+    fields: Fields = (),
     console: Console | None = None,
     dataset: Dataset | None = None,
     on_evaluation: loop.OnEvaluation | None = None,
 ) -> dict[str, Any]:
     """Trains, evaluates and reports one experiment in `workdir`; continues there if it was interrupted.
 
+        results = imgclf.train("quickstart")
+        results = imgclf.train("folder:photos", "runs/photos", fields={"data.image_size": 128})
+
     A run that had finished is evaluated and reported again, which is cheap and changes nothing.
 
     Args:
-      config: the whole config.
-      workdir: the run's folder; it is made.
+      config: the whole config, or what `load_config` reads one from.
+      workdir: the run's folder; it is made. None = runs/NAME, after config.name.
+      fields: what is set in the config, see `load_config`.
       console: where to tell what happens; None = the terminal.
       dataset: taken instead of what `config.data` names. Its splits are completed as those of a source are: a missing val comes out
         of train.
       on_evaluation: told of every evaluation on val while the network trains; what it raises ends the run.
 
     Returns:
-      the contents of `results.json`.
+      The contents of `results.json`.
 
     Raises:
-      UserError: for anything that the user can mend.
+      UserError: for anything that the user can mend. Where it is raised before training begins, nothing is left of the run's folder.
       loop.Interrupted: if training was asked to stop; its state is saved.
     """
-    console = console or Console(quiet=jax.process_index() != 0, soft_wrap=True)
-    config = check(config)
-    with run_folder.claim(workdir):
-        prepared = prepare(config, dataset)
-        dataset, audit_report = prepared.dataset, prepared.audit_report
-        config = pretrained.resolve(config, len(dataset.class_names))
-        run_folder.check_same_experiment(config, workdir)
-        run_folder.check_same_data(dataset, workdir)
+    config = asked_for(config, fields).config
+    folder = checks.check_workdir(config, workdir)
+    console = or_terminal(console, quiet=jax.process_index() != 0)
+    config = check(config, dataset)
+    prepared = prepare(config, dataset)
+    dataset, audit_report = prepared.dataset, prepared.audit_report
+    config = pretrained.resolve(config, len(dataset.class_names))
+    with run_folder.claim(folder):
+        run_folder.check_same_experiment(config, folder)
+        run_folder.check_same_data(dataset, folder)
         describe_data(dataset, audit_report, console)
 
         model = models.create(config, len(dataset.class_names), tell=console.print)
-        train = fit.prepare(config, dataset, model, sharding.create_mesh(), console, on_evaluation)
+        start = fit.prepare(config, dataset, model, sharding.create_mesh(), console, on_evaluation)
         if jax.process_index() == 0:
-            run_folder.write_inputs(workdir, config, dataset, audit_report)  # from here on the folder is this experiment's
-        outcome = train(workdir)
+            run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's
+        outcome = start(folder)
         results, predictions = results_lib.score(config, dataset, outcome.fit, outcome.logits_of, audit_report)
         results |= outcome.results
         results["notes"] += outcome.notes
         if jax.process_index() == 0:
-            files.write_text(workdir / "predictions.csv", predictions.to_csv(index=False))
-            samples.save(workdir, prepared.loaded, predictions, audit_report)  # also pictures of the copies that were dropped
-            files.write_json(workdir / "results.json", results)
-            page = report.write_report(workdir)
+            files.write_text(folder / "predictions.csv", predictions.to_csv(index=False))
+            samples.save(folder, prepared.loaded, predictions, audit_report)  # also pictures of the copies that were dropped
+            files.write_json(folder / "results.json", results)
+            page = report.write_report(folder)
             console.print(f"\n[bold]{metrics.headline(results)}[/]", highlight=False)
             console.print(f"Report: {page}", highlight=False, soft_wrap=True)
         return results
 
 
-def check(config: Config) -> Config:
-    """Makes every check that needs no data; returns a copy of the config in which stands what `train.method` asks of other fields.
+def check(config: Config, dataset: Dataset | None = None) -> Config:
+    """Makes every check that needs no image; returns a copy of the config in which stands what `train.method` asks of other fields.
+
+    Args:
+      config: the whole config.
+      dataset: what is trained on, where it is not what `config.data` names.
 
     Raises:
       UserError: for what is found.
     """
     validation.validate(config)
+    if dataset is None:
+        checks.check_data_path(config)
     sharding.check_batch_size(config.loader.batch_size, "loader.batch_size")
     sharding.check_batch_size(config.loader.eval_batch_size, "loader.eval_batch_size")
     optimizer.check_optimizer(config)
@@ -89,8 +105,8 @@ def check(config: Config) -> Config:
     return config
 
 
-def describe_data(dataset: Dataset, audit_report: dict[str, Any], console: Console) -> None:
-    """Tells of images, classes and splits, and of what was left out or corrected."""
+def describe_data(dataset: Dataset, audit_report: dict[str, Any] | None, console: Console) -> None:
+    """Tells of images, classes and splits, and of what was left out or corrected; without a report of the audit, not of what it dropped."""
     sizes = dataset.table["split"].value_counts()
     splits = ", ".join(f"{sizes[name]} {name}" for name in ("train", "val", "test") if name in sizes)
     console.print(f"Data: {len(dataset.table)} images of {len(dataset.class_names)} classes ({splits}).", highlight=False)
@@ -104,7 +120,7 @@ def describe_data(dataset: Dataset, audit_report: dict[str, Any], console: Conso
     if dataset.ignored:
         ignored = ", ".join(f"{count} {kind}" for kind, count in dataset.ignored.items())
         console.print(f"Ignored {ignored}.", highlight=False)
-    if audit_report["dropped"]:
+    if audit_report is not None and audit_report["dropped"]:
         console.print(
             f"[yellow]Dropped {formatting.count(len(audit_report['dropped']), 'copy', 'copies')} of evaluation images; see audit.json.[/]",
             highlight=False,

@@ -33,4 +33,4 @@ def finished(tmp_path_factory, photo_folder):
     config.model.cnn.widths = (8,)
     config.train.duration, config.augment.flip = "8 steps", 0.5
     run = tmp_path_factory.mktemp("run") / "run"
-    return run, train.run(config, run)
+    return run, train.train(config, run)

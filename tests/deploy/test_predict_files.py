@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 import imgclf
-from imgclf.cli import main
+from imgclf import cli
 from imgclf.deploy import inputs, predict_files
 
 BATCH = 8  # that of the run's evaluation
@@ -32,7 +32,7 @@ def texts(path: Path) -> pd.DataFrame:
 def command(monkeypatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["imgclf", "predict", *map(str, arguments)])
     with pytest.raises(SystemExit) as left:
-        main.main()
+        cli.main()
     return left.value.code or 0
 
 

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 from imgclf import models
-from imgclf.cli import main
+from imgclf.cli import commands
 from imgclf.config import default_config
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
@@ -49,7 +49,7 @@ def search(digits, tiny_weights, tmp_path_factory):
 
     def call(*more: str) -> tuple[str, pd.DataFrame]:
         arguments = [f"--config=configs/folder.py:{digits[0]}", f"--out={out}", *(f"--config.{k}={v}" for k, v in fields.items()), *more]
-        result = CliRunner().invoke(main.app, ["label-errors", *arguments])
+        result = CliRunner().invoke(commands.app, ["label-errors", *arguments])
         if result.exception:
             raise result.exception
         return result.output, pd.read_csv(out / "labels.patch.csv", dtype=str, keep_default_na=False)

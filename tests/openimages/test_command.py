@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from imgclf import openimages
-from imgclf.cli.main import app
+from imgclf.cli.commands import app
 from imgclf.errors import UserError
 from imgclf.openimages import transport
 

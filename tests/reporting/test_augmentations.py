@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from imgclf.cli.main import app
+from imgclf.cli.commands import app
 from imgclf.config import default_config
 from imgclf.errors import UserError
 from imgclf.reporting import augmentations

@@ -29,7 +29,7 @@ def bowl(monkeypatch):
     """In place of training: a val loss that is lowest at a rate of 0.01, falling over three evaluations; returns the rates tried."""
     tried = []
 
-    def run(config, workdir, console, dataset=None, on_evaluation=None):
+    def run(config, workdir, *, console=None, dataset=None, on_evaluation=None):
         assert (config.eval.split, config.eval.temperature) == ("val", False)
         rate = config.optimizer.learning_rate
         tried.append(rate)
@@ -39,7 +39,7 @@ def bowl(monkeypatch):
                 on_evaluation(evaluation, {"val_loss": loss + 1 / evaluation, "val_top1": 0.5})
         return {"split": "val", "loss": loss, "top1": 0.5}
 
-    monkeypatch.setattr(train, "run", run)
+    monkeypatch.setattr(train, "train", run)
     return tried
 
 
@@ -54,14 +54,14 @@ def test_the_best_trial_is_found_and_all_are_told(bowl, sampler, tmp_path):
 
 
 def test_a_grid_is_tried_whole_and_failures_do_not_end_it(bowl, tmp_path, monkeypatch):
-    real = train.run
+    real = train.train
 
     def sometimes(config, *where, **options):
         if config.optimizer.learning_rate == 0.1:
             raise UserError("The training loss is not finite.")
         return real(config, *where, **options)
 
-    monkeypatch.setattr(train, "run", sometimes)
+    monkeypatch.setattr(train, "train", sometimes)
     space = {"optimizer.learning_rate": (0.1, 0.01), "train.label_smoothing": (0.0, 0.1)}
     found = searched(Search(space, sampler="grid"), tmp_path)
     assert [trial["state"] for trial in found["trials"]] == ["fail", "fail", "complete", "complete"]
@@ -79,7 +79,7 @@ def test_hopeless_trials_are_pruned(bowl, tmp_path):
 
 
 def test_a_search_that_was_killed_goes_on_where_it_was(bowl, tmp_path, monkeypatch):
-    real = train.run
+    real = train.train
 
     def killed(config, *where, **options):
         if len(bowl) == 3:
@@ -87,10 +87,10 @@ def test_a_search_that_was_killed_goes_on_where_it_was(bowl, tmp_path, monkeypat
         return real(config, *where, **options)
 
     options = Search(RATES, trials=6)
-    monkeypatch.setattr(train, "run", killed)
+    monkeypatch.setattr(train, "train", killed)
     with pytest.raises(KeyboardInterrupt):
         searched(options, tmp_path)
-    monkeypatch.setattr(train, "run", real)
+    monkeypatch.setattr(train, "train", real)
     found = searched(options, tmp_path)
     assert len(bowl) == 6  # none of them twice
     assert [trial["state"] for trial in found["trials"]] == ["complete"] * 6

@@ -10,4 +10,4 @@ def straight_run(tmp_path_factory) -> tuple[Path, dict]:
     from imgclf.workflows import train
 
     folder = tmp_path_factory.mktemp("runs") / "straight"
-    return folder, train.run(digits_config(), folder)
+    return folder, train.train(digits_config(), folder)

@@ -32,6 +32,6 @@ def main(config_file: Path, workdir: Path, out: Path, devices: int, *distributed
         return on_device
 
     evaluate.sharding.put_batch = recording
-    results = train.run(config.from_json(config_file.read_text()), workdir, Console(quiet=True))
+    results = train.train(config.from_json(config_file.read_text()), workdir, console=Console(quiet=True))
     about = {"devices": jax.device_count(), "processes": jax.process_count(), "batches": seen, "params_sha256": results["params_sha256"]}
     out.write_text(json.dumps(about))

@@ -19,7 +19,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from imgclf import models
-from imgclf.cli import main
+from imgclf.cli import commands
 from imgclf.data import augment
 from imgclf.data.splits import subset
 from imgclf.data.table import load_dataset
@@ -310,19 +310,19 @@ def test_a_second_process_waits_and_computes_nothing(digits, computed):
 
 def test_list_and_clear():
     run = CliRunner()
-    assert "0 caches" in run.invoke(main.app, ["cache", "list"]).stdout
+    assert "0 caches" in run.invoke(commands.app, ["cache", "list"]).stdout
     append(*rows_of(4), key="abc")
     append(*rows_of(2), key="abd")
-    listed = run.invoke(main.app, ["cache", "list"]).stdout
+    listed = run.invoke(commands.app, ["cache", "list"]).stdout
     assert [line.split()[0] for line in listed.splitlines()[1:3]] == ["abd", "abc"]
     assert "2 caches" in listed
     for key, message in (("x", "no cache"), ("ab", "2 keys")):
-        result = run.invoke(main.app, ["cache", "clear", key])
+        result = run.invoke(commands.app, ["cache", "clear", key])
         assert isinstance(result.exception, UserError)
         assert message in str(result.exception)
-    assert "4 rows" in run.invoke(main.app, ["cache", "clear", "abc"]).stdout
+    assert "4 rows" in run.invoke(commands.app, ["cache", "clear", "abc"]).stdout
     assert [entry.key for entry in feature_store.entries()] == ["abd"]
     with store("abd").writing(lambda: True), pytest.raises(UserError, match="process is computing"):
         feature_store.clear(feature_store.entries()[0])
-    run.invoke(main.app, ["cache", "clear", "all"])
+    run.invoke(commands.app, ["cache", "clear", "all"])
     assert feature_store.entries() == []

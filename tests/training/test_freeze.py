@@ -254,7 +254,7 @@ def staged(**changes):
 
 
 def test_killed_in_every_stage_and_at_both_boundaries_a_run_ends_with_the_same_bits(tmp_path, monkeypatch):
-    straight = train.run(staged(), tmp_path / "straight", Console(quiet=True))
+    straight = train.train(staged(), tmp_path / "straight", console=Console(quiet=True))
     assert straight["params_trainable"] == straight["params_total"]
     add = loop.MetricsWindow.add
     for kill_at in (6, 9, 14, 17, 25):  # checkpoints are at multiples of 4, so that 9 and 17 resume right at the boundaries
@@ -266,6 +266,6 @@ def test_killed_in_every_stage_and_at_both_boundaries_a_run_ends_with_the_same_b
 
         monkeypatch.setattr(loop.MetricsWindow, "add", killed)
         with pytest.raises(Killed):
-            train.run(staged(), tmp_path / "killed", Console(quiet=True))
+            train.train(staged(), tmp_path / "killed", console=Console(quiet=True))
     monkeypatch.undo()
-    assert train.run(staged(), tmp_path / "killed", Console(quiet=True))["params_sha256"] == straight["params_sha256"]
+    assert train.train(staged(), tmp_path / "killed", console=Console(quiet=True))["params_sha256"] == straight["params_sha256"]

@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from imgclf import models
-from imgclf.cli import main
+from imgclf.cli import commands
 from imgclf.config import flags as config_flags
 from imgclf.data.audit import audit
 from imgclf.data.splits import assign_splits
@@ -64,7 +64,7 @@ def test_a_sweep_takes_the_steps_of_training(tmp_path):
     config = digits_config()
     config.train.log_every = "1 steps"
     config.train.duration = "1 steps"
-    train.run(config, tmp_path, QUIET)
+    train.train(config, tmp_path, console=QUIET)
     first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
     found = find(config, steps=20, low=1e-6, high=1e-4)
     assert found.losses[0] == pytest.approx(first["train_loss"], rel=1e-6)
@@ -111,7 +111,7 @@ def test_what_shows_nothing_is_refused(fields, options, message):
 def test_the_command_leaves_a_page_a_picture_and_the_numbers(tmp_path, root):
     arguments = ["lr-find", f"--config={root}/configs/quickstart.py", "--config.data.image_size=(8, 8)", "--steps=30", "--low=1e-5"]
     arguments += ["--config.model.cnn.widths=(8,)", "--config.model.cnn.dense=()"]
-    result = CliRunner().invoke(main.app, [*arguments, f"--out={tmp_path / 'lr'}"])
+    result = CliRunner().invoke(commands.app, [*arguments, f"--out={tmp_path / 'lr'}"])
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "lr" / "lr_find.json").read_text())
     assert f"--config.optimizer.learning_rate={found['suggested']:.2g}" in result.output.replace("\n", "")
@@ -139,6 +139,6 @@ def test_fields_may_stand_before_their_file(root):
     ],
 )
 def test_a_users_mistake_is_one_sentence(root, arguments, message):
-    result = CliRunner().invoke(main.app, ["lr-find", f"--config={root}/configs/quickstart.py", *arguments])
+    result = CliRunner().invoke(commands.app, ["lr-find", f"--config={root}/configs/quickstart.py", *arguments])
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)

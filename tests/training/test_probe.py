@@ -245,7 +245,7 @@ def probe_config(**changes):
 @pytest.fixture(scope="module")
 def probe_run(tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("runs") / "probe"
-    return folder, experiment.run(probe_config(), folder, Console(quiet=True))
+    return folder, experiment.train(probe_config(), folder, console=Console(quiet=True))
 
 
 @pytest.fixture
@@ -293,11 +293,11 @@ def classifier_sha256(folder: Path, results: dict) -> str:
 
 def test_a_second_run_and_another_fold_extract_nothing(probe_run, computed, tmp_path):
     folder, results = probe_run
-    assert experiment.run(probe_config(), folder, Console(quiet=True)) == results
+    assert experiment.train(probe_config(), folder, console=Console(quiet=True)) == results
     for fold in (0, 1):
         changes = {"data.split.method": "kfold", "data.split.fold": fold}
         told = Console(record=True, width=200)
-        other = experiment.run(probe_config(**changes), tmp_path / str(fold), told)
+        other = experiment.train(probe_config(**changes), tmp_path / str(fold), console=told)
         assert other["params_sha256"] != results["params_sha256"]
         assert "0 computed" in told.export_text()
     assert computed == []
@@ -305,14 +305,14 @@ def test_a_second_run_and_another_fold_extract_nothing(probe_run, computed, tmp_
 
 def test_ridge_and_given_strength(probe_run, tmp_path):
     told = Console(record=True, width=200)
-    results = experiment.run(probe_config(**{"probe.solver": "ridge", "probe.l2": (0.1,)}), tmp_path, told)
+    results = experiment.train(probe_config(**{"probe.solver": "ridge", "probe.l2": (0.1,)}), tmp_path, console=told)
     assert results["top1"] > 0.45
     assert "Probe: ridge, l2 0.1, as given." in told.export_text()
 
 
 def test_lp_ft_starts_from_the_probe(probe_run, tmp_path):
     changes = {"train.method": "lp_ft", "train.duration": "1 steps", "optimizer.learning_rate": 1e-9, "train.eval_every": "1 steps"}
-    results = experiment.run(probe_config(**changes), tmp_path, Console(quiet=True))
+    results = experiment.train(probe_config(**changes), tmp_path, console=Console(quiet=True))
     assert results["method"] == "lp_ft"
     assert results["probe"]["l2"] == probe_run[1]["probe"]["l2"]
     assert results["top1"] == pytest.approx(probe_run[1]["top1"], abs=0.02)  # BatchNorm's statistics have moved by a step
@@ -329,14 +329,14 @@ def test_minibatch_head(kind, tmp_path):
         "train.eval_every": "100 steps",
     }
     folder = tmp_path / "run"
-    results = experiment.run(probe_config(**changes), folder, Console(quiet=True))
+    results = experiment.train(probe_config(**changes), folder, console=Console(quiet=True))
     assert results["top1"] > {"linear": 0.45, "mlp": 0.6}[kind]
     assert results["best_value"] is not None
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in log if "val_loss" in record] == [100, 200, 300, 400]
     assert list((folder / "tensorboard").iterdir())
     assert "Learning curves" in (folder / "report.html").read_text()
-    assert experiment.run(probe_config(**changes), folder, Console(quiet=True)) == results
+    assert experiment.train(probe_config(**changes), folder, console=Console(quiet=True)) == results
     classifier = imgclf.load(folder)
     dataset = load_dataset(probe_config())
     predicted = classifier.predict([dataset.reader[row] for row in range(100)])["predicted"].astype(str)
@@ -345,7 +345,9 @@ def test_minibatch_head(kind, tmp_path):
 
 def test_distortions_without_views_bypass_the_cache(computed, tmp_path):
     changes = {"probe.solver": "minibatch", "augment.rotate": 10.0, "train.duration": "3 steps", "train.eval_every": "3 steps"}
-    results = experiment.run(digits_config(**{"train.method": "probe", "train.ema": 0.0, **changes}), tmp_path, Console(quiet=True))
+    results = experiment.train(
+        digits_config(**{"train.method": "probe", "train.ema": 0.0, **changes}), tmp_path, console=Console(quiet=True)
+    )
     assert computed == []
     assert results["method"] == "fit"
     assert results["params_trainable"] < results["params_total"]
@@ -354,7 +356,7 @@ def test_distortions_without_views_bypass_the_cache(computed, tmp_path):
 
 def test_views_come_from_the_cache(computed, tmp_path):
     changes = {"probe.solver": "minibatch", "augment.rotate": 10.0, "probe.views": 1, "train.duration": "30 steps", "train.ema": 0.0}
-    results = experiment.run(digits_config(**{"train.method": "probe", **changes}), tmp_path, Console(quiet=True))
+    results = experiment.train(digits_config(**{"train.method": "probe", **changes}), tmp_path, console=Console(quiet=True))
     assert results["method"] == "probe"
     train = (pd.read_parquet(tmp_path / "dataset.parquet")["split"] == "train").sum()
     assert computed[-1] == train  # the views of the training images; the plain ones are there already
@@ -373,7 +375,7 @@ def test_views_come_from_the_cache(computed, tmp_path):
 )
 def test_what_does_not_fit_is_refused_at_once(changes, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        experiment.run(probe_config(**changes), tmp_path / "run", Console(quiet=True))
+        experiment.train(probe_config(**changes), tmp_path / "run", console=Console(quiet=True))
     assert not (tmp_path / "run").exists()
 
 
@@ -385,7 +387,7 @@ def test_a_probe_on_real_features_equals_scikit_learns(shared, tmp_path):
     config.model.name = "mobilenet_v2_035"
     config.model.weights = f"path:{shared}/weights/mobilenet_v2_0.35_224_no_top.keras.h5"
     config.train.method, config.probe.l2 = "probe", (1 / 600,)  # scikit-learn's C = 1
-    results = experiment.run(config, tmp_path / "run", Console(quiet=True))
+    results = experiment.train(config, tmp_path / "run", console=Console(quiet=True))
     dataset = load_dataset(config)
     from imgclf import models
     from imgclf.config import get_config

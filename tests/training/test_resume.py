@@ -28,7 +28,7 @@ from imgclf.workflows import run_folder, train
 
 
 def run_in_child(config_json: str, folder: str) -> None:
-    train.run(config_lib.from_json(config_json), Path(folder), Console(quiet=True))
+    train.train(config_lib.from_json(config_json), Path(folder), console=Console(quiet=True))
 
 
 def start(config, folder: Path) -> BaseProcess:
@@ -51,7 +51,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(tmp_path, kills, 
     changes = {"train.duration": f"{steps} steps", "train.eval_every": "25 steps", "train.log_every": "1 steps"}
     config = digits_config(**ELEMENTWISE, **changes)
     straight, folder, rng = tmp_path / "straight", tmp_path / "killed", random.Random(0)
-    expected = train.run(config, straight, Console(quiet=True))
+    expected = train.train(config, straight, console=Console(quiet=True))
     config.train.checkpoint_every = "3 steps"  # more often is allowed: it does not alter the result
     killed_writing = 0
     for kill in range(kills):
@@ -101,7 +101,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(half_do
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 0xFF
         file.write_bytes(data)
-    results = train.run(digits_config(), half_done, Console())
+    results = train.train(digits_config(), half_done, console=Console())
     told = capsys.readouterr().out.replace("\n", "")
     assert f"step {newest.name.split('_')[1]} is damaged" in told
     assert (half_done / "checkpoints/damaged" / newest.name).is_dir()
@@ -136,17 +136,17 @@ def test_ctrl_c_saves_and_the_run_ends_the_same(half_done, straight_run, monkeyp
 
     monkeypatch.setattr(loop.MetricsWindow, "add", interrupt)
     with pytest.raises(loop.Interrupted) as stopped:
-        train.run(digits_config(), half_done, Console(quiet=True))
+        train.train(digits_config(), half_done, console=Console(quiet=True))
     monkeypatch.undo()
     assert stopped.value.signum == signal.SIGINT
     assert (half_done / f"checkpoints/last/step_{stopped.value.step}").is_dir()
-    assert train.run(digits_config(), half_done, Console(quiet=True))["params_sha256"] == straight_run[1]["params_sha256"]
+    assert train.train(digits_config(), half_done, console=Console(quiet=True))["params_sha256"] == straight_run[1]["params_sha256"]
 
 
 def test_another_config_is_refused_by_name(straight_run):
     folder, _ = straight_run
     with pytest.raises(UserError, match=r"config\.optimizer\.learning_rate was 0\.01, now 0\.02.*--workdir"):
-        train.run(digits_config(**{"optimizer.learning_rate": 0.02}), folder, Console(quiet=True))
+        train.train(digits_config(**{"optimizer.learning_rate": 0.02}), folder, console=Console(quiet=True))
 
 
 def test_changed_data_is_refused(straight_run, tmp_path):
@@ -155,14 +155,14 @@ def test_changed_data_is_refused(straight_run, tmp_path):
     whole = load_dataset(digits_config())
     one_less = subset(whole, np.arange(len(whole.table) - 1))
     with pytest.raises(UserError, match=r"The data has changed.*0 added, 1 gone"):
-        train.run(digits_config(), folder, Console(quiet=True), one_less)
+        train.train(digits_config(), folder, console=Console(quiet=True), dataset=one_less)
 
 
 def test_a_finished_run_is_reported_again_and_changes_nothing(straight_run, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(straight_run[0], folder)
     (folder / "report.html").unlink()
-    again = train.run(digits_config(), folder, Console(quiet=True))
+    again = train.train(digits_config(), folder, console=Console(quiet=True))
     assert again == straight_run[1] | {"train_seconds": again["train_seconds"]}
     assert (folder / "report.html").exists()
     assert (folder / "metrics.jsonl").read_text() == (straight_run[0] / "metrics.jsonl").read_text()

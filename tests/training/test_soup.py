@@ -60,14 +60,14 @@ def test_a_run_keeps_the_best_models_and_ends_with_their_soup_also_if_killed_ove
 
     monkeypatch.setattr(soup, "greedy", killed)
     with pytest.raises(Killed):
-        train.run(soup_config(), folder, Console(quiet=True))
+        train.train(soup_config(), folder, console=Console(quiet=True))
     monkeypatch.setattr(soup, "greedy", greedy)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = sorted(record["val_loss"] for record in records if "val_loss" in record)
     kept = [path.name for path in (folder / "checkpoints").glob("best-*")]
     assert sorted(float(name.rsplit("-", 1)[1]) for name in kept) == [round(loss, 4) for loss in losses[:3]]
 
-    results = train.run(soup_config(), folder, Console(quiet=True))
+    results = train.train(soup_config(), folder, console=Console(quiet=True))
     assert results["checkpoint"] == f"checkpoints/{loop.SOUP}"
     model, about = load_model(folder / results["checkpoint"])
     assert about["val_loss"] <= losses[0]
@@ -77,7 +77,7 @@ def test_a_run_keeps_the_best_models_and_ends_with_their_soup_also_if_killed_ove
         mean = np.mean([part[kind]["backbone"]["bn0"]["scale" if kind == "params" else "var"] for part in parts], axis=0)
         np.testing.assert_allclose(model[kind]["backbone"]["bn0"]["scale" if kind == "params" else "var"], mean, rtol=1e-5)
     assert any("greedy soup" in note for note in results["notes"])
-    again = train.run(soup_config(), folder, Console(quiet=True))
+    again = train.train(soup_config(), folder, console=Console(quiet=True))
     assert again | {"train_seconds": 0} == results | {"train_seconds": 0}
 
 
@@ -85,4 +85,4 @@ def test_a_soup_needs_a_val_split(tmp_path):
     config = soup_config()
     config.data.split.fractions = (0.8, 0.0, 0.2)
     with pytest.raises(UserError, match=r"config\.train\.soup=3 needs a val split"):
-        train.run(config, tmp_path / "run", Console(quiet=True))
+        train.train(config, tmp_path / "run", console=Console(quiet=True))

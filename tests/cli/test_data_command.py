@@ -3,14 +3,14 @@
 import pytest
 from typer.testing import CliRunner
 
-from imgclf.cli import main
+from imgclf.cli import commands
 from imgclf.errors import UserError
 
 DIGITS = ["data", "show", "--config=configs/quickstart.py", "--config.data.source=digits"]
 
 
 def invoke(*arguments: str):
-    result = CliRunner().invoke(main.app, arguments)
+    result = CliRunner().invoke(commands.app, arguments)
     if isinstance(result.exception, UserError):
         raise result.exception
     return result

@@ -6,12 +6,12 @@ import sys
 
 from typer.testing import CliRunner
 
-from imgclf.cli import main
+from imgclf.cli import commands
 from imgclf.models import registry
 
 
 def test_models_as_json():
-    result = CliRunner().invoke(main.app, ["models", "--json"])
+    result = CliRunner().invoke(commands.app, ["models", "--json"])
     assert result.exit_code == 0
     entries = {entry["name"]: entry for entry in json.loads(result.stdout)}
     assert all(name.endswith(("_tiny", "_micro")) for name in set(registry.NAMES) - set(entries))
@@ -22,7 +22,7 @@ def test_models_as_json():
 
 
 def test_models_as_a_table():
-    lines = CliRunner().invoke(main.app, ["models"]).stdout.splitlines()
+    lines = CliRunner().invoke(commands.app, ["models"]).stdout.splitlines()
     assert lines[0].split() == ["MODEL", "PARAMETERS", "INPUT", "TOP-1", "%", "WEIGHTS", "LICENCE"]
     row = next(line for line in lines if "resnet50.a1_in1k" in line)
     assert row.split() == ["resnet50", "25,557,032", "224x224", "80.38", "timm/resnet50.a1_in1k", "apache-2.0"]

@@ -38,7 +38,7 @@ def run(photos, tiny_weights, tmp_path_factory, root):
         tiny = [f"--config.model.name={model}", f"--config.model.weights={tiny_weights(model)}", "--config.loader.threads=2"]
         config = flags.load(f"{root}/configs/{name}.py:{argument}", [*tiny, *fields], "run.py")
         workdir = tmp_path_factory.mktemp(name)
-        results = train.run(config, workdir, Console(quiet=True))
+        results = train.train(config, workdir, console=Console(quiet=True))
         assert (workdir / "report.html").exists()
         return config_lib.flatten(config_lib.from_json((workdir / "config.json").read_text())), results
 
@@ -118,7 +118,7 @@ def test_s3s_frozen_layers_are_those_of_the_tutorial():
 def _config(name: str, argument: str):
     from pathlib import Path
 
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     return runpy.run_path(str(root / "configs" / f"{name}.py"))["get_config"](argument)
 
 

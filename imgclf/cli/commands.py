@@ -1,0 +1,70 @@
+"""Puts the commands together."""
+
+import sys
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from imgclf.cli import endings
+from imgclf.cli.cache import cache
+from imgclf.cli.configs import configs
+from imgclf.cli.create import create
+from imgclf.cli.data import data
+from imgclf.cli.evaluate import evaluate
+from imgclf.cli.label_errors import label_errors
+from imgclf.cli.lr_find import lr_find
+from imgclf.cli.models import models
+from imgclf.cli.openimages import openimages
+from imgclf.cli.options import ConfigCommand
+from imgclf.cli.predict import predict
+from imgclf.cli.robustness import robustness
+from imgclf.cli.study import study
+from imgclf.cli.train import train
+from imgclf.errors import UserError
+
+
+class _Group(TyperGroup):
+    def invoke(self, ctx: click.Context) -> Any:
+        with endings.told():
+            return super().invoke(ctx)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # as they are added below: in the order of a first day's work
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Image classification research in JAX/Flax.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command(cls=ConfigCommand)(train)
+app.command(cls=ConfigCommand)(create)
+app.command()(evaluate)
+app.command()(predict)
+app.command()(study)
+app.command()(configs)
+app.command()(models)
+app.add_typer(data, name="data")
+app.command(cls=ConfigCommand)(lr_find)
+app.command(cls=ConfigCommand)(label_errors)
+app.command()(robustness)
+app.add_typer(openimages, name="openimages")
+app.add_typer(cache, name="cache")
+
+
+def run() -> None:
+    """Runs the command and leaves the process."""
+    leave_by(app)
+
+
+def leave_by(command: typer.Typer) -> None:
+    """Runs a command line; a user's mistake is one sentence and exit code 2."""
+    try:
+        command()
+    except UserError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2)

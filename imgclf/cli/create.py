@@ -1,0 +1,52 @@
+"""`imgclf create`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgclf.cli import endings
+from imgclf.cli.options import Fields
+
+
+def create(
+    photos: Annotated[
+        Path, typer.Argument(metavar="PHOTOS", help="Labeled images: a folder of class folders, or a table.", show_default=False)
+    ],
+    fields: Fields = None,
+    model: Annotated[str, typer.Option(help="One that `imgclf models` lists; default: resnet50, or the one of --weights.")] = "",
+    weights: Annotated[str, typer.Option(help="Published weights, path:FILE, or none; default: the model's best.")] = "",
+    method: Annotated[str, typer.Option(help="auto | probe | lp_ft | fit.")] = "auto",
+    workdir: Annotated[Path | None, typer.Option(help="The run's folder; default: a fresh one under runs/.", show_default=False)] = None,
+) -> None:
+    """Trains a classifier on labeled images without a config: the model and the method are chosen by the data.
+
+    What was chosen, and why, is said first. The run is like any other: `imgclf predict`, `evaluate` and `robustness` take its folder.
+
+    Examples:
+
+      imgclf create PHOTOS
+
+      imgclf create PHOTOS --model squeezenet1_1
+
+      imgclf create PHOTOS --weights path:mobilenet_v2.h5 --method lp_ft --set train.duration=20
+    """
+    from imgclf.config import parse_assignment
+    from imgclf.data.prepare import load_path  # without JAX
+    from imgclf.errors import UserError
+
+    if not photos.exists():
+        raise UserError(f"There is no folder or table {str(photos)!r}: check the path.")
+    overrides = dict(map(parse_assignment, fields or []))
+    own = {name.removeprefix("data."): value for name, value in overrides.items() if name.startswith("data.")}
+    reading = {name: value for name, value in own.items() if name not in ("image_size", "resize", "crop_fraction", "mean", "std")}
+    dataset, read_as = load_path(photos, **reading)
+    endings.quieten()
+    from imgclf.image_data import ImageData
+    from imgclf.workflows import create as workflow  # and JAX: after --help and the mistakes above
+
+    data = ImageData(dataset, read_as)
+    typer.echo(repr(data))
+    with endings.stops():
+        found = workflow.create(data, model=model or None, weights=weights or None, method=method, workdir=workdir, config=overrides)
+    typer.echo(f"Predict with it: imgclf predict {found.folder} IMAGES")

@@ -1,0 +1,46 @@
+"""How a command ends: 0 done, 2 the user's mistake, 130 Ctrl-C, 143 SIGTERM."""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+import typer
+
+from imgclf.errors import UserError
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turns a full disk into the user's mistake, and Ctrl-C into exit code 130, with a sentence each instead of a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. Give the same command to continue.", err=True)
+        raise typer.Exit(130) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = error.filename or "while writing"
+        raise UserError(f"The disk is full ({place}); free some space and give the same command to continue.") from error
+
+
+@contextlib.contextmanager
+def stops() -> Iterator[None]:
+    """Turns a training that was asked to stop, and has saved its state, into 128 + the signal's number. Imports JAX."""
+    from imgclf.training import loop
+
+    try:
+        yield
+    except loop.Interrupted as stop:
+        typer.echo(f"Stopped at step {stop.step}; the state is saved. Give the same command to continue.", err=True)
+        raise typer.Exit(128 + stop.signum) from None
+
+
+def quieten() -> None:
+    """Keeps the libraries' own remarks out of the commands' output."""
+    import logging
+
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.ERROR)  # orbax and grain tell of their inner life
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)

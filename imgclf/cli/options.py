@@ -1,0 +1,57 @@
+"""What the commands that take a config have in common: its argument, and one way to set fields in it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from typer.core import TyperCommand
+
+CONFIG_HELP = "A shipped config (quickstart, folder:PHOTOS), a config file FILE.py[:ARGUMENT], or a run's folder or config.json."
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, show_default=False)]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Sets a field of the config, such as data.image_size=96; may be given again. --config.FIELD=VALUE is the same.",
+        show_default=False,
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what another model left there.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.", show_default=False)]
+
+
+class ConfigCommand(TyperCommand):
+    """A command with the option --set, which also takes what run.py takes: --config=CONFIG and --config.FIELD=VALUE."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_in_one_form(args)))
+
+
+def _in_one_form(args: Sequence[str]) -> Iterator[str]:
+    """Turns every way to name a config or set a field into the one that the commands declare; the order stays, as the last value counts."""
+    rest = iter(args)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name == "--":
+            yield argument
+            yield from rest
+        elif name == "--config":
+            yield value if equals else next(rest, argument)
+        elif name.startswith("--config."):
+            field = name.removeprefix("--config.")
+            if not equals:
+                value = "true" if _is_switch(field) else next(rest, "")
+            yield from ("--set", f"{field}={value}")
+        elif name.startswith("--noconfig.") and not equals:
+            yield from ("--set", f"{name.removeprefix('--noconfig.')}=false")
+        else:
+            yield argument
+
+
+def _is_switch(field: str) -> bool:
+    from imgclf.config import default_config, flatten
+
+    return isinstance(flatten(default_config()).get(field), bool)

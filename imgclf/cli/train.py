@@ -1,0 +1,65 @@
+"""`imgclf train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgclf.cli import endings
+from imgclf.cli.options import ConfigArgument, Fields
+
+Workdir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the run; it is made, or continued. Default: runs/NAME, after config.name.", show_default=False),
+]
+Distributed = Annotated[bool, typer.Option("--distributed", help="Start jax.distributed: one such command per host, with one --workdir.")]
+Coordinator = Annotated[str, typer.Option(help="--distributed outside SLURM and TPU pods: HOST:PORT of process 0.")]
+NumProcesses = Annotated[
+    int, typer.Option("--num-processes", "--num_processes", help="--distributed outside SLURM and TPU pods: how many processes there are.")
+]
+ProcessId = Annotated[
+    int, typer.Option("--process-id", "--process_id", help="--distributed outside SLURM and TPU pods: which one this is, from 0.")
+]
+
+
+def train(
+    config: ConfigArgument,
+    fields: Fields = None,
+    workdir: Workdir = None,
+    distributed: Distributed = False,
+    coordinator: Coordinator = "",
+    num_processes: NumProcesses = 0,
+    process_id: ProcessId = -1,
+) -> None:
+    """Trains by a config, evaluates, and writes the report; given once more, it continues an interrupted run.
+
+    `imgclf configs` lists the shipped configs. All fields stand in imgclf/config/fields.py. With --distributed, --coordinator,
+    --num-processes and --process-id start training over several hosts; SLURM and TPU pods need --distributed only.
+
+    Examples:
+
+      imgclf train quickstart
+
+      imgclf train folder:PHOTOS --set data.image_size=128 --set train.duration=50
+
+      imgclf train finetune:PHOTOS,model=resnet50 --workdir runs/larger
+
+      imgclf train my_config.py --set optimizer.learning_rate=0.05
+
+      imgclf train runs/larger --set seed=1 --workdir runs/larger-seed1
+    """
+    from imgclf.config import load_config
+    from imgclf.workflows import checks
+
+    asked = load_config(config, fields or [])
+    folder = checks.check_start(asked, workdir)
+    endings.quieten()
+    from imgclf.runtime import compilation_cache  # and JAX: after --help and the mistakes above
+    from imgclf.training import sharding
+    from imgclf.workflows import train as workflow
+
+    if distributed:
+        sharding.initialize_distributed(coordinator, num_processes, process_id)
+    compilation_cache.enable()
+    with endings.stops():
+        workflow.train(asked, folder)

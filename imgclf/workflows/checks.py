@@ -1,0 +1,67 @@
+"""What is checked before anything is read or made, and before JAX is imported: a mistake in a path or a field is told at once."""
+
+import os
+from pathlib import Path
+
+from imgclf.config import Config, validation
+from imgclf.data.folders import existing
+from imgclf.errors import UserError
+
+
+def check_start(config: Config, workdir: str | os.PathLike[str] | None = None) -> Path:
+    """Checks all fields by themselves, that the data are there, and that the run's folder can be made and lies apart from them.
+
+    Args:
+      config: the whole config.
+      workdir: the run's folder; None = runs/NAME, after config.name.
+
+    Returns:
+      The run's folder.
+
+    Raises:
+      UserError: for the first thing that is found wrong.
+    """
+    validation.validate(config)
+    check_data_path(config)
+    return check_workdir(config, workdir)
+
+
+def check_data_path(config: Config) -> None:
+    """Raises a UserError where what `config.data` names is not there, or is a run's folder rather than one of photos."""
+    data = config.data
+    if data.source not in ("folder", "csv"):
+        return
+    path = Path(existing(data.path, "data.path"))
+    if data.source == "csv" and data.root:
+        existing(data.root, "data.root")
+    if (path / "checkpoints").is_dir() and ((path / "config.json").exists() or (path / ".lock").exists()):
+        raise UserError(f"config.data.path={data.path!r} is the folder of a run, not of photos: name the folder that holds the photos.")
+
+
+def check_workdir(config: Config, workdir: str | os.PathLike[str] | None = None) -> Path:
+    """Returns the run's folder, which is not made yet; see `check_start`."""
+    folder = Path(workdir).expanduser() if workdir is not None else Path("runs") / config.name
+    check_apart(config, folder, "--workdir")
+    parent = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        why = "no folder" if not parent.is_dir() else "a folder that you may not write to"
+        raise UserError(f"The run's folder {folder} can't be made ({parent} is {why}); choose another with --workdir=DIR.")
+    return folder
+
+
+def check_apart(config: Config, folder: Path, option: str) -> None:
+    """Raises a UserError where output would be written among the photos: the next run would take it for photos, or for a class.
+
+    Args:
+      config: its `data` are looked at, where they are a folder.
+      folder: that will be written to.
+      option: by which the user chooses another, such as "--workdir".
+    """
+    data = config.data
+    if data.source != "folder" or not data.path:
+        return
+    photos = Path(os.path.realpath(os.path.expanduser(data.path)))
+    target = Path(os.path.realpath(folder))
+    if target == photos or photos in target.parents:
+        what = "is the folder of the photos itself" if target == photos else f"lies in the folder of the photos, {data.path}"
+        raise UserError(f"{option}={folder} {what}, where its files would be taken for photos: choose a folder outside with {option}=DIR.")

@@ -1,0 +1,106 @@
+"""Looks for wrong labels, and leaves a page of suspects and a patch to fill in."""
+
+import dataclasses
+import os
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from imgclf import models
+from imgclf.config import Config
+from imgclf.data import label_patch
+from imgclf.data.table import load_dataset
+from imgclf.errors import UserError
+from imgclf.evaluation import label_errors as finder
+from imgclf.models.weights import pretrained
+from imgclf.reporting import label_errors as page
+from imgclf.runtime import compilation_cache
+from imgclf.workflows import checks, train
+from imgclf.workflows.asked import Asked, Fields, asked_for
+from imgclf.workflows.console import or_terminal
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelErrors:
+    """What was found.
+
+    Attributes:
+      suspects: a row per suspected label, the most suspicious first: id, given, suggested, confidence, and an empty label to fill in.
+      images: how many were judged.
+      estimated: how many labels are wrong by confident learning's estimate.
+      agreement: share of the labels that the out-of-fold probe agrees with.
+      page: label_errors.html.
+      patch: labels.patch.csv, for `config.data.label_patch`.
+    """
+
+    suspects: pd.DataFrame
+    images: int
+    estimated: int
+    agreement: float
+    page: Path
+    patch: Path
+
+
+def find_label_errors(
+    config: Config | str | os.PathLike[str],
+    *,
+    fields: Fields = (),
+    limit: float = finder.LIMIT,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> LabelErrors:
+    """Looks for wrong labels with a pretrained backbone. The data are not touched.
+
+        found = imgclf.find_label_errors("finetune:photos")
+        imgclf.train("finetune:photos", fields={"data.label_patch": str(found.patch)})  # after filling in its column "label"
+
+    Args:
+      config: the whole config, or what `load_config` reads one from: a name, a file, a run.
+      fields: what is set in it, see `load_config`.
+      limit: share of the images that is suspected at most.
+      out: the folder for the page and the patch. None = RUN/label-errors where the config is a run's, else runs/NAME-label-errors.
+      overwrite: whether to replace the page of other images in `out`.
+      console: where to tell what happens; None = the terminal.
+
+    Raises:
+      UserError: for anything that the user can mend.
+    """
+    console = or_terminal(console)
+    asked = asked_for(config, fields)
+    checked = train.check(asked.config)
+    if checked.model.weights == "none":
+        raise UserError(
+            "config.model.weights='none': features of random weights tell nothing of labels; set weights that `imgclf models` lists."
+        )
+    finder.require_cleanlab()
+    compilation_cache.enable()
+    folder, applied = Path(out).expanduser() if out is not None else _folder_of(asked), checked.data.label_patch
+    checks.check_apart(checked, folder, "--out")
+    dataset = load_dataset(checked)
+    of = page.identity(dataset, checked)
+    page.check_target(folder, applied, of, overwrite=overwrite)
+    resolved = pretrained.resolve(checked, len(dataset.class_names))
+    model = models.create(resolved, len(dataset.class_names), tell=lambda said: None)  # the head is not used
+    probabilities = finder.probabilities(resolved, model, dataset, console)
+    decided = label_patch.decided(applied)
+    labels = dataset.table["label"].to_numpy()
+    suspects = finder.find(probabilities, labels, limit, dataset.table["id"].isin(decided["id"]).to_numpy())
+    named = config if isinstance(config, str | os.PathLike) else "CONFIG"
+    command = f"imgclf train {shlex.quote(os.fspath(named))} --set {shlex.quote(f'data.label_patch={folder / page.PATCH}')}"
+    written, patch = page.write(folder, dataset, suspects, decided, of, command, console)
+    return LabelErrors(
+        suspects=finder.patch(dataset, suspects),
+        images=len(labels),
+        estimated=suspects.estimated,
+        agreement=float(np.mean(probabilities.argmax(1) == labels)),
+        page=written,
+        patch=patch,
+    )
+
+
+def _folder_of(asked: Asked) -> Path:
+    return asked.run / "label-errors" if asked.run is not None else Path("runs") / f"{asked.config.name}-label-errors"

@@ -1,0 +1,99 @@
+"""Finds a learning rate for a config, and leaves a page about it."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from imgclf import models, outputs
+from imgclf.config import Config
+from imgclf.data.prepare import prepare
+from imgclf.models.weights import pretrained
+from imgclf.reporting import lr_find as page
+from imgclf.runtime import compilation_cache
+from imgclf.training import lr_find as finder
+from imgclf.training.lr_find import Suggestion, Sweep
+from imgclf.workflows import checks, run_folder, train
+from imgclf.workflows.asked import Asked, Fields, asked_for
+from imgclf.workflows.console import or_terminal
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningRates:
+    """What was found.
+
+    Attributes:
+      sweep: the losses of the steps, by their learning rate.
+      suggestion: the learning rates that they speak for.
+      configured: the config's own learning rate.
+      page: lr_find.html, beside lr_find.png and lr_find.json.
+    """
+
+    sweep: Sweep
+    suggestion: Suggestion
+    configured: float
+    page: Path
+
+
+def lr_find(
+    config: Config | str | os.PathLike[str],
+    *,
+    fields: Fields = (),
+    steps: int = finder.STEPS,
+    low: float = finder.LOW,
+    high: float = finder.HIGH,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> LearningRates:
+    """Finds a learning rate: lets it rise over real training steps, and reads off where the loss falls best.
+
+        found = imgclf.lr_find("finetune:photos")
+        config = imgclf.load_config("finetune:photos", {"optimizer.learning_rate": found.suggestion.valley})
+
+    Nothing of an earlier run is read or changed.
+
+    Args:
+      config: the whole config, or what `load_config` reads one from: a name, a file, a run.
+      fields: what is set in it, see `load_config`.
+      steps: how many training steps to take at most.
+      low, high: the first learning rate, and the last.
+      out: the folder for the page; None = see `folder_of`, and there the first name that is free or the same config's.
+      overwrite: whether to replace the page of another config in `out`.
+      console: where to tell what happens; None = the terminal.
+
+    Raises:
+      UserError: for anything that the user can mend.
+    """
+    console = or_terminal(console)
+    asked = asked_for(config, fields)
+    checked = train.check(asked.config)
+    folder, of = Path(out).expanduser() if out is not None else folder_of(asked), page.identity(checked)
+    checks.check_apart(checked, folder, "--out")
+    target = folder / page.PAGE
+    target = outputs.free_file(target, of) if out is None else outputs.check_file(target, of, overwrite=overwrite)
+    compilation_cache.enable()
+    if asked.same_data and asked.run is not None:
+        dataset = run_folder.images(asked.run, checked)
+        train.describe_data(dataset, None, console)
+    else:
+        prepared = prepare(checked)
+        dataset = prepared.dataset
+        train.describe_data(dataset, prepared.audit_report, console)
+    resolved = pretrained.resolve(checked, len(dataset.class_names))
+    model = models.create(resolved, len(dataset.class_names), tell=console.print)
+    sweep = finder.find(resolved, dataset, model, console, low=low, high=high, steps=steps)
+    suggestion = finder.suggest(sweep, steps)
+    written = page.write(target, checked, sweep, suggestion)
+    return LearningRates(sweep, suggestion, checked.optimizer.learning_rate, written)
+
+
+def folder_of(asked: Asked) -> Path:
+    """Where the page goes by default: RUN/lr-find, or runs/NAME-MODEL-lr-find where the config is no run's."""
+    config = asked.config
+    if asked.run is not None:
+        return asked.run / "lr-find"
+    model = config.model.name
+    named = config.name if model in config.name else f"{config.name}-{model}"
+    return Path("runs") / f"{named}-lr-find"
