@@ -19,7 +19,7 @@ import warm_start
 import imgclf
 from imgclf import config
 from imgclf.cli import run_py
-from imgclf.cli.main import app
+from imgclf.cli.commands import app
 from imgclf.config import names
 from imgclf.errors import UserError
 

@@ -36,11 +36,11 @@ def robustness(
     from imgclf.cli.evaluate import check_run
     from imgclf.errors import UserError
 
-    check_run(run, data)
     try:
         asked = [int(severity) for severity in severities.split(",")]
     except ValueError:
         raise UserError(f"--severities={severities!r} is no list of whole numbers: write 1,3,5.") from None
+    check_run(run, data)
     names = [name.strip() for name in corruptions.split(",")] if corruptions else None
     endings.quieten()
     from imgclf import formatting  # and JAX: after --help and the mistakes above

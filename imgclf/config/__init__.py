@@ -3,7 +3,7 @@
 from imgclf.config.arguments import parse_arguments, parse_config_argument
 from imgclf.config.fields import Config, default_config
 from imgclf.config.loading import load_config, run_of, shipped
-from imgclf.config.names import check_field, flatten, override
+from imgclf.config.names import check_field, flatten, override, parse_assignment
 from imgclf.config.serialization import FREE_ON_RESUME, changes, digest, from_json, to_json
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "load_config",
     "override",
     "parse_arguments",
+    "parse_assignment",
     "parse_config_argument",
     "run_of",
     "shipped",

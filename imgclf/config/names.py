@@ -1,6 +1,7 @@
 """Fields by their dotted names: listing, checking and setting them."""
 
 import ast
+import difflib
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +9,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from imgclf.config.fields import Config, Group, default_config
-from imgclf.errors import UserError, nearest
+from imgclf.errors import UserError
 
 
 def flatten(config: Group, prefix: str = "") -> dict[str, Any]:
-    """Returns `{"data.split.seed": 0, ...}` in the order of definition."""
+    """Returns `{"data.split.seed": 0, ...}`, sorted by name."""
     flat = {}
     for key, value in config.items():
         if isinstance(value, ConfigDict):
@@ -31,8 +32,9 @@ def check_field(name: str) -> None:
         raise UserError(f"config.{name} is a group of fields; set one of them, such as config.{name}.{_first_leaf(fields, name)}.")
     leaf = name.rsplit(".", 1)[-1]  # the right leaf in the wrong group is the commonest slip
     same_leaf = [field for field in fields if field.rsplit(".", 1)[-1] == leaf]
-    hint = "did you mean " + " or ".join(repr(field) for field in same_leaf) + "?" if same_leaf else nearest(name, fields)
-    raise UserError(f"There is no config field {name!r}; {hint} All fields stand in imgclf/config/fields.py.")
+    close = same_leaf or difflib.get_close_matches(name, fields, cutoff=0.5)
+    hint = "; did you mean " + " or ".join(repr(field) for field in close) + "?" if close else "."
+    raise UserError(f"There is no config field {name!r}{hint} All fields stand in imgclf/config/fields.py.")
 
 
 @functools.cache  # a validation checks some hundred names, a study validates every run

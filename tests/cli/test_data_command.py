@@ -24,7 +24,6 @@ def invoke(*arguments: str):
         (["data", "balance", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["data", "balance", "nowhere", "--out", "x", "--config.augment.rotate=x"], "augment.rotate"),
         (["data", "balance", "nowhere", "--out", "x", "--config.augment.erase=0.5"], "is not for files"),
-        (["data", "balance", "nowhere", "--out", "x", "--too=3"], "'--too=3' is not understood"),
     ],
 )
 def test_mistakes(arguments, message, tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def test_help_shows_examples(run):
         (["--config.model.name=resnet51"], "did you mean 'resnet5"),
         (["--config.optimizer.name=adamm"], "did you mean 'adam"),
         (["--confg=x"], "confg"),
-        (["stray"], "'stray' is not understood"),
+        (["stray"], "no config file 'stray'"),
         (["--config.train.duration=a while"], "not a duration"),
         (["--workdir=/dev/null/run"], "--workdir"),
     ],

@@ -1,7 +1,5 @@
 """The shipped configs of transfer learning: what they say, and each of them from photos to report, with a file of random weights."""
 
-import runpy
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +7,6 @@ from PIL import Image
 from rich.console import Console
 
 from imgclf import config as config_lib
-from imgclf.config import flags
 from imgclf.errors import UserError
 from imgclf.methods import fit
 from imgclf.workflows import train
@@ -35,8 +32,8 @@ def run(photos, tiny_weights, tmp_path_factory, root):
     """Runs a config at a tiny size, from its flags; returns the resolved config and results.json."""
 
     def call(name: str, argument: str, model: str, *fields: str) -> tuple[dict, dict]:
-        tiny = [f"--config.model.name={model}", f"--config.model.weights={tiny_weights(model)}", "--config.loader.threads=2"]
-        config = flags.load(f"{root}/configs/{name}.py:{argument}", [*tiny, *fields], "run.py")
+        tiny = [f"model.name={model}", f"model.weights={tiny_weights(model)}", "loader.threads=2"]
+        config = config_lib.load_config(f"{name}:{argument}", [*tiny, *fields])
         workdir = tmp_path_factory.mktemp(name)
         results = train.train(config, workdir, console=Console(quiet=True))
         assert (workdir / "report.html").exists()
@@ -45,7 +42,7 @@ def run(photos, tiny_weights, tmp_path_factory, root):
     return call
 
 
-SMALL = "--config.data.image_size=(48, 48)"
+SMALL = "data.image_size=(48, 48)"
 
 
 def test_s4_is_a_logistic_probe(run, photos):
@@ -58,14 +55,14 @@ def test_s4_is_a_logistic_probe(run, photos):
 
 
 def test_s1_trains_its_head_on_cached_features(run, photos):
-    _, results = run("sports_mobilenet", str(photos), "mobilenet_v2_tiny", SMALL, "--config.train.duration=2 epochs")
+    _, results = run("sports_mobilenet", str(photos), "mobilenet_v2_tiny", SMALL, "train.duration=2 epochs")
     assert results["method"] == "probe"
     assert results["probe"]["solver"] == "minibatch"
     assert results["steps"] > 0
 
 
 def test_s2_reads_stems_splits_by_hash_and_trains_a_softmax_layer(run, photos):
-    duration = ["--config.train.duration=60 steps", "--config.data.image_size=(96, 96)", "--config.loader.batch_size=16"]
+    duration = ["train.duration=60 steps", "data.image_size=(96, 96)", "loader.batch_size=16"]
     fields, results = run("grocery_inception", f"{photos}/labels.csv,root={photos}", "inception_v3_tiny", *duration)
     assert results["method"] == "probe"
     assert fields["data.split.method"] == "hash"
@@ -73,7 +70,7 @@ def test_s2_reads_stems_splits_by_hash_and_trains_a_softmax_layer(run, photos):
 
 
 def test_s2s_distortions_bypass_the_cache(run, photos):
-    duration = ["--config.train.duration=2 steps", "--config.data.image_size=(96, 96)", "--config.loader.batch_size=16"]
+    duration = ["train.duration=2 steps", "data.image_size=(96, 96)", "loader.batch_size=16"]
     fields, results = run("grocery_inception", f"{photos}/labels.csv,root={photos},distortions=True", "inception_v3_tiny", *duration)
     assert results["method"] == "fit"
     assert fields["freeze.preset"] == "head"
@@ -81,8 +78,8 @@ def test_s2s_distortions_bypass_the_cache(run, photos):
 
 
 def test_s3_freezes_blocks_1_to_4_and_takes_images_that_are_not_square(run, photos):
-    small = ["--config.data.image_size=(32, 48)", "--config.loader.batch_size=8", "--config.train.duration=2 steps"]
-    small += ["--config.freeze.preset=last_stage", "--config.model.head.dense=(16,)"]  # the first 15 layers are those of VGG16
+    small = ["data.image_size=(32, 48)", "loader.batch_size=8", "train.duration=2 steps"]
+    small += ["freeze.preset=last_stage", "model.head.dense=(16,)"]  # the first 15 layers are those of VGG16
     fields, results = run("large_vgg16", str(photos), "vgg_tiny", *small)
     assert results["method"] == "fit"
     assert results["params_trainable"] < results["params_total"]
@@ -90,7 +87,7 @@ def test_s3_freezes_blocks_1_to_4_and_takes_images_that_are_not_square(run, phot
 
 
 def test_anyones_folder_is_fine_tuned_from_a_probe(run, photos):
-    small = [SMALL, "--config.train.duration=2 epochs", "--config.optimizer.learning_rate=1e-4"]
+    small = [SMALL, "train.duration=2 epochs", "optimizer.learning_rate=1e-4"]
     _, results = run("finetune", f"{photos}", "vgg_tiny", *small)  # the quickest of them to compile
     assert results["method"] == "lp_ft"
     assert "probe" in results
@@ -116,13 +113,13 @@ def test_s3s_frozen_layers_are_those_of_the_tutorial():
 
 
 def _config(name: str, argument: str):
-    from pathlib import Path
-
-    root = Path(__file__).resolve().parents[2]
-    return runpy.run_path(str(root / "configs" / f"{name}.py"))["get_config"](argument)
+    return config_lib.load_config(f"{name}:{argument}")
 
 
-def test_what_stands_after_the_colon():
+def test_what_stands_after_the_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my, photos" / "a=b").mkdir(parents=True)
+    (tmp_path / "labels.csv").touch()
     config = _config("finetune", "my, photos/a=b,model=resnet50")
     assert (config.data.path, config.model.name, config.model.weights) == ("my, photos/a=b", "resnet50", "timm/resnet50.tv_in1k")
     assert config.data.image_size == (224, 224)
@@ -142,6 +139,8 @@ def test_what_stands_after_the_colon():
         ("grocery_inception", "x.csv,distortions=yes", "write distortions=True or distortions=False"),
     ],
 )
-def test_a_users_mistake_after_the_colon_is_a_sentence(name, argument, message):
+def test_a_users_mistake_after_the_colon_is_a_sentence(name, argument, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
     with pytest.raises(UserError, match=message):
         _config(name, argument)

@@ -1,0 +1,61 @@
+"""The typed view of the config: it is what default_config gives, and a type checker knows its fields."""
+
+import shutil
+import subprocess
+import sys
+from typing import get_origin, get_type_hints
+
+import pytest
+
+from imgclf.config import default_config
+from imgclf.config.fields import Config, Fields, Group
+
+
+def test_the_defaults_are_those_of_the_classes_and_of_their_types():
+    def compare(group: type[Group], fields: Fields) -> int:
+        kinds = get_type_hints(group)
+        assert sorted(kinds) == sorted(fields.keys())
+        count = 0
+        for name, kind in kinds.items():
+            if isinstance(kind, type) and issubclass(kind, Group):
+                count += compare(kind, fields[name])
+            else:
+                assert fields[name] == getattr(group, name)
+                assert type(fields[name]) is (get_origin(kind) or kind), name
+                count += 1
+        return count
+
+    assert compare(Config, default_config()) > 100
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory, root):
+    pytest.importorskip("mypy")
+    file = tmp_path_factory.mktemp("typed") / "use.py"
+    shutil.copy(root / "imgclf" / "config" / "fields.py", file.parent)  # alone, so that mypy need not read JAX
+    file.write_text(
+        "from fields import default_config\n"
+        "config = default_config()\n"
+        "config.optimizer.learning_rate = 0.1\n"
+        "config.optimizer.lerning_rate = 0.1\n"
+        "config.train.duration = ('5', 'epochs')\n"
+        "reveal_type(config.data.split.fractions)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--config-file=", "use.py"]
+    return subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=False).stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (4, '"OptimizerConfig" has no attribute "lerning_rate"; maybe "learning_rate"?'),
+        (5, "Incompatible types in assignment"),
+        (6, 'Revealed type is "tuple[float, float, float]"'),
+    ],
+)
+def test_a_type_checker_knows_the_fields(checked, line, said):
+    assert any(f"use.py:{line}:" in told and said in told.replace("builtins.", "") for told in checked), checked
+
+
+def test_and_has_nothing_else_to_say(checked):
+    assert not [told for told in checked if "use.py:3:" in told]
