@@ -25,7 +25,7 @@ from imgclf.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "experiments" / "README.md"]
-FLAGS = run_py.flags.FLAGS
+FLAGS = {option for parameter in typer.main.get_command(run_py.app).params for option in parameter.opts}
 TOPS = ("imgclf", "configs", "docs", "experiments", "tests", ".ci")
 FILES = {path.name for top in (ROOT, *map(ROOT.joinpath, TOPS)) for path in (top.glob("*.py") if top == ROOT else top.rglob("*.py"))}
 OTHERS = {  # files that are not ours: the reader's own, Google's retrain.py, the PyTorch sides of benchmarks, ImageNet-C's
@@ -192,8 +192,8 @@ def test_flags_of_run_py_exist(name):
     for words in command_lines(TEXTS[name]):
         if "run.py" in words:
             for word in words[words.index("run.py") + 1 :]:
-                flag = word.partition("=")[0].removeprefix("--")
-                if word.startswith("--") and flag != "config" and not flag.startswith("config."):
+                flag = word.partition("=")[0]
+                if flag.startswith("--") and flag != "--config" and not flag.startswith("--config."):
                     assert flag in FLAGS, f"{words}: {word}"
 
 

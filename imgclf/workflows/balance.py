@@ -64,9 +64,9 @@ def balance(
     for name, value in fields.items() if isinstance(fields, Mapping) else map(parse_assignment, fields):
         override(config, {name: value})
     validation.validate(config)
+    balancing.check(config)
     checks.check_data_path(config)
     checks.check_apart(config, Path(out), "--out")
-    balancing.check(config)
     prepared = prepare(config)
     done = balancing.write(prepared.dataset, config, to, Path(out), or_terminal(console), edge=edge, link=link)
     splits = {str(name): int(count) for name, count in prepared.dataset.table["split"].value_counts().items()}

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from imgclf.config import Config, validation
-from imgclf.data.folders import existing
+from imgclf.data import sources
 from imgclf.errors import UserError
 
 
@@ -29,11 +29,8 @@ def check_start(config: Config, workdir: str | os.PathLike[str] | None = None) -
 def check_data_path(config: Config) -> None:
     """Raises a UserError where what `config.data` names is not there, or is a run's folder rather than one of photos."""
     data = config.data
-    if data.source not in ("folder", "csv"):
-        return
-    path = Path(existing(data.path, "data.path"))
-    if data.source == "csv" and data.root:
-        existing(data.root, "data.root")
+    sources.create(data)
+    path = Path(data.path).expanduser()
     if (path / "checkpoints").is_dir() and ((path / "config.json").exists() or (path / ".lock").exists()):
         raise UserError(f"config.data.path={data.path!r} is the folder of a run, not of photos: name the folder that holds the photos.")
 

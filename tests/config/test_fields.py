@@ -3,7 +3,8 @@
 import shutil
 import subprocess
 import sys
-from typing import get_origin, get_type_hints
+from types import UnionType
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -21,7 +22,8 @@ def test_the_defaults_are_those_of_the_classes_and_of_their_types():
                 count += compare(kind, fields[name])
             else:
                 assert fields[name] == getattr(group, name)
-                assert type(fields[name]) is (get_origin(kind) or kind), name
+                kinds_of = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+                assert type(fields[name]) in [get_origin(one) or one for one in kinds_of], name
                 count += 1
         return count
 

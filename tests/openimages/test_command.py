@@ -148,7 +148,7 @@ def test_wrong_options_are_told_before_anything_is_fetched_or_made(options, mess
 
 
 def test_mistakes_are_one_sentence_with_exit_code_2(server, own_cache):
-    command = [sys.executable, "-c", "from imgclf.cli.main import main; main()"]
+    command = [sys.executable, "-c", "from imgclf.cli import main; main()"]
     words = ["openimages", "select", "Hambrger", "--out", "x", "--base-url", server.url("release/")]
     done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""The learning-rate finder: rates and losses of real steps, what is read off them, and the command."""
+"""The learning-rate finder: rates and losses of real steps, what is read off them."""
 
 import dataclasses
 import json
@@ -6,14 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from absl import flags
 from digits_experiment import digits_config
 from rich.console import Console
-from typer.testing import CliRunner
 
 from imgclf import models
-from imgclf.cli import commands
-from imgclf.config import flags as config_flags
 from imgclf.data.audit import audit
 from imgclf.data.splits import assign_splits
 from imgclf.data.table import load_dataset
@@ -106,39 +102,3 @@ def test_what_shows_nothing_is_refused(fields, options, message):
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=message):
         find(config, **options)
-
-
-def test_the_command_leaves_a_page_a_picture_and_the_numbers(tmp_path, root):
-    arguments = ["lr-find", f"--config={root}/configs/quickstart.py", "--config.data.image_size=(8, 8)", "--steps=30", "--low=1e-5"]
-    arguments += ["--config.model.cnn.widths=(8,)", "--config.model.cnn.dense=()"]
-    result = CliRunner().invoke(commands.app, [*arguments, f"--out={tmp_path / 'lr'}"])
-    assert result.exit_code == 0, result.output
-    found = json.loads((tmp_path / "lr" / "lr_find.json").read_text())
-    assert f"--config.optimizer.learning_rate={found['suggested']:.2g}" in result.output.replace("\n", "")
-    assert len(found["losses"]) == len(found["learning_rates"]) == found["steps"]
-    page = (tmp_path / "lr" / "lr_find.html").read_text()
-    assert "<svg" in page
-    assert "<script" not in page
-    assert "http://" not in page.replace("http://www.w3.org", "")
-    assert (tmp_path / "lr" / "lr_find.png").read_bytes().startswith(b"\x89PNG")
-    assert not list((tmp_path / "lr").glob("*.part"))
-
-
-def test_fields_may_stand_before_their_file(root):
-    values = flags.FlagValues()
-    config_flags.parse(["run.py", "--config.seed=3", f"--config={root}/configs/quickstart.py"], "configs/quickstart.py", values, "run.py")
-    assert values.config.seed == 3
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--config.train.durration=1 steps"], "did you mean 'train.duration'"),
-        (["--stepz=3"], "'--stepz=3' is not understood"),
-        (["--config.seed=x"], "config.seed"),
-    ],
-)
-def test_a_users_mistake_is_one_sentence(root, arguments, message):
-    result = CliRunner().invoke(commands.app, ["lr-find", f"--config={root}/configs/quickstart.py", *arguments])
-    assert isinstance(result.exception, UserError)
-    assert message in str(result.exception)
