@@ -1,6 +1,8 @@
 """Names and hierarchy, against the real files."""
 
 import json
+import math
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -158,3 +160,25 @@ def test_radial_tree_of_one_class_with_counts(classes, tmp_path):
     page = radial_tree.write_page(classes, tmp_path / "tree.html", sandwich, {sandwich: 100, classes.find("Hamburger"): 50}).read_text()
     assert page.count("</text>") == 3
     assert "3 classes" in page
+    assert 'id="large"' not in page  # its names are large enough
+
+
+@pytest.mark.parametrize("name", ["", "Food", "Bear", "Hamburger"])
+def test_the_radial_tree_fits_a_window_of_1280_pixels(name, classes, tmp_path):
+    page = radial_tree.write_page(classes, tmp_path / "tree.html", classes.find(name) if name else None).read_text()
+    width, height = map(float, re.search(r'<svg [^>]*width="([\d.]+)" height="([\d.]+)"', page).groups())
+    assert width == height <= 1280 - 2 * 16 - 20  # the body's padding and a scroll bar
+    assert f"max-width: {width:.0f}px" in page  # shrinks in a smaller window, and is never blown up
+    font = float(re.search(r"font-size=\"([\d.]+)px\"", page)[1])
+    large = int(re.search(r"svg { width: (\d+)px; max-width: none", page)[1])
+    assert large * font / width == pytest.approx(12, abs=0.1)
+    assert ('id="large"' in page) == (font < 12)
+
+
+def test_names_of_the_radial_tree_have_room(classes):
+    for label in (classes.root, classes.find("Food"), classes.find("Animal")):
+        nodes = radial_tree._nodes(classes, label, {})
+        _, radius, font = radial_tree._measures(nodes)
+        parents = {node["parent"] for node in nodes}
+        leaves = sum(node["id"] not in parents for node in nodes)
+        assert 2 * math.pi * radius / leaves > 1.1 * font
