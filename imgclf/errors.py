@@ -1,15 +1,18 @@
-"""The one exception that stands for a user's mistake."""
+"""The exception that stands for a user's mistake."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input, told in a sentence that ends with the way out; the commands print it without a traceback and exit with 2."""
+    """A mistake in what the user gave, told in a sentence that ends with the way out.
+
+    The commands print it without a traceback and end with the exit code 2.
+    """
 
 
 def nearest(name: str, valid: Iterable[str], count: int = 3) -> str:
-    """Names the valid choices closest to `name`, or all of them where none is close: `did you mean 'adam'?`."""
+    """Returns "did you mean 'adam'?" with the valid choices closest to `name`, or "valid: …" with all of them where none is close."""
     choices = sorted(valid)
     close = difflib.get_close_matches(name, choices, n=count, cutoff=0.5)
     if close:

@@ -1,27 +1,27 @@
-"""How results are written for people: never rounder than they are."""
+"""How results are written for people: rounded, but never so far that they say something else."""
 
 import math
 
-NONE = "–"  # what is undefined
+NONE = "–"  # stands for a number that is not defined
 NBSP = "\u00a0"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """`0.972` → `97.2 %`. What is not exactly 0 or 1 never reads 0 % or 100 %: digits are added until it does not."""
+    """Writes `0.972` as `97.2 %`. A share that is not exactly 0 or 1 gets as many digits as it needs not to read 0 % or 100 %."""
     if share is None:
         return NONE
     return f"{_digits(share, digits)}{NBSP}%"
 
 
 def interval(bounds: tuple[float, float] | list[float]) -> str:
-    """`(0.950, 0.985)` → `95.0–98.5 %`; a narrow interval gets the digits to show its width."""
+    """Writes `(0.950, 0.985)` as `95.0–98.5 %`; a narrow interval gets as many digits as it needs to show its width."""
     width = 100 * (bounds[1] - bounds[0])
     digits = 1 if width >= 0.2 or not width else 2 if width >= 0.02 else 3
     return f"{_digits(bounds[0], digits)}–{_digits(bounds[1], digits)}{NBSP}%"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Significant digits, without exponents where they can be avoided: `0.0712`, `12.3`, `1,797`."""
+    """Writes so many significant digits, without an exponent where it can be avoided: `0.0712`, `12.3`, `1,797`."""
     if value is None:
         return NONE
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
@@ -34,7 +34,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def count(n: int, singular: str, plural: str | None = None) -> str:
-    """`1 image`, `1,797 images`."""
+    """Writes `1 image` or `1,797 images`."""
     return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
 
 
@@ -47,7 +47,7 @@ def flops(count: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3 min 5 s`, `2 h 10 min`."""
+    """Writes `42 s`, `3 min 5 s` or `2 h 10 min`."""
     if seconds < 60:
         return f"{number(float(seconds), 2)} s"
     whole = round(seconds)

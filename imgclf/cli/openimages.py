@@ -167,6 +167,7 @@ def tree(
     release: ReleaseGroup,
     name: Annotated[str, typer.Argument(metavar="[CLASS]", help="The class to start from; empty = the whole hierarchy.")] = "",
     html: Annotated[Path | None, typer.Option(help="Write the radial tree to this page instead.", dir_okay=False)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace whatever file is at that path.")] = False,
 ) -> None:
     """Shows the hierarchy: what is a kind of what, and (in brackets) what has parts.
 
@@ -187,7 +188,7 @@ def tree(
         for one, count in found.items():
             counts[one] = counts.get(one, 0) + count
     if html is not None:
-        console.print(f"Written: {write_page(known, html, label, counts)}", soft_wrap=True)
+        console.print(f"Written: {write_page(known, html, label, counts, overwrite=overwrite)}", soft_wrap=True)
         return
 
     def grow(branch: Tree, one: str, way: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import vl_convert
 
-from imgclf import files, formatting
+from imgclf import files, formatting, outputs
 from imgclf.openimages.classes import Classes
 
 _WIDEST = 1220  # pixels, so that all of it is seen in a window of 1280
@@ -19,6 +19,7 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+{mark}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{title}</title>
@@ -47,7 +48,9 @@ svg path[stroke="#c8ced6"] {{ stroke: var(--line); }}
 _SWITCH = '<input type="checkbox" id="large"><label for="large"> Large enough to read every name; scroll to see the rest</label>\n'
 
 
-def write_page(classes: Classes, path: Path, label: str | None = None, counts: Mapping[str, int] | None = None) -> Path:
+def write_page(
+    classes: Classes, path: Path, label: str | None = None, counts: Mapping[str, int] | None = None, *, overwrite: bool = False
+) -> Path:
     """Writes the tree below `label` (None = the whole hierarchy) as an HTML page.
 
     A class with several parents stands under each of them. Where there are counts, the area of a point follows the number of boxes. The
@@ -55,15 +58,21 @@ def write_page(classes: Classes, path: Path, label: str | None = None, counts: M
 
     Args:
       counts: label → number of boxes.
+      overwrite: whether to replace another file than a tree of the same class.
 
     Returns:
       The path of the page.
+
+    Raises:
+      UserError: if something else is at that path.
     """
     label = label or classes.root
+    title = "Open Images: class hierarchy" if label == classes.root else f"Open Images: {classes.names[label]}"
+    of = outputs.identity("class tree", title, label)
+    path = outputs.check_file(path, of, overwrite=overwrite)
     nodes = _nodes(classes, label, counts or {})
     size, radius, font = _measures(nodes)
     svg = vl_convert.vega_to_svg(_spec(nodes, size, radius, font, bool(counts)))
-    name = classes.names[label]
     several = sum(len(parents) > 1 for one, parents in classes.parents.items() if one in classes.expand(label))
     unique = len(classes.expand(label)) - (label == classes.root)  # the root is no class
     text = f"{formatting.count(unique, 'class', 'classes')}; each class includes those farther out."
@@ -71,8 +80,8 @@ def write_page(classes: Classes, path: Path, label: str | None = None, counts: M
         text += f" {several} of them {'stands' if several == 1 else 'stand'} under more than one parent."
     if counts:
         text += " A point's area follows the number of boxes."
-    title = "Open Images: class hierarchy" if label == classes.root else f"Open Images: {name}"
     page = _PAGE.format(
+        mark=outputs.mark(of),
         title=html.escape(title),
         text=html.escape(text),
         svg=svg,

@@ -1,4 +1,4 @@
-"""Where joblib runs what several processes share: here, or on a cluster that sees the same files."""
+"""Where joblib does work that several processes share: on this machine, or on a cluster that sees the same files."""
 
 import contextlib
 import importlib
@@ -10,26 +10,26 @@ from typing import Any
 import joblib
 from joblib.externals.loky import get_reusable_executor
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from imgclf import progress
 from imgclf.errors import UserError
 
 
 @contextlib.contextmanager
 def backend(engine: str, jobs: int) -> Iterator[None]:
-    """Makes `joblib.Parallel` use an engine, and leaves nothing of it running.
+    """Makes `joblib.Parallel` use an engine within the block, and leaves nothing of it running.
 
     Args:
-      engine: "threads" or "processes" of this machine; "ray": the cluster that RAY_ADDRESS names, else one started here; "dask": the
-        scheduler that DASK_SCHEDULER_ADDRESS names, else likewise.
-      jobs: how many at a time; 1 process is this one.
+      engine: "threads" or "processes" of this machine; "ray", the cluster that RAY_ADDRESS names, or one that is started here; or "dask",
+        the scheduler that DASK_SCHEDULER_ADDRESS names, or one that is started here.
+      jobs: how many calls run at a time; a single process is this one.
 
     Raises:
       UserError: if the engine is not installed.
     """
     with contextlib.ExitStack() as stack:
         if engine == "processes" and jobs != 1:
-            stack.callback(lambda: get_reusable_executor().shutdown())  # they would wait for more work
+            stack.callback(lambda: get_reusable_executor().shutdown())  # its processes would wait for more work
         elif engine == "ray":
             ray = _module("ray")
             _module("ray.util.joblib").register_ray()
@@ -46,14 +46,17 @@ def backend(engine: str, jobs: int) -> Iterator[None]:
 
 
 def each(work: Sequence[Any], engine: str, jobs: int, name: str, console: Console) -> Iterator[Any]:
-    """Does joblib's delayed calls on an engine (see `backend`), under a progress bar; yields their results as they come."""
-    bar = Progress(
-        TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
-    with bar, backend(engine if work else "threads", jobs):
+    """Yields the results of joblib's delayed calls as they come, under a progress bar.
+
+    Args:
+      work: the calls, made by `joblib.delayed`.
+      engine: where they are done, with `jobs` at a time; see `backend`.
+      name: what the bar calls the work.
+      console: for the bar.
+    """
+    with progress.bar(console) as bar, backend(engine if work else "threads", jobs):
         task = bar.add_task(name, total=len(work))
-        return_as = "list" if engine == "ray" else "generator_unordered"  # Ray's back end tells of all at the end
+        return_as = "list" if engine == "ray" else "generator_unordered"  # Ray's back end has all results at the end only
         for result in joblib.Parallel(return_as=return_as)(work):
             bar.advance(task)
             yield result

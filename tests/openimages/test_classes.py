@@ -182,3 +182,16 @@ def test_names_of_the_radial_tree_have_room(classes):
         parents = {node["parent"] for node in nodes}
         leaves = sum(node["id"] not in parents for node in nodes)
         assert 2 * math.pi * radius / leaves > 1.1 * font
+
+
+def test_a_page_of_the_radial_tree_replaces_only_its_like(classes, tmp_path):
+    page = tmp_path / "tree.html"
+    radial_tree.write_page(classes, page)
+    radial_tree.write_page(classes, page, counts={classes.root: 1})
+    with pytest.raises(UserError, match=r"holds another page .class tree: Open Images: class hierarchy."):
+        radial_tree.write_page(classes, page, classes.find("Food"))
+    page.write_text("my notes")
+    with pytest.raises(UserError, match="is no page of imgclf's, and is not replaced"):
+        radial_tree.write_page(classes, page)
+    assert page.read_text() == "my notes"
+    radial_tree.write_page(classes, page, overwrite=True)
