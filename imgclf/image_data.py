@@ -1,12 +1,14 @@
 """Labeled images in Python: what `imgclf.load_images` returns. JAX is not imported here, so that looking at images stays quick."""
 
+import collections
 import dataclasses
 import difflib
 import html
+import numbers
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import pandas as pd
@@ -17,10 +19,11 @@ from imgclf.config.fields import DataConfig
 from imgclf.data import audit, splits
 from imgclf.data.prepare import load_path
 from imgclf.data.table import Dataset
+from imgclf.deploy.items import by_position
 from imgclf.errors import UserError, nearest
 from imgclf.reporting import explore, pages
 
-Selection = str | Sequence[str] | Sequence[bool] | Callable[[pd.DataFrame], Any]
+Selection = str | Iterable[str] | Iterable[bool] | Callable[[pd.DataFrame], Any]
 
 
 def load_images(path: str | os.PathLike, *, verbose: bool = True, **fields: Any) -> "ImageData":
@@ -107,29 +110,52 @@ class ImageData:
         return (self._dataset.reader[row] for row in range(len(self)))
 
     @overload
-    def __getitem__(self, key: int | str) -> np.ndarray: ...
+    def __getitem__(self, key: SupportsIndex | str | os.PathLike[str]) -> np.ndarray: ...
     @overload
-    def __getitem__(self, key: slice) -> "ImageData": ...
+    def __getitem__(self, key: slice | Iterable[Any]) -> "ImageData": ...
 
-    def __getitem__(self, key: int | str | slice) -> "np.ndarray | ImageData":
-        """The pixels of one image, by number or id: uint8 [h, w, 3], upright; or some images, by a slice."""
+    def __getitem__(self, key: Any) -> "np.ndarray | ImageData":
+        """One image's pixels, by position or id; or some of the images, by a slice, positions, ids, or True and False for each.
+
+            data[0], data["cat/1.jpg"]    # uint8 [h, w, 3], upright
+            data[:10], data[[3, 1, 2]]    # ImageData
+            data[data.table.width > 500]  # the same as data.filter
+
+        Positions count from 0, whatever index a Series of them has; negative ones count from the end.
+
+        Raises:
+          IndexError: for a position that there is none of, as of a list.
+          UserError: for an unknown id, or an image that is asked for twice.
+        """
         if isinstance(key, slice):
             return self._take(np.arange(len(self))[key])
-        if isinstance(key, str):
-            rows = np.flatnonzero(self._dataset.table["id"] == key)
-            if not len(rows):
-                close = difflib.get_close_matches(key, self._dataset.table["id"], n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "data.table.id lists all."
-                raise UserError(f"There is no image {key!r} here; {hint}")
-            return self._dataset.reader[int(rows[0])]
-        row = range(len(self))[key]  # an IndexError as of a list
-        return self._dataset.reader[row]
+        if isinstance(key, str | os.PathLike):
+            return self._dataset.reader[self._row(os.fsdecode(key))]
+        if hasattr(key, "__index__") and not hasattr(key, "__len__"):
+            return self._dataset.reader[range(len(self))[key]]
+        values = by_position(key)
+        if _all_bool(values):
+            return self.filter(values)
+        if not values:
+            raise UserError("data[…] of no image at all: name a position or an id.")
+        if not all(isinstance(value, str) or hasattr(value, "__index__") for value in values):
+            raise UserError("data[…] takes a position or an id, a slice, several positions or ids, or True or False for each image.")
+        rows = [self._row(value) if isinstance(value, str) else range(len(self))[value] for value in values]
+        if len(set(rows)) < len(rows):
+            row, times = collections.Counter(rows).most_common(1)[0]
+            raise UserError(f"Image {self._dataset.table['id'].iloc[row]!r} stands {times} times in data[…]: name each image once.")
+        return self._take(np.array(rows, np.int64))
 
     def filter(self, by: Selection) -> "ImageData":
         """Some of the images; classes of which none is left are gone.
 
+            data.filter("cat")
+            data.filter(["cat", "dog"])
+            data.filter(data.table.width >= 200)
+            data.filter(lambda table: table.width >= 200)
+
         Args:
-          by: a class, several classes, a boolean per image, or a function of the table that returns one.
+          by: a class; several classes; True or False for each image, by position; or a function of the table that returns one of these.
 
         Raises:
           UserError: for an unknown class, or if nothing is left.
@@ -137,16 +163,21 @@ class ImageData:
         table = self._dataset.table
         if callable(by):
             by = by(table.copy())
-        if isinstance(by, str) or (len(by) and all(isinstance(name, str) for name in by)):
-            names = [by] if isinstance(by, str) else list(by)
-            for name in names:
+            if isinstance(by, pd.Series) and not by.index.equals(table.index):
+                raise UserError(
+                    "The function given to filter changed the order or number of the rows: let it return a value for each, in order."
+                )
+        values = [by] if isinstance(by, str) else by_position(by)
+        if values and all(isinstance(value, str) for value in values):
+            for name in values:
                 if name not in self.class_names:
                     raise UserError(f"There is no class {name!r}; {nearest(name, self.class_names)}")
-            keep = table["class_name"].isin(names).to_numpy()
+            keep = table["class_name"].isin(values).to_numpy()
+        elif _all_bool(values) and len(values) == len(table):
+            keep = np.array(values, bool)
         else:
-            keep = np.asarray(by)
-            if keep.dtype != bool or keep.shape != (len(table),):
-                raise UserError(f"filter needs a class, several, or one True or False for each of {len(table)} images.")
+            given = f"{len(values)} values" if not values or _all_bool(values) else "values that are neither"
+            raise UserError(f"filter needs a class, several, or one True or False for each of {len(table)} images, not {given}.")
         if not keep.any():
             raise UserError(f"None of {formatting.count(len(table), 'image')} fits the filter.")
         return self._take(np.flatnonzero(keep), drop_empty_classes=True)
@@ -170,6 +201,8 @@ class ImageData:
         Raises:
           UserError: for a class too small to be in both parts.
         """
+        if not isinstance(fraction, numbers.Real) or isinstance(fraction, bool):
+            raise UserError(f"split({fraction!r}) is no number: give the first part's share, such as 0.8.")
         if not 0 < fraction < 1:
             hint = f"did you mean {fraction / 100:g}?" if 1 < fraction < 100 else "give the first part's share, such as 0.8."
             raise UserError(f"split({fraction!r}) is not between 0 and 1; {hint}")
@@ -217,6 +250,15 @@ class ImageData:
         _tell(verbose, f"Open {page} in a browser.")
         return page
 
+    def _row(self, name: str) -> int:
+        """The row of an id."""
+        rows = np.flatnonzero(self._dataset.table["id"] == name)
+        if not len(rows):
+            close = difflib.get_close_matches(name, self._dataset.table["id"], n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "data.table.id lists all."
+            raise UserError(f"There is no image {name!r} here; {hint}")
+        return int(rows[0])
+
     def _take(self, rows: np.ndarray, *, drop_empty_classes: bool = False) -> "ImageData":
         part = splits.subset(self._dataset, rows)
         if drop_empty_classes:
@@ -235,7 +277,7 @@ class ImageData:
             lines.append("splits: " + ", ".join(f"{name or 'none'} {given[name]:,}" for name in (*splits.SPLITS, "") if name in given))
         if len(self._dataset.quarantine):
             reasons = self._dataset.quarantine["reason"].value_counts()
-            told = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in reasons.items())
+            told = ", ".join(f"{count} {str(reason).replace('_', ' ')}" for reason, count in reasons.items())
             lines.append(f"skipped: {formatting.count(len(self._dataset.quarantine), 'file')} ({told}); see data.skipped")
         if self._dataset.ignored:
             lines.append("ignored: " + ", ".join(f"{count} {kind}" for kind, count in self._dataset.ignored.items()))
@@ -254,6 +296,10 @@ class ImageData:
             )
             cells.append(f"<tr><th style='text-align:left'>{html.escape(name)}</th><td style='text-align:left'>{pictures}</td></tr>")
         return f"<pre>{html.escape(repr(self))}</pre><table>{''.join(cells)}</table>"
+
+
+def _all_bool(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, bool | np.bool_) for value in values)
 
 
 def _tell(verbose: bool, text: str) -> None:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,3 +55,24 @@ def tiny_weights(tmp_path_factory) -> Callable[[str], str]:
 def root() -> Path:
     """The checkout."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def color_folder(tmp_path_factory) -> Path:
+    """Labeled pictures of three colours; see color_images.py."""
+    import color_images
+
+    return color_images.write_folder(tmp_path_factory.mktemp("data") / "image")
+
+
+@pytest.fixture(scope="session")
+def color_classifier(tmp_path_factory, color_folder) -> tuple[Any, tuple[Any, Any]]:
+    """A probe on an untrained backbone, and the two parts of the pictures: 60 that it was created from, and 15."""
+    import color_images
+
+    import imgclf
+
+    parts = imgclf.load_images(color_folder, verbose=False).split(0.8, seed=2, verbose=False)
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    options = {"model": "mobilenet_v2_tiny", "method": "probe", "config": color_images.QUICK, "verbose": False}
+    return imgclf.create(parts[0], workdir=workdir, **options), parts

@@ -27,6 +27,7 @@ from imgclf.data.paths import walk
 from imgclf.data.readers import FileReader
 from imgclf.data.table import Dataset
 from imgclf.deploy import inputs, predict_files
+from imgclf.deploy.options import Options
 from imgclf.training.state import split_model
 from imgclf.training.step import normalize
 
@@ -46,7 +47,7 @@ def main() -> None:
         (Path(folder) / "list.txt").write_text("".join(f"{path}\n" for path in paths))
         listed = inputs.find([f"{folder}/list.txt"], root=args.folder)
         bare = bare_extraction(classifier, args.folder, paths, args.batch)
-        options = predict_files.Options(batch=args.batch)
+        options = Options(batch_size=args.batch)
 
         def predict() -> None:
             predict_files.predict_files(classifier, listed, Path(folder) / "out.csv", options, Console(quiet=True), overwrite=True)

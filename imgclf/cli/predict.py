@@ -19,11 +19,11 @@ def predict(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Where the predictions go: .csv or .parquet.")] = Path("predictions.csv"),
-    top_k: Annotated[int, typer.Option(min=1, help="How many classes to name per image.")] = 5,
+    top_k: Annotated[int, typer.Option(help="How many classes to name per image.")] = 5,
     batch: Annotated[int, typer.Option(min=0, help="Images per batch; 0 = as in the run's evaluation.")] = 0,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help='Adds the column "answer": the predicted class, or "unknown" where its probability is lower.'),
+        typer.Option(help='Adds the column "answer": the predicted class, or "unknown" where its probability is lower.'),
     ] = None,
     conformal: Annotated[
         bool, typer.Option("--conformal", help='Adds the column "set": the classes that the run\'s conformal threshold admits.')
@@ -55,8 +55,10 @@ def predict(
       imgclf predict runs/larger PHOTOS --threshold 0.8 --conformal
     """
     from imgclf.deploy import inputs, predict_files
+    from imgclf.deploy.options import Options
 
     predict_files.check_out(out)
+    options = Options(top_k, batch or 1, threshold, conformal)  # says what is wrong with them before the run is loaded
     _quieten()
     from rich.console import Console
 
@@ -66,7 +68,7 @@ def predict(
     if conformal and (rule := predictor.need_conformal()).admits_all:
         typer.echo(f"The run's {rule.n} val images are too few for alpha {rule.alpha:g}: every set holds all classes.", err=True)
     images = inputs.find(sources, column=column, root=root)
-    options = predict_files.Options(top_k, batch or predictor.config.loader.eval_batch_size, threshold, conformal)
+    options = dataclasses.replace(options, batch_size=batch or predictor.config.loader.eval_batch_size)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's on odd metadata; what can't be read is told in its row

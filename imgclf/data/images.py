@@ -124,6 +124,17 @@ def pixels_of(array: np.ndarray, decoding: Decoding = Decoding()) -> np.ndarray:
     return array if array.shape[2] == 3 else np.repeat(array, 3, axis=2)
 
 
+def pixels_of_picture(picture: Image.Image) -> np.ndarray:
+    """The pixels of an image that Pillow holds, as `decode` would give them of its file: uint8 [h, w, 3], upright, alpha over white.
+
+    Raises:
+      ImageError: if Pillow can't read it to its end.
+    """
+    with _reported(picture.format or "image"):
+        picture.load()  # before the orientation is read: TIFF turns itself while loading
+        return _orient(_rgb(picture), _orientation(picture))
+
+
 def inspect(data: bytes | np.ndarray, max_pixels: int) -> Inspection:
     """Decodes an image (bytes of a file, or an array as for `pixels_of`) to its end and measures it; never raises for a bad one.
 

@@ -1,22 +1,17 @@
-"""A trained classifier in use: what `imgclf.load` and `imgclf.create` return.
-
-classifier = imgclf.load("runs/larger")
-classifier.predict(["a.jpg", "b.png"])
-classifier.evaluate(test)
-"""
+"""A trained classifier in use: what `imgclf.load` and `imgclf.create` return."""
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 
 from imgclf import config as config_lib
 from imgclf.deploy import saving, scoring
-from imgclf.deploy.predictor import Answers, Predictor, Source
+from imgclf.deploy.items import is_many, take
+from imgclf.deploy.options import OnError, Options, check_on_error
+from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
 from imgclf.evaluation.conformal import Conformal
 from imgclf.runtime import compilation_cache
@@ -28,35 +23,58 @@ class Classifier(Predictor):
 
     def predict(
         self,
-        sources: Source | Sequence[Source] | scoring.Data,
+        sources: object,
         *,
         top_k: int = 5,
         batch_size: int = 64,
         threshold: float | None = None,
         conformal: bool = False,
+        on_error: OnError | None = None,
+        column: str = "",
+        root: str | os.PathLike[str] = "",
     ) -> pd.DataFrame:
-        """Classifies images. For many thousands of files, `imgclf predict` can be interrupted.
+        """Classifies images. For many thousands of files there is the command `imgclf predict`, which can be interrupted.
+
+            classifier.predict("cat.jpg")
+            classifier.predict(["a.jpg", "b.png"], top_k=2)
+            classifier.predict("photos", threshold=0.8)  # a folder; what can't be read has a row that says why
+            classifier.predict(frame, column="file", root="photos")  # a DataFrame
+            classifier.predict(camera.frames())  # a generator of uint8 arrays [h, w, 3]
+            classifier.predict(test)  # labeled images, from imgclf.load_images
 
         Args:
-          sources: paths, or uint8 arrays [h, w, 3] (also [h, w]); one, or a sequence; or labeled images (`imgclf.load_images`).
-          top_k: how many classes to name per image.
-          batch_size: of the forward pass.
-          threshold, conformal: see `table`.
+          sources: an image, or any number of them. An image is a path, the bytes of an image file or such a file that is open, a Pillow
+            image, or a uint8 array [h, w], [h, w, 1], [h, w, 3] or [h, w, 4] (RGB; with transparency, over white). Several stand in a list
+            or any other sequence, a Series, an array [n, h, w, c], a generator; they are counted by position, whatever their index. Or a
+            DataFrame with a column of paths; a folder, with all images in it; a list file (.csv, .tsv, .parquet, .txt); or labeled images.
+          top_k: how many classes to list per image.
+          batch_size: images per forward pass.
+          threshold: probability, 0 to 1: adds the column `answer`, which is "unknown" where the predicted class is less probable.
+          conformal: whether to add the column `set`, the classes that the run's conformal rule admits.
+          on_error: what happens at an image that can't be read: "raise" an error, or tell the reason in its "row". None = "row" for folders
+            and list files, else "raise".
+          column: of paths, in a DataFrame or list file; "" = that of the run's own table, `path`, or `id`.
+          root: the folder that relative paths are in; "" = the current one, for a list file its own.
 
         Returns:
-          A table with a row per source, in their order, see `table`; `id` is the path, the array's position, or the labeled image's
-          id, which its class, `true`, then follows.
+          A table with a row per image, in their order: `id`, `predicted`, `probability`, `top1`, `top1_probability`, …, see
+          `Predictor.table`. `id` is the path as it was given, the DataFrame's column `id`, or the position; of labeled images it is the
+          image's id, and its class, `true`, follows. With on_error="row" there is a column `reason`, "" where an image could be read.
 
         Raises:
-          UserError: for a path that is no readable image; it is named.
+          UserError: for what holds no images; for an image that can't be read, which is named, where on_error is "raise"; for options out
+            of their range.
         """
+        options = Options(top_k, batch_size, threshold, conformal)
+        if options.conformal:
+            self.need_conformal()
         if (dataset := scoring.dataset_of(sources)) is not None:
-            return scoring.predict(self, dataset, batch_size=batch_size, top_k=top_k, threshold=threshold, conformal=conformal)
-        sources = [sources] if isinstance(sources, str | os.PathLike | np.ndarray) else sources
-        ids = [str(position) if isinstance(source, np.ndarray) else os.fspath(source) for position, source in enumerate(sources)]
-        probabilities = self.predict_probabilities(sources, batch_size=batch_size)
-        answers = Answers(probabilities, [""] * len(ids))
-        return self.table(ids, answers, top_k=top_k, threshold=threshold, conformal=conformal).drop(columns="reason")
+            return scoring.predict(self, dataset, options)
+        taken = take(sources, self.config.data, column=column, root=root)
+        policy = check_on_error(on_error) if on_error is not None else "row" if is_many(taken) else "raise"
+        answers = self.answers(taken, options, policy)
+        table = self.table(taken.ids, answers, options)
+        return table if policy == "row" else table.drop(columns="reason")
 
     def evaluate(self, data: scoring.Data, *, verbose: bool = True) -> scoring.Evaluation:
         """Scores labeled images, such as `test` of `train, test = data.split(0.8)`.
@@ -114,13 +132,21 @@ class Classifier(Predictor):
         return saving.save(self, folder, overwrite=overwrite)
 
 
-def load(run: str | os.PathLike) -> Classifier:
-    """Loads the kept model of a finished run.
+def load(run: str | os.PathLike[str]) -> Classifier:
+    """Loads the kept model of a finished run, or a model that `Classifier.save` wrote.
+
+        classifier = imgclf.load("runs/photos")
+        classifier.predict("cat.jpg")
+
+    Args:
+      run: the folder.
 
     Raises:
       UserError: if the folder is not a finished run, or its model is damaged or not that of its config.
     """
-    folder = Path(run)
+    folder = Path(run).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder} (looked for as {folder.absolute()}): name the folder of a finished run.")
     if not (folder / "results.json").exists():
         raise UserError(f"{folder} is not a finished run (it has no results.json); train it with run.py --workdir={folder}.")
     compilation_cache.enable()
@@ -142,5 +168,5 @@ def load(run: str | os.PathLike) -> Classifier:
         Conformal(rule["alpha"], rule["threshold"], rule["n"]) if rule else None,
         folder=folder,
     )
-    _ = classifier._eval_step  # checks the shapes now, rather than at the first image
+    classifier.check()
     return classifier

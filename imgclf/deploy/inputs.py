@@ -19,8 +19,8 @@ LISTS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".txt")
 
 
 @dataclasses.dataclass(frozen=True)
-class Inputs(Sequence[str]):
-    """A sequence of the images' paths, in the order of the predictions.
+class Inputs:
+    """The images' paths, in the order of the predictions.
 
     Attributes:
       ids: what the predictions call them: the path as it is in the list, relative to the folder, or as given; or the list's column `id`.
@@ -35,13 +35,13 @@ class Inputs(Sequence[str]):
     paths: list[str]
     bad: dict[int, ImageError]
     others: pd.DataFrame | None
-    ignored: Counter
+    ignored: Counter[str]
     sha256: str
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, row: int) -> str:
+    def __getitem__(self, row: int, /) -> str:
         if row in self.bad:
             raise ImageError(self.bad[row].reason, self.bad[row].detail)  # a new one, as each grows a traceback
         return self.paths[row]
@@ -68,13 +68,14 @@ def find(sources: Sequence[str], *, column: str = "path", root: str = "") -> Inp
     if lists:
         return _from_list(lists[0], column, root)
     rows: list[tuple[str, str, ImageError | None]] = []
-    ignored: Counter = Counter()
+    ignored = Counter[str]()
     for source in sources:
         if not os.path.isdir(source):
             rows.append((printable(source), source, None))
             continue
         files = walk(source)
         ignored += files.ignored
+        found: list[tuple[str, str, ImageError | None]]
         found = [(printable(path), os.path.join(source, path), None) for path in files.paths]
         found += [(name, "", ImageError(reason, detail)) for name, reason, detail in files.quarantine]
         found.sort(key=lambda row: row[0])
@@ -101,7 +102,7 @@ def _from_list(file: str, column: str, root: str) -> Inputs:
     others = listed.table.drop(columns=column)
     if "id" in others and others["id"].notna().all():
         ids = others["id"].astype(str).tolist()
-        others = others.drop(columns="id")
+        others = listed.table.drop(columns="id")  # with the path, which is not in the ids then
     others = others[[name for name in others if _is_plain(others[name])]].reset_index(drop=True)
     inputs = _inputs(ids, paths, bad, others if others.shape[1] else None, Counter({"blank rows": listed.blank} if listed.blank else {}))
     if len(bad) == len(inputs):
@@ -122,7 +123,7 @@ def _lines(file: str, column: str) -> lists.ImageList:
     return lists.ImageList(file, pd.DataFrame({column: paths}, dtype=object), np.array(numbers))
 
 
-def _inputs(ids: list[str], paths: list[str], bad: dict[int, ImageError], others: pd.DataFrame | None, ignored: Counter) -> Inputs:
+def _inputs(ids: list[str], paths: list[str], bad: dict[int, ImageError], others: pd.DataFrame | None, ignored: Counter[str]) -> Inputs:
     digest = hashlib.sha256()
     for row, (name, path) in enumerate(zip(ids, paths, strict=True)):
         size, mtime_ns = -1, -1
@@ -148,5 +149,5 @@ def _is_plain(values: pd.Series) -> bool:
     return not texts or bool(values.map(lambda value: isinstance(value, str) or value is None).all())
 
 
-def _counts(ignored: Counter) -> str:
+def _counts(ignored: Counter[str]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(ignored.items()))

@@ -1,19 +1,17 @@
 """Predictions of any number of image files: streamed, and continued where they were interrupted.
 
-Rows are kept in OUT.part/ as they are done, in parquet files named after their first row; at the end they are put together and renamed to
-OUT, beside which OUT.json says what it was made of. The same command therefore continues, and its result does not depend on where
-it was stopped.
+Rows are kept in OUT.part/ as they are done, in parquet files named after their first row; at the end they are put together and moved to
+OUT, beside which OUT.json says what it was made of. The same command therefore continues, and its result does not depend on where it was
+stopped.
 """
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,39 +20,36 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
-from imgclf import formatting
+from imgclf import files, formatting, progress
 from imgclf.deploy.inputs import Inputs
+from imgclf.deploy.options import Options
 from imgclf.deploy.predictor import Answers, Predictor
 from imgclf.errors import UserError
-from imgclf.files import write_json
 
 SUFFIXES = (".csv", ".parquet")
 _PART_SECONDS, _PART_ROWS = 15.0, 16_384  # a part is written when either is reached
 _ROW_GROUP = 65_536  # of the parquet file
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What the rows say; the fields are the command's options."""
-
-    top_k: int = 5
-    batch: int = 64
-    threshold: float | None = None
-    conformal: bool = False
+_FLAGS = {"batch_size": "--batch"}  # the options whose flag is not their name
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What was done. `reasons` counts the images that can't be read by reason."""
+    """What was done.
+
+    Attributes:
+      images: rows of the table.
+      predicted: those of images that could be read.
+      before: rows that an earlier start had done already.
+      seconds: that this start took.
+      reasons: how many images can't be read, by reason.
+    """
 
     images: int
     predicted: int
-    before: int  # predicted by an earlier start
+    before: int
     seconds: float
-    reasons: Counter
+    reasons: Counter[str]
 
 
 def check_out(out: Path) -> None:
@@ -75,36 +70,46 @@ def predict_files(
     overwrite: bool = False,
     part_rows: int = _PART_ROWS,
 ) -> Summary:
-    """Writes the predictions of all inputs, in their order, to `out` (.csv or .parquet).
+    """Writes the predictions of all inputs, in their order, to `out`.
 
-    Columns: those of `Predictor.table`, then the list's other columns (with `list_` before a name that is taken).
+    Its columns are those of `Predictor.table`, then the list's other columns (with `list_` before a name that is taken).
 
     Args:
+      predictor: the classifier.
+      inputs: the images.
+      out: a path that ends in .csv or .parquet; folders above it are made.
+      options: what the rows say.
+      console: shows the progress.
       overwrite: whether to replace an `out` (or what is begun of it) that was made of something else.
       part_rows: rows that are written at a time, at most.
+
+    Returns:
+      What was done. Where `out` was complete already, nothing is.
 
     Raises:
       UserError: if `out` exists and was made of something else, another process writes it, or the disk is full.
     """
     check_out(out)
     identity = _identity(predictor, inputs, options)
-    parts, about = out.with_name(out.name + ".part"), out.with_name(out.name + ".json")
+    folder, about = out.with_name(out.name + ".part"), out.with_name(out.name + ".json")
     if out.exists() and not overwrite:
         old = _check_same(out, about, identity)
         return Summary(len(inputs), old["predicted"], len(inputs), 0.0, Counter(old["reasons"]))
     try:
-        with _claim(parts):
-            _begin(parts, identity, overwrite)
-            schema = _schema(predictor, inputs, options)
-            before = _sound_rows(parts, schema, len(inputs))
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.locked(folder / ".lock", f"Another process is writing {folder}: wait for it, or choose another --out."):
+            rows = _Rows(predictor, inputs, options)
+            parts = _Parts(folder, rows.schema)
+            parts.begin(identity, overwrite)
+            before = parts.sound_rows(len(inputs))
             start = time.perf_counter()
-            _predict(predictor, inputs, parts, schema, before, options, console, part_rows)
+            _predict(rows, parts, before, part_rows, console)
             seconds = time.perf_counter() - start
-            aside, reasons = _assemble(parts, schema, out.suffix.lower())
+            aside, reasons = parts.assemble(out.suffix.lower())
             identity |= {"predicted": len(inputs) - sum(reasons.values()), "reasons": dict(reasons), "sha256": _sha256(aside)}
-            write_json(about, identity)
+            files.write_json(about, identity)
             aside.replace(out)
-            shutil.rmtree(parts)
+            shutil.rmtree(folder)
     except OSError as error:
         raise UserError(
             f"{error.filename or out} can't be written ({error.strerror or error}): mend that, and give the same command to continue."
@@ -112,7 +117,7 @@ def predict_files(
     return Summary(len(inputs), identity["predicted"], before, seconds, reasons)
 
 
-def describe(summary: Summary, ignored: Counter, out: Path) -> str:
+def describe(summary: Summary, ignored: Counter[str], out: Path) -> str:
     """Says in a few sentences what was done."""
     done = summary.images - summary.before
     if not done and summary.before:
@@ -140,12 +145,14 @@ def _identity(predictor: Predictor, inputs: Inputs, options: Options) -> dict[st
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """In which way two identities differ; "" where they don't."""
     if old.get("model") != new["model"]:
         return "another run, or by this one before it changed"
     if old.get("images") != new["images"]:
         return f"other images ({old.get('images', {}).get('count', 0):,}, now {new['images']['count']:,}, or with other contents)"
     before, now = old.get("options", {}), new["options"]
-    changed = [f"--{name.replace('_', '-')}={before.get(name)}" for name in now if before.get(name) != now[name]]
+    flags = {name: _FLAGS.get(name, f"--{name.replace('_', '-')}") for name in now}
+    changed = [f"{flags[name]}={before.get(name)}" for name in now if before.get(name) != now[name]]
     return f"other options ({', '.join(changed)})" if changed else ""
 
 
@@ -162,160 +169,137 @@ def _check_same(out: Path, about: Path, identity: dict[str, Any]) -> dict[str, A
     return old
 
 
-@contextlib.contextmanager
-def _claim(parts: Path) -> Iterator[None]:
-    """Makes the folder of parts, and keeps a second process out of it."""
-    parts.mkdir(parents=True, exist_ok=True)
-    with (parts / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"Another process is writing {parts}: wait for it, or choose another --out.") from None
-        yield
+class _Rows:
+    """What the rows of the table say, and the types of their columns, which are the same whatever the first images are."""
+
+    def __init__(self, predictor: Predictor, inputs: Inputs, options: Options):
+        self.predictor, self.inputs, self.options = predictor, inputs, options
+        empty = predictor.table([], Answers(np.zeros((0, len(predictor.class_names)), np.float32), []), options)
+        fields = [
+            pa.field(name, pa.list_(pa.string()) if name == "set" else pa.float32() if name.endswith("probability") else pa.string())
+            for name in map(str, empty)
+        ]
+        if inputs.others is not None:
+            taken = {field.name for field in fields}
+            for field in pa.Schema.from_pandas(inputs.others, preserve_index=False):
+                fields.append(field.with_name(f"list_{field.name}" if field.name in taken else field.name))
+        self.schema = pa.schema(fields)
+
+    def table(self, first: int, answers: Answers) -> pa.Table:
+        """The rows of a batch of answers, whose first image is row `first`."""
+        rows = slice(first, first + len(answers.reasons))
+        table = self.predictor.table(self.inputs.ids[rows], answers, self.options)
+        if self.inputs.others is not None:
+            others = self.inputs.others.iloc[rows].reset_index(drop=True).set_axis(self.schema.names[table.shape[1] :], axis=1)
+            table = pd.concat([table, others], axis=1)
+        return pa.Table.from_pandas(table, schema=self.schema, preserve_index=False).replace_schema_metadata()
 
 
-def _begin(parts: Path, identity: dict[str, Any], overwrite: bool) -> None:
-    """Makes sure that the parts are of this command."""
-    about = parts / "about.json"
-    old = _read_json(about)
-    difference = _difference(old, identity) if old is not None else "something unknown" if any(parts.glob("*.parquet")) else ""
-    if difference and not overwrite:
-        raise UserError(f"{parts} holds predictions begun with {difference}: choose another --out, or give --overwrite to begin anew.")
-    if difference or old is None:
-        for file in parts.glob("*.parquet"):
-            file.unlink()
-        write_json(about, identity)
+class _Parts:
+    """The rows that are done: a folder of parquet files, each named after its first row."""
 
+    def __init__(self, folder: Path, schema: pa.Schema):
+        self.folder, self.schema = folder, schema
 
-def _schema(predictor: Predictor, inputs: Inputs, options: Options) -> pa.Schema:
-    """The types of all columns, whatever the first images are."""
-    empty = predictor.table([], Answers(np.zeros((0, len(predictor.class_names)), np.float32), []), **_table_options(options))
-    fields = [
-        pa.field(name, pa.list_(pa.string()) if name == "set" else pa.float32() if name.endswith("probability") else pa.string())
-        for name in empty
-    ]
-    if inputs.others is not None:
-        taken = set(empty)
-        for field in pa.Schema.from_pandas(inputs.others, preserve_index=False):
-            fields.append(field.with_name(f"list_{field.name}" if field.name in taken else field.name))
-    return pa.schema(fields)
+    def begin(self, identity: dict[str, Any], overwrite: bool) -> None:
+        """Makes sure that the parts are of this command.
 
+        Raises:
+          UserError: if they were begun with something else.
+        """
+        about = self.folder / "about.json"
+        old = _read_json(about)
+        unknown = "something unknown" if any(self.folder.glob("*.parquet")) else ""
+        difference = unknown if old is None else _difference(old, identity)
+        if difference and not overwrite:
+            raise UserError(
+                f"{self.folder} holds predictions begun with {difference}: choose another --out, or give --overwrite to begin anew."
+            )
+        if difference or old is None:
+            for file in self.folder.glob("*.parquet"):
+                file.unlink()
+            files.write_json(about, identity)
 
-def _table_options(options: Options) -> dict[str, Any]:
-    return {"top_k": options.top_k, "threshold": options.threshold, "conformal": options.conformal}
+    def sound_rows(self, total: int) -> int:
+        """How many rows, from the first, the parts hold; a damaged one, as after a loss of power, and those after it are removed."""
+        done = 0
+        for file in sorted(self.folder.glob("*.parquet")):
+            try:
+                table = pq.read_table(file)
+                sound = file == self._path(done) and table.schema.equals(self.schema) and done + len(table) <= total
+            except (OSError, pa.ArrowException):
+                sound = False
+            if not sound:
+                for other in self.folder.glob("*.parquet"):
+                    if other >= file:
+                        other.unlink()
+                break
+            done += len(table)
+        return done
 
-
-def _part(parts: Path, first: int) -> Path:
-    return parts / f"{first:012d}.parquet"
-
-
-def _sound_rows(parts: Path, schema: pa.Schema, total: int) -> int:
-    """How many rows, from the first, the parts hold; a damaged one and those after it are removed."""
-    done = 0
-    for file in sorted(parts.glob("*.parquet")):
-        try:
-            table = pq.read_table(file)
-            sound = file == _part(parts, done) and table.schema.equals(schema) and done + len(table) <= total
-        except (OSError, pa.ArrowException):
-            sound = False
-        if not sound:
-            for other in parts.glob("*.parquet"):
-                if other >= file:
-                    other.unlink()
-            break
-        done += len(table)
-    return done
-
-
-def _predict(
-    predictor: Predictor,
-    inputs: Inputs,
-    parts: Path,
-    schema: pa.Schema,
-    before: int,
-    options: Options,
-    console: Console,
-    part_rows: int,
-) -> None:
-    """Writes the parts from row `before` on; parts begin where batches do, so that a batch is the same whenever it is computed."""
-    tables: list[pa.Table] = []
-    first = done = before
-    last_write = time.monotonic()
-
-    def write() -> None:
-        nonlocal first, last_write
-        if tables:
-            aside = parts / "part"
+    def write(self, first: int, tables: list[pa.Table]) -> None:
+        """Writes the rows from `first` on, in one move."""
+        with files.replacing(self._path(first)) as aside:
             pq.write_table(pa.concat_tables(tables), aside)
-            aside.replace(_part(parts, first))
-        tables.clear()
-        first, last_write = done, time.monotonic()
 
-    columns = (TextColumn("Predicting"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(inputs), completed=before)
-        stream = predictor.stream(inputs, batch_size=options.batch, start=before)
+    def assemble(self, suffix: str) -> tuple[Path, Counter[str]]:
+        """Puts the parts together, one in memory at a time.
+
+        Returns:
+          The file, beside the parts, and how many images can't be read, by reason.
+        """
+        aside, reasons = self.folder / f"assembled{suffix}.part", Counter[str]()
+        pieces = map(pq.read_table, sorted(self.folder.glob("*.parquet")))
+        with contextlib.ExitStack() as stack:
+            if suffix == ".csv":
+                file = stack.enter_context(aside.open("w", encoding="utf-8", errors="backslashreplace", newline=""))
+                for number, piece in enumerate(pieces):
+                    frame = piece.to_pandas()
+                    if "set" in frame:
+                        frame["set"] = [None if names is None else json.dumps(list(names), ensure_ascii=False) for names in frame["set"]]
+                    frame.to_csv(file, index=False, header=not number, lineterminator="\n")
+                    _count(piece, reasons)
+            else:
+                writer = stack.enter_context(pq.ParquetWriter(aside, self.schema))
+                waiting = self.schema.empty_table()
+                for piece in pieces:
+                    _count(piece, reasons)
+                    waiting = pa.concat_tables([waiting, piece]).combine_chunks()
+                    while len(waiting) >= _ROW_GROUP:  # groups don't depend on where the parts end
+                        writer.write_table(waiting.slice(0, _ROW_GROUP))
+                        waiting = waiting.slice(_ROW_GROUP)
+                if len(waiting):
+                    writer.write_table(waiting)
+        return aside, reasons
+
+    def _path(self, first: int) -> Path:
+        return self.folder / f"{first:012d}.parquet"
+
+
+def _predict(rows: _Rows, parts: _Parts, before: int, part_rows: int, console: Console) -> None:
+    """Writes the parts from row `before` on; parts begin where batches do, so that a batch is the same whenever it is computed."""
+    waiting: list[pa.Table] = []
+    first, last_write = before, time.monotonic()  # first: the row of the first waiting table
+    stream = rows.predictor.stream(rows.inputs, batch_size=rows.options.batch_size, start=before)
+    with progress.bar(console, rate="images") as bar, contextlib.closing(stream):
+        task = bar.add_task("Predicting", total=len(rows.inputs), completed=before)
         try:
-            with contextlib.closing(stream):
-                for answers in stream:
-                    rows = slice(done, done + len(answers.reasons))
-                    tables.append(_rows(predictor, inputs, rows, answers, schema, options))
-                    done = rows.stop
-                    bar.advance(task, len(answers.reasons))
-                    if done - first >= part_rows or time.monotonic() - last_write >= _PART_SECONDS:
-                        write()
-        except KeyboardInterrupt:
-            write()
-            raise
-        write()
+            for answers in stream:
+                waiting.append(rows.table(first + sum(map(len, waiting)), answers))
+                bar.advance(task, len(answers.reasons))
+                if sum(map(len, waiting)) >= part_rows or time.monotonic() - last_write >= _PART_SECONDS:
+                    parts.write(first, waiting)
+                    # Emptied before `first` moves on: an interrupt in between finds nothing to write, not these rows in a wrong place.
+                    waiting, first = [], first + sum(map(len, waiting))
+                    last_write = time.monotonic()
+        finally:  # also where the user interrupts: what is done needs not be done again
+            if waiting:
+                parts.write(first, waiting)
 
 
-def _rows(predictor: Predictor, inputs: Inputs, rows: slice, answers: Answers, schema: pa.Schema, options: Options) -> pa.Table:
-    table = predictor.table(inputs.ids[rows], answers, **_table_options(options))
-    if inputs.others is not None:
-        others = inputs.others.iloc[rows].reset_index(drop=True).set_axis(schema.names[table.shape[1] :], axis=1)
-        table = pd.concat([table, others], axis=1)
-    return pa.Table.from_pandas(table, schema=schema, preserve_index=False).replace_schema_metadata()
-
-
-def _assemble(parts: Path, schema: pa.Schema, suffix: str) -> tuple[Path, Counter]:
-    """Puts the parts together, one at a time, in a file beside them."""
-    aside, reasons = parts / f"assembled{suffix}.part", Counter()
-    pieces = map(pq.read_table, sorted(parts.glob("*.parquet")))
-    with contextlib.ExitStack() as stack:
-        if suffix == ".csv":
-            file = stack.enter_context(aside.open("w", encoding="utf-8", errors="backslashreplace", newline=""))
-            for number, piece in enumerate(pieces):
-                frame = piece.to_pandas()
-                if "set" in frame:
-                    frame["set"] = [None if names is None else json.dumps(list(names), ensure_ascii=False) for names in frame["set"]]
-                frame.to_csv(file, index=False, header=not number, lineterminator="\n")
-                _count(piece, reasons)
-        else:
-            writer = stack.enter_context(pq.ParquetWriter(aside, schema))
-            waiting: list[pa.Table] = []
-            for piece in pieces:
-                _count(piece, reasons)
-                waiting = [pa.concat_tables([*waiting, piece]).combine_chunks()]
-                while len(waiting[0]) >= _ROW_GROUP:  # groups don't depend on where the parts end
-                    writer.write_table(waiting[0].slice(0, _ROW_GROUP))
-                    waiting = [waiting[0].slice(_ROW_GROUP)]
-            if waiting and len(waiting[0]):
-                writer.write_table(waiting[0])
-    return aside, reasons
-
-
-def _count(piece: pa.Table, reasons: Counter) -> None:
-    for reason in piece["reason"].to_pylist():
-        if reason:
-            reasons[reason.split(":", 1)[0]] += 1
-
-
-class _Rate(ProgressColumn):
-    """Images per second of this start."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{formatting.number(task.speed)}/s" if task.speed else "")
+def _count(piece: pa.Table, reasons: Counter[str]) -> None:
+    """Adds the reasons of a part's rows, without their details."""
+    reasons.update(reason.split(":", 1)[0] for reason in piece["reason"].to_pylist() if reason)
 
 
 def _sha256(path: Path) -> str:
@@ -324,6 +308,7 @@ def _sha256(path: Path) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -1,14 +1,16 @@
 """A run's kept model with the preprocessing that it was evaluated with: images in, calibrated probabilities out."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import math
 import os
+import stat
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +26,9 @@ from imgclf import models
 from imgclf.config import Config
 from imgclf.data import augment, images
 from imgclf.data.readers import ImageReader
+from imgclf.deploy import items
+from imgclf.deploy.items import Item, Items, NamedItems
+from imgclf.deploy.options import OnError, Options, check_on_error
 from imgclf.errors import UserError
 from imgclf.evaluation import calibration, metrics
 from imgclf.evaluation.conformal import Conformal, sets
@@ -31,8 +36,6 @@ from imgclf.training import sharding
 from imgclf.training.evaluate import EvalStep
 from imgclf.training.state import Tree, path_name, split_model, tree_sha256
 from imgclf.training.step import make_eval_step
-
-Source = str | os.PathLike | np.ndarray
 
 UNKNOWN = "unknown"  # the answer below the threshold
 _DECODING, _COMPUTING = 2, 1  # batches under way beside the one that is waited for
@@ -65,34 +68,63 @@ class Predictor:
         names = ", ".join(self.class_names[:10]) + (", …" if len(self.class_names) > 10 else "")
         return f"{self.config.model.name} for {len(self.class_names)} classes ({names}), from {self.folder}"
 
-    def predict_probabilities(self, sources: Sequence[Source], *, batch_size: int = 64) -> np.ndarray:
-        """Returns the calibrated probabilities, float32 [N, C], in the order of `sources` and of `class_names`.
+    def predict_probabilities(
+        self,
+        sources: object,
+        *,
+        batch_size: int = 64,
+        on_error: OnError = "raise",
+        column: str = "",
+        root: str | os.PathLike[str] = "",
+    ) -> np.ndarray:
+        """Returns the calibrated probability of each class for each image.
+
+            probabilities = classifier.predict_probabilities(["a.jpg", "b.png"])
+            classifier.class_names[probabilities[0].argmax()]
+
+        Args:
+          sources: see `Classifier.predict`; images are counted by position. Labeled images are given to `predict`.
+          batch_size: images per forward pass.
+          on_error: "raise" ends the call at an image that can't be read; "row" leaves NaN in its row.
+          column, root: see `Classifier.predict`.
+
+        Returns:
+          float32 [N, C], in the order of `sources` and of `class_names`.
 
         Raises:
-          UserError: for a path that is no readable image; it is named.
+          UserError: for what holds no images; and for an image that can't be read, which is named, unless on_error="row".
         """
-        outputs = [np.zeros((0, len(self.class_names)), np.float32)]
-        done = 0
-        for answers in self.stream(sources, batch_size=batch_size):
-            for position, reason in enumerate(answers.reasons, start=done):
-                if reason:
-                    source = sources[position]
-                    name = "an array" if isinstance(source, np.ndarray) else os.fspath(source)
-                    raise UserError(f"{name} can't be classified: {reason}. Leave it out, or convert it to JPEG or PNG.")
-            outputs.append(answers.probabilities)
-            done += len(answers.reasons)
-        return np.concatenate(outputs)
+        taken = items.take(sources, self.config.data, column=column, root=root)
+        answers = self.answers(taken, Options(batch_size=batch_size), check_on_error(on_error))
+        answers.probabilities[[bool(reason) for reason in answers.reasons]] = np.nan
+        return answers.probabilities
 
-    def stream(self, sources: Sequence[Source], *, batch_size: int = 64, start: int = 0) -> Iterator[Answers]:
-        """Classifies any number of images, in order, a few batches in memory at a time.
+    def answers(self, sources: NamedItems, options: Options, on_error: OnError) -> Answers:
+        """Classifies images whose answers fit in memory.
+
+        Raises:
+          UserError: for an image that can't be read, unless on_error="row"; it is named.
+        """
+        probabilities, reasons = [np.zeros((0, len(self.class_names)), np.float32)], list[str]()
+        with contextlib.closing(self.stream(sources, batch_size=options.batch_size)) as stream:
+            for answers in stream:
+                for row, reason in enumerate(answers.reasons, start=len(reasons)):
+                    if reason and on_error == "raise":
+                        raise UserError(_refusal(sources.ids[row], row, reason))
+                probabilities.append(answers.probabilities)
+                reasons += answers.reasons
+        return Answers(np.concatenate(probabilities), reasons)
+
+    def stream(self, sources: Items, *, batch_size: int = 64, start: int = 0) -> Generator[Answers, None, None]:
+        """Classifies any number of images, in order, with a few batches in memory at a time.
 
         Threads decode the next batches while the device computes. Images are decoded whole, as in evaluation, unless `reduced_decode`.
 
         Args:
-          sources: as for `predict`. An item is taken in one of the threads, so that a sequence may read its images when asked; an
-            `images.ImageError` or OSError raised then is the image's `reason`.
+          sources: the images. A row is asked for in one of the threads, so that it may be read then; an `images.ImageError` or OSError
+            raised then is the image's `reason`.
           batch_size: images per batch; the last one is padded, so that one compilation serves all. Fewer images make do with less.
-          start: the number of sources to pass over.
+          start: the number of rows to pass over.
         """
         batch_size = min(batch_size, 1 << max(0, len(sources) - 1).bit_length())
         batch_size = -(-batch_size // jax.device_count()) * jax.device_count()
@@ -118,29 +150,31 @@ class Predictor:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def table(
-        self, ids: Sequence[str], answers: Answers, *, top_k: int = 5, threshold: float | None = None, conformal: bool = False
-    ) -> pd.DataFrame:
-        """Returns a row per image: `id`, `predicted`, `probability`, `top1`, `top1_probability`, … as in a run's predictions.csv, `reason`.
+    def table(self, ids: Sequence[str], answers: Answers, options: Options) -> pd.DataFrame:
+        """Puts answers into words.
 
         Args:
-          ids: what stands in `id`.
+          ids: what the images are called.
           answers: of the same images.
-          top_k: how many classes to name; at most C are.
-          threshold: adds `answer` after `probability`: the predicted class, or "unknown" where its probability is below the threshold.
-          conformal: adds `set` before `reason`: the list of classes that the run's conformal threshold admits, the likeliest first.
+          options: what is said of each of them.
+
+        Returns:
+          A row per image: `id`, `predicted`, `probability`, `top1`, `top1_probability`, … as in a run's predictions.csv, and `reason`.
+          After `probability` may stand `answer`, the predicted class or "unknown" where its probability is below the threshold; before
+          `reason` may stand `set`, a list of the classes that the run's conformal rule admits. Where an image can't be read, all but `id`
+          and `reason` are missing (NaN).
 
         Raises:
-          UserError: if sets are asked for and the run has calibrated none.
+          UserError: if sets are asked for, and the run has no conformal rule.
         """
         read = np.flatnonzero([not reason for reason in answers.reasons])
         probabilities = answers.probabilities[read]
         if not len(read):
             probabilities = np.full((1, len(self.class_names)), 1 / len(self.class_names), np.float32)  # for its columns
-        table = metrics.predictions(range(len(probabilities)), probabilities, None, self.class_names, top_k).drop(columns="true")
-        if threshold is not None:
-            table.insert(3, "answer", table["predicted"].where(table["probability"] >= threshold, UNKNOWN))
-        if conformal:
+        table = metrics.predictions(range(len(probabilities)), probabilities, None, self.class_names, options.top_k).drop(columns="true")
+        if options.threshold is not None:
+            table.insert(3, "answer", table["predicted"].where(table["probability"] >= options.threshold, UNKNOWN))
+        if options.conformal:
             table["set"] = self._sets(probabilities)
         table = table.iloc[: len(read)].set_index(read).reindex(range(len(ids)))
         return table.assign(id=list(ids), reason=answers.reasons)
@@ -179,6 +213,10 @@ class Predictor:
             rows.append([self.class_names[label] for label in labels[np.argsort(-row[labels], kind="stable")]])
         return rows
 
+    def check(self) -> None:
+        """Raises a UserError unless the parameters are those of the config's model; else that would show at the first image only."""
+        _ = self._eval_step
+
     @functools.cached_property
     def _eval_step(self) -> EvalStep:
         abstract = nnx.eval_shape(lambda: models.create(self.config, len(self.class_names), load_weights=False))
@@ -195,17 +233,11 @@ class Predictor:
     def _on_devices(self) -> tuple[Tree, Tree]:
         return sharding.replicate((self.params, self.batch_stats), self._mesh)
 
-    def _show(self, sources: Sequence[Source], row: int, out: np.ndarray) -> str:
+    def _show(self, sources: Items, row: int, out: np.ndarray) -> str:
         """Writes the model's view of an image to `out`; returns why it can't, else ""."""
         data = self.config.data
         try:
-            source = sources[row]
-            if isinstance(source, np.ndarray):
-                pixels = images.pixels_of(source)
-            else:
-                least = tuple(math.ceil(side / data.crop_fraction) for side in data.image_size) if self.reduced_decode else None
-                with open(source, "rb") as file:
-                    pixels = images.decode(file.read(), min_size=least, decoding=images.Decoding(data.max_pixels))
+            pixels = self._pixels(sources[row])
         except images.ImageError as error:
             return str(error)
         except FileNotFoundError:
@@ -214,6 +246,20 @@ class Predictor:
             return f"unreadable: {getattr(error, 'strerror', None) or error}"
         out[:] = augment.view(pixels, data.image_size, data.resize, self.config.augment, crop_fraction=data.crop_fraction)
         return ""
+
+    def _pixels(self, item: Item) -> np.ndarray:
+        """uint8 [h, w, 3] of an image."""
+        if isinstance(item, np.ndarray):
+            return images.pixels_of(item)
+        if not isinstance(item, bytes):
+            if not stat.S_ISREG(os.stat(item).st_mode):  # reading a pipe would wait for ever
+                raise images.ImageError("unreadable", "a folder; give it by itself" if os.path.isdir(item) else "not a regular file")
+            with open(item, "rb") as file:
+                item = file.read()
+        data = self.config.data
+        height, width = data.image_size
+        least = (math.ceil(height / data.crop_fraction), math.ceil(width / data.crop_fraction)) if self.reduced_decode else None
+        return images.decode(item, min_size=least, decoding=images.Decoding(data.max_pixels))
 
     def _compute(self, image: np.ndarray, shown: list[Future[str]]) -> tuple[jax.Array, list[str]]:
         reasons = [future.result() for future in shown]
@@ -225,6 +271,16 @@ class Predictor:
         probabilities = calibration.probabilities(np.asarray(logits)[: len(reasons)], self.temperature)
         probabilities[[bool(reason) for reason in reasons]] = 0
         return Answers(probabilities, reasons)
+
+
+def _refusal(name: str, row: int, reason: str) -> str:
+    """The error for an image that can't be read."""
+    shown = f"Image {name} (counted from 0)" if name == str(row) else name or f"Row {row} (counted from 0)"
+    if reason.startswith("missing"):
+        way_out = f"check the path (relative ones start at {os.getcwd()})"
+    else:
+        way_out = "convert it to a JPEG or PNG file"
+    return f"{shown} can't be classified ({reason}): {way_out}, leave it out, or give on_error='row' to be told in the image's row."
 
 
 def _check_shapes(expected: Tree, actual: Tree, classes: int) -> None:

@@ -1,18 +1,17 @@
 """A classifier on labeled images: its metrics with their interval, and its mistakes with their pictures."""
 
+import contextlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.progress import Progress
 
-from imgclf import formatting, outputs
-from imgclf.data.readers import ImageReader
+from imgclf import formatting, outputs, progress
 from imgclf.data.table import Dataset
+from imgclf.deploy.options import Options
 from imgclf.deploy.predictor import Answers, Predictor
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics
@@ -78,40 +77,33 @@ def mistakes(predictor: Predictor, data: Data, path: str | os.PathLike[str] | No
     return table.reset_index(drop=True)
 
 
-def predict(predictor: Predictor, dataset: Dataset, *, batch_size: int, **options: Any) -> pd.DataFrame:
-    """`Classifier.predict` of a data set: `id` is the table's, and `true` stands after it."""
-    answers = Answers(probabilities(predictor, dataset, Console(), batch_size), [""] * len(dataset.table))
-    table = predictor.table(dataset.table["id"].tolist(), answers, **options).drop(columns="reason")
+def predict(predictor: Predictor, dataset: Dataset, options: Options) -> pd.DataFrame:
+    """`Classifier.predict` of labeled images: `id` is the table's, and `true`, the image's own class, stands after it."""
+    answers = Answers(probabilities(predictor, dataset, Console(), options.batch_size), [""] * len(dataset.table))
+    table = predictor.table(dataset.table["id"].tolist(), answers, options).drop(columns="reason")
     table.insert(1, "true", dataset.table["class_name"].to_numpy())
     return table
 
 
-class _Pictures(Sequence):
-    """The images of a reader, decoded when they are asked for: in the threads of `Predictor.stream`."""
-
-    def __init__(self, reader: ImageReader):
-        self._reader = reader
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        return self._reader[row]
-
-
 def probabilities(predictor: Predictor, dataset: Dataset, console: Console, batch_size: int = 64) -> np.ndarray:
-    """float32 [N, C] in the order of the table; kept as long as the data, so that predict, evaluate and mistakes compute once."""
+    """float32 [N, C] in the order of the table; kept as long as the data, so that predict, evaluate and mistakes compute once.
+
+    Raises:
+      UserError: if an image has changed since it was loaded.
+    """
     known = predictor.scored.get(dataset.reader)
     if known is not None:
         return known
-    outputs = []
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    outputs: list[np.ndarray] = []
+    done = 0
+    with progress.bar(console) as bar, contextlib.closing(predictor.stream(dataset.reader, batch_size=batch_size)) as stream:
         task = bar.add_task("classifying", total=len(dataset.reader))
-        for answers in predictor.stream(_Pictures(dataset.reader), batch_size=batch_size):
-            for row, reason in enumerate(answers.reasons, start=sum(map(len, outputs))):
+        for answers in stream:
+            for row, reason in enumerate(answers.reasons, start=done):
                 if reason:
-                    raise UserError(f"{dataset.table['id'].iloc[row]} can't be classified: {reason}. Load the images again.")
+                    raise UserError(f"{dataset.table['id'].iloc[row]} can't be classified ({reason}): load the images again.")
             outputs.append(answers.probabilities)
+            done += len(answers.reasons)
             bar.advance(task, len(answers.reasons))
     found = np.concatenate(outputs)
     found.setflags(write=False)

@@ -18,8 +18,9 @@ from PIL import Image
 from rich.console import Console
 
 import imgclf
-from imgclf import cli
+from imgclf import cli, files
 from imgclf.deploy import inputs, predict_files
+from imgclf.deploy.options import Options
 
 BATCH = 8  # that of the run's evaluation
 RANKED = ["predicted", "probability", *(f"top{k}{kind}" for k in (1, 2, 3) for kind in ("", "_probability"))]
@@ -42,7 +43,7 @@ def classifier(finished):
 
 
 def write(classifier, images, out, **changes):
-    options = predict_files.Options(**({"batch": BATCH} | changes))
+    options = Options(**({"batch_size": BATCH} | changes))
     return predict_files.predict_files(classifier, images, out, options, Console(quiet=True))
 
 
@@ -138,11 +139,12 @@ from rich.console import Console
 import imgclf
 from imgclf.data import images
 from imgclf.deploy import inputs, predict_files
+from imgclf.deploy.options import Options
 decode = images.decode
 images.decode = lambda *a, **k: (time.sleep(0.02), decode(*a, **k))[1]
 run, folder, out = sys.argv[1:]
 predict_files.predict_files(
-    imgclf.load(run), inputs.find([folder]), Path(out), predict_files.Options(batch=8), Console(quiet=True), part_rows=16
+    imgclf.load(run), inputs.find([folder]), Path(out), Options(batch_size=8), Console(quiet=True), part_rows=16
 )
 """
 
@@ -184,7 +186,7 @@ def test_killed_and_continued_the_result_is_the_same_to_the_byte(finished, class
 
 def test_nothing_of_others_is_overwritten(classifier, photo_folder, tmp_path):
     images, out = inputs.find([str(photo_folder / "red")]), tmp_path / "out.csv"
-    console, options = Console(quiet=True), predict_files.Options(batch=BATCH)
+    console, options = Console(quiet=True), Options(batch_size=BATCH)
     out.write_text("mine\n")
     with pytest.raises(imgclf.UserError, match=r"not known to be of this command.*--overwrite"):
         write(classifier, images, out)
@@ -219,7 +221,8 @@ def test_nothing_of_others_is_overwritten(classifier, photo_folder, tmp_path):
 
 def test_two_processes_do_not_write_the_same(classifier, photo_folder, tmp_path):
     images, out = inputs.find([str(photo_folder / "red")]), tmp_path / "out.csv"
-    with predict_files._claim(tmp_path / "out.csv.part"), pytest.raises(imgclf.UserError, match="Another process is writing"):
+    (tmp_path / "out.csv.part").mkdir()
+    with files.locked(tmp_path / "out.csv.part" / ".lock", "taken"), pytest.raises(imgclf.UserError, match="Another process is writing"):
         write(classifier, images, out)
 
 
@@ -243,12 +246,15 @@ def test_mistakes_are_one_sentence_and_exit_code_2(finished, photo_folder, tmp_p
         ((tmp_path, image), "not a finished run"),
         ((run, tmp_path / "nowhere"), "does not exist"),
         ((run, tmp_path / "nothing"), "holds no image (ignored: 1 .txt)"),
-        ((run, tmp_path / "names.csv"), "no column 'path'; valid: 'file', 'label' Give --column"),
+        ((run, tmp_path / "names.csv"), "no column 'path': set --column to one of its columns ('file', 'label')"),
         ((run, tmp_path / "absent.csv"), "None of the 1 images"),
-        ((run, tmp_path / "none.csv"), "lists no image"),
+        ((run, tmp_path / "none.csv"), "has no rows"),
         ((run, tmp_path / "names.csv", image), "give one list"),
         ((run, tmp_path / "names.csv", "--column", "file", "--root", tmp_path / "nowhere"), "is no folder"),
         ((run, image, "--out", tmp_path / "out.xlsx"), "must end in .csv or .parquet"),
+        ((run, image, "--threshold", "80"), "did you mean 0.8?"),
+        ((run, image, "--top-k", "0"), "top_k=0 is no whole number of at least 1"),
+        ((run, image, "--batch", "-3"), "batch_size=-3 is no whole number"),
     ]
     for arguments, message in cases:
         arguments = (*arguments, "--out", out) if "--out" not in arguments else arguments

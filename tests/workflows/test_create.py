@@ -1,0 +1,123 @@
+"""What `imgclf.create` chooses, runs and refuses."""
+
+import json
+import runpy
+
+import pandas as pd
+import pytest
+from color_images import QUICK
+
+import imgclf
+from imgclf import config as config_lib
+from imgclf.errors import UserError
+from imgclf.workflows import create
+
+
+@pytest.fixture(scope="module")
+def data(color_folder) -> imgclf.ImageData:
+    return imgclf.load_images(color_folder, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def parts(color_classifier) -> tuple[imgclf.ImageData, imgclf.ImageData]:
+    return color_classifier[1]
+
+
+@pytest.fixture(scope="module")
+def classifier(color_classifier) -> imgclf.Classifier:
+    return color_classifier[0]
+
+
+def test_the_method_depends_on_the_data_and_the_weights(data, monkeypatch):
+    config, why, _ = create.settle(data.dataset)
+    assert (config.model.name, config.model.weights, config.train.method) == ("resnet50", "timm/resnet50.tv_in1k", "probe")
+    assert config.data.image_size == (224, 224)
+    assert "25 training images per class" in why
+    assert create.settle(data.dataset, model="cnn")[0].train.method == "fit"
+    assert create.settle(data.dataset, model="squeezenet1_1")[0].model.weights == "torchvision/squeezenet1_1.v1"
+    assert create.settle(data.dataset, weights="keras/vgg16")[0].model.name == "vgg16"
+    monkeypatch.setattr(create, "FINE_TUNE_PER_CLASS", 25)
+    assert "on a CPU" in create.settle(data.dataset)[1]
+    monkeypatch.setattr(create, "FINE_TUNE_ON_CPU", 75)
+    config, *_ = create.settle(data.dataset)
+    assert (config.train.method, config.augment.flip) == ("lp_ft", 0.5)
+    assert create.settle(data.dataset, overrides={"augment.flip": 0.0, "augment": {"rotate": 9}})[0].augment.rotate == 9
+
+
+def test_recipes_are_those_of_the_configs(root):
+    for recipe, name in ((create.FINE_TUNING, "finetune"), (create.FROM_SCRATCH, "folder")):
+        config = runpy.run_path(str(root / "configs" / f"{name}.py"))["get_config"]("PHOTOS")
+        fields, defaults = config_lib.flatten(config), config_lib.flatten(config_lib.default_config())
+        theirs = {field: value for field, value in fields.items() if value != defaults[field]}
+        assert {field: fields[field] for field in recipe} == recipe
+        left_out = {"name", "data.path", "data.image_size", "model.name", "model.weights", "train.method"}
+        assert {field for field in theirs if not field.startswith("model.cnn")} - set(recipe) <= left_out
+
+
+def test_small_classes_do_without_val_and_with_fewer_folds(data):
+    assert create.settle(data.dataset)[0].data.split.fractions == (0.9, 0.1, 0.0)
+    few = data.filter(lambda table: table.groupby("class_name").cumcount() < 3)
+    config, *_ = create.settle(few.dataset)
+    assert (config.data.split.fractions, config.probe.folds) == ((1.0, 0.0, 0.0), 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"model": "resnet51"}, "is not a model; did you mean"),
+        ({"weights": "timm/resnet50.a1"}, "did you mean"),
+        ({"method": "lpft"}, "did you mean 'lp_ft'"),
+        ({"overrides": {"train.durations": "1 steps"}}, "did you mean 'train.duration'"),
+        ({"overrides": {"seed": "x"}}, "wrong type"),
+    ],
+)
+def test_wrong_wishes_are_told(data, arguments, told):
+    with pytest.raises(UserError, match=told):
+        create.settle(data.dataset, **arguments)
+
+
+def test_one_class_is_refused_as_the_loader_refuses_it(data, tmp_path):
+    with pytest.raises(UserError, match=r"has one class only, 'red'; a classifier needs two"):
+        imgclf.create(data.filter("red"), model="cnn", workdir=tmp_path / "run", config=QUICK, verbose=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_labeled_images_train():
+    with pytest.raises(UserError, match="needs labeled images"):
+        imgclf.create("image")
+
+
+def test_without_a_network_the_way_out_is_named(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(UserError, match=r"squeezenet1_1.*weights='path:FILE'"):
+        imgclf.create(data, model="squeezenet1_1", verbose=False)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_create_runs_an_ordinary_experiment(classifier, parts):
+    run = classifier.folder
+    results = json.loads((run / "results.json").read_text())
+    table = pd.read_parquet(run / "dataset.parquet")
+    assert results["split"] == "val"
+    assert set(table["id"]) == set(parts[0].table["id"])
+    assert table["split"].value_counts().to_dict() == {"train": 54, "val": 6}
+    assert (run / "report.html").exists()
+
+
+def test_runs_get_fresh_folders(parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fields = QUICK | {"train.duration": "1 steps", "model.cnn.widths": (4,)}
+    runs = [imgclf.create(parts[0], model="cnn", config=fields, verbose=False).folder for _ in range(2)]
+    assert [str(run) for run in runs] == ["runs/image", "runs/image-2"]
+
+
+def test_the_four_lines_on_photographs(shared, tmp_path):
+    pytest.importorskip("h5py")
+    data = imgclf.load_images(shared / "data" / "doraemon_walle", verbose=False)
+    train, test = data.filter(lambda table: table.groupby("class_name").cumcount() % 3 == 0).split(0.7, seed=2, verbose=False)
+    weights = f"path:{shared}/weights/mobilenet_v2_0.35_224_no_top.keras.h5"
+    classifier = imgclf.create(train, weights=weights, workdir=tmp_path / "run", verbose=False)
+    assert classifier.config.model.name == "mobilenet_v2_035"  # told from the file
+    assert classifier.evaluate(test)["top1"] > 0.9
