@@ -20,7 +20,7 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="Where the predictions go: .csv or .parquet.")] = Path("predictions.csv"),
     top_k: Annotated[int, typer.Option(help="How many classes to name per image.")] = 5,
-    batch: Annotated[int, typer.Option(min=0, help="Images per batch; 0 = as in the run's evaluation.")] = 0,
+    batch: Annotated[int, typer.Option(help="Images per batch; 0 = as in the run's evaluation.")] = 0,
     threshold: Annotated[
         float | None,
         typer.Option(help='Adds the column "answer": the predicted class, or "unknown" where its probability is lower.'),

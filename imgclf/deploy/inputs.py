@@ -97,6 +97,8 @@ def _from_list(file: str, column: str, root: str) -> Inputs:
     located = lists.locate(root, given)
     paths = [os.path.join(root, path) for path in located.paths]
     bad = {row: ImageError(*reason) for row, reason in enumerate(located.reasons) if reason[0]}
+    # Without the folder where it was looked for, lest predictions differ between machines.
+    bad |= {row: ImageError("missing", "no such file") for row, error in bad.items() if error.reason == "missing"}
     bad |= {row: ImageError("missing", "no path") for row, path in enumerate(given) if not path}
     ids = [printable(path) for path in given]
     others = listed.table.drop(columns=column)
