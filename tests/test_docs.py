@@ -8,6 +8,9 @@ import json
 import pkgutil
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import tokenize
 import tomllib
 from pathlib import Path
@@ -225,17 +228,38 @@ def examples() -> dict[str, str]:
     return dict(zip(sections[1::2], sections[2::2], strict=True))
 
 
+def apply_diff(block: str, folder: Path) -> None:
+    """Changes the file that a block's first line names: what stands there with "-" or " " becomes what stands there with "+" or " "."""
+    head, *lines = block.splitlines(keepends=True)
+    path = folder / head.removeprefix("--- ").strip()
+    before = "".join(line[1:] for line in lines if line[0] in " -")
+    after = "".join(line[1:] for line in lines if line[0] in " +")
+    text = path.read_text()
+    assert text.count(before) == 1, before
+    path.write_text(text.replace(before, after))
+
+
 @pytest.mark.parametrize("title", examples())
 def test_examples_of_extending_run(title, tmp_path):
     """The files of a section, each named in its first line, and its commands: a few steps, on the digits."""
     section = examples()[title]
     (tmp_path / "configs").symlink_to(ROOT / "configs")
+    changes = code_blocks(section, "diff")
+    if changes:  # to a copy of the package, which a process of its own imports
+        shutil.copytree(ROOT / "imgclf", tmp_path / "imgclf", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "run.py", tmp_path)
     for block in code_blocks(section, "python"):
         (tmp_path / block.partition("\n")[0].removeprefix("# ")).write_text(block)
+    for block in changes:
+        apply_diff(block, tmp_path)
     commands = [words for words in command_lines(section) if words[:2] == ["python", "run.py"]]
     assert commands
     for number, words in enumerate(commands):
         few = [f"--workdir=run{number}", "--config.train.duration=3 steps", "--config.loader.threads=1", "--config.data.image_size=(8, 8)"]
-        code, said = warm_start.call([*words[2:], *few], tmp_path)
+        if changes:
+            done = subprocess.run([sys.executable, "run.py", *words[2:], *few], cwd=tmp_path, capture_output=True, text=True)
+            code, said = done.returncode, done.stdout + done.stderr
+        else:
+            code, said = warm_start.call([*words[2:], *few], tmp_path)
         assert code == 0, said
         assert json.loads((tmp_path / f"run{number}" / "results.json").read_text())["steps"] == 3
