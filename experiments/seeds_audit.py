@@ -43,13 +43,12 @@ from imgclf.data.splits import assign_splits, stratify
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.errors import UserError
 from imgclf.evaluation.intervals import central
-from imgclf.methods import fit
-from imgclf.models.weights import pretrained
+from imgclf.methods import choice, resolve
+from imgclf.methods.base import Task
 from imgclf.probes.features import extract
 from imgclf.reporting import plots
 from imgclf.runtime import compilation_cache
 from imgclf.training import sharding
-from imgclf.workflows import train as experiment
 
 EDGE = 128  # px of the files that are made
 RESAMPLES = 4000
@@ -171,14 +170,14 @@ def train(config: Config, splits: pd.DataFrame, workdir: Path) -> pd.DataFrame:
     """Trains once; returns a row for each file of val and test: split, group, correct. What is done is not done again."""
     file = workdir / "answers.csv"
     if not file.exists():
-        config = experiment.check(config)
+        config = resolve.check(config)
         dataset = assign_splits(load_dataset(config), config)
-        config = pretrained.resolve(config, len(dataset.class_names))
+        config = resolve.resolve(config, len(dataset.class_names))
         model = models.create(config, len(dataset.class_names), tell=lambda said: None)
-        outcome = fit.prepare(config, dataset, model, sharding.create_mesh(), Console(quiet=True))(workdir)
+        trained = choice.check(Task(config, dataset, model, sharding.create_mesh(), Console(quiet=True))).train(workdir)
         group, frames = splits.set_index("id")["group"], []
         for name in ("val", "test"):
-            rows, logits = outcome.logits_of(name)
+            rows, logits = trained.logits_of(name)
             table = dataset.table.iloc[rows]
             correct = logits.argmax(1) == table["label"].to_numpy()
             frames.append(pd.DataFrame({"split": name, "group": group.loc[table["id"]].to_numpy(), "correct": correct.astype(int)}))
@@ -267,7 +266,7 @@ def softmax_twice(photos: Dataset, data: str, weights: str, seeds: int) -> dict[
     config = default_config()
     config_lib.override(config, PROBE)
     config.data.path, config.model.weights = data, f"path:{weights}"
-    config = pretrained.resolve(experiment.check(config), len(photos.class_names))
+    config = resolve.resolve(resolve.check(config), len(photos.class_names))
     model = models.create(config, len(photos.class_names), tell=lambda said: None)
     features, labels = extract(config, model, photos), photos.table["label"].to_numpy()
     found: dict[str, list[pd.DataFrame]] = {}

@@ -36,7 +36,7 @@ def measure(batch_size: int, precision: str, steps: int) -> float:
     config.model.precision = precision
     model, mesh = models.create(config, 2), sharding.create_mesh()
     schedule = optax.constant_schedule(config.optimizer.learning_rate)
-    (phase,) = phases.create(config, model, freeze.plan(config, model, 1000, 100.0), schedule, 1000, None, mesh)
+    (phase,) = phases.create(config, model, freeze.create_freezing(config, model, 1000, 100.0), schedule, 1000, None, mesh)
     state = sharding.replicate(phase.first_state(*split_model(model)[1:]), mesh)
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (batch_size, *config.data.image_size, 3), np.uint8)

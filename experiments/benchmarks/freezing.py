@@ -16,7 +16,7 @@ import numpy as np
 from imgclf import models
 from imgclf.config import default_config
 from imgclf.models.weights import pretrained
-from imgclf.training import freeze, optimizer, phases, sharding
+from imgclf.training import freeze, phases, schedules, sharding
 from imgclf.training.state import split_model
 
 CLASSES = 10
@@ -38,11 +38,11 @@ def main() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (arguments.batch_size, arguments.size, arguments.size, 3), np.uint8)
     batch = sharding.put_batch({"image": images, "label": rng.integers(0, CLASSES, arguments.batch_size, np.int32)}, mesh)
-    schedule = optimizer.create_schedule(config, 1000, 100.0)
+    schedule = schedules.create_schedule(config, 1000, 100.0)
     steps, states = {}, {}
     for preset in ("none", arguments.preset):
         config.freeze.preset = preset
-        (phase,) = phases.create(config, model, freeze.plan(config, model, 1000, 100.0), schedule, 1000, None, mesh)
+        (phase,) = phases.create(config, model, freeze.create_freezing(config, model, 1000, 100.0), schedule, 1000, None, mesh)
         _, params, batch_stats = split_model(model)
         steps[preset] = phase.step
         states[preset] = sharding.replicate(jax.tree.map(np.array, phase.first_state(params, batch_stats)), mesh)

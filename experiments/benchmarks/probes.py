@@ -162,7 +162,7 @@ def memory(rows: int = 100_000, width: int = 2048, classes: int = 10) -> None:
         features = np.memmap(path, np.float32, "r", shape=(rows, width))
         names = tuple(map(str, range(classes)))
         for solver in ("ridge", "logistic"):
-            plan = CrossValidation.plan(labels, list(map(str, range(rows))), names, (1e-3, 1e-2, 1e-1), FOLDS, 0)
+            plan = CrossValidation.create(labels, list(map(str, range(rows))), names, (1e-3, 1e-2, 1e-1), FOLDS, 0)
             start = time.perf_counter()
             found = fit_linear(features, labels, plan, solver=solver)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

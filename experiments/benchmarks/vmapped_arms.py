@@ -21,7 +21,7 @@ from imgclf.config import default_config
 from imgclf.methods import minibatch_head
 from imgclf.models.network import Network
 from imgclf.runtime.platform_flags import restart_with_huge_pages
-from imgclf.training import freeze, optimizer, phases, sharding
+from imgclf.training import freeze, phases, schedules, sharding
 from imgclf.training.state import split_model
 
 CLASSES, FEATURES, TOTAL = 10, 1280, 1000
@@ -41,8 +41,8 @@ def arm(what: str, number: int):
         config.model.name, config.model.head.kind = "mobilenet_v2", what
         model = Network(minibatch_head.Vectors(FEATURES), models.create(config, CLASSES).head)
     mesh = sharding.create_mesh()
-    schedule = optimizer.create_schedule(config, TOTAL, 100.0)
-    (phase,) = phases.create(config, model, freeze.plan(config, model, TOTAL, 100.0), schedule, TOTAL, None, mesh)
+    schedule = schedules.create_schedule(config, TOTAL, 100.0)
+    (phase,) = phases.create(config, model, freeze.create_freezing(config, model, TOTAL, 100.0), schedule, TOTAL, None, mesh)
     return phase, phase.first_state(*split_model(model)[1:])
 
 

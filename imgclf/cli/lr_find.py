@@ -51,4 +51,6 @@ def lr_find(
             f"[bold]Suggested: --set optimizer.learning_rate={suggestion.valley:.2g}[/] (valley; steepest {suggestion.steepest:.2g}, "
             f"minimum / 10 {suggestion.minimum:.2g}; now {found.configured:.2g}; {ended})."
         )
+    if sweep.remark:
+        console.print(sweep.remark, highlight=False)
     console.print(f"Page: {found.page}")

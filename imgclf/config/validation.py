@@ -231,10 +231,6 @@ def _validate_combinations(config: Config) -> None:
         _validate_keras(config)
     if config.augment.policy == "none" and config.augment.policy_args:
         raise UserError(f"config.augment.policy_args={config.augment.policy_args!r} needs config.augment.policy, such as 'rand_augment'.")
-    if config.augment.policy != "none":
-        from imgclf.data.augment import policies  # and with it OpenCV, only where it is needed
-
-        policies.settings(config.augment.policy, config.augment.policy_args)
     if train.early_stopping.patience and not train.best_metric:
         raise UserError("config.train.early_stopping.patience needs config.train.best_metric, 'val_loss' or 'val_top1'.")
     if train.soup and not train.best_metric:

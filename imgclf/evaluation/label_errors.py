@@ -66,9 +66,9 @@ def probabilities(config: Config, model: Network, dataset: Dataset, console: Con
     joined = table.assign(group=groups_with_copies(table, config.data.near_duplicate_bits))
     groups = groups_of(joined)
     strengths = tuple(map(float, probe.l2)) or DEFAULT_STRENGTHS
-    plan = CrossValidation.plan(labels, groups, names, strengths, probe.folds, config.seed)
+    validation = CrossValidation.create(labels, groups, names, strengths, probe.folds, config.seed)
     features = extract(config, model, dataset, console=console)
-    l2 = strengths[0] if len(strengths) == 1 else fit_linear(features, labels, plan, standardize=probe.standardize).about["l2"]
+    l2 = strengths[0] if len(strengths) == 1 else fit_linear(features, labels, validation, standardize=probe.standardize).about["l2"]
     return out_of_fold(features, labels, groups, l2, probe.folds, config.seed, class_names=names)
 
 

@@ -1,22 +1,24 @@
 """A head trained in minibatches on cached features: the usual loop over a classifier without a backbone."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 from flax import nnx
-from rich.console import Console
 
 from imgclf.config import Config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
+from imgclf.methods.base import Task
 from imgclf.models.network import Network
 from imgclf.probes.cross_validation import Scaling
-from imgclf.training import freeze, loop, optimizer, phases, sharding
-from imgclf.training import step as step_lib
+from imgclf.probes.features import extract
+from imgclf.probes.heads import FeatureLogits
+from imgclf.training import loop, sharding
+from imgclf.training.setup import TrainingSetup
 from imgclf.training.state import Tree, split_model
+from imgclf.training.trained_model import TrainedModel
 
 
 class Vectors(nnx.Module):
@@ -29,46 +31,69 @@ class Vectors(nnx.Module):
         return image
 
 
-def prepare(
-    config: Config, dataset: Dataset, model: Network, weight: np.ndarray | None, console: Console
-) -> Callable[[np.ndarray, Path], loop.Fit]:
-    """Returns `fit(features, folder)`, which trains the model's head by `config.train` and `config.optimizer`, as `loop.fit` does.
+@dataclasses.dataclass(frozen=True)
+class MinibatchHead:
+    """Trains the head of a probe by `config.train` and `config.optimizer`; `methods.base.Method` for a head alone.
 
-    `features` are float32 [N, V, D] of all rows of the table, the plain view first; training shows another view in each epoch. The
-    parameters and statistics that it returns are the head's, `{"head": …}`, for plain features also where `probe.standardize` is set.
-
-    Raises:
-      UserError: for an optimizer or a plan that doesn't fit.
+    The parameters and statistics that it returns are the head's, `{"head": …}`, for plain features also where `probe.standardize` is set.
     """
+
+    task: Task
+    headed: Network  # the model's head on vectors
+    setup: TrainingSetup
+
+    @classmethod
+    def check(cls, task: Task, class_weight: np.ndarray | None) -> "MinibatchHead":
+        """Lays out the training of the head.
+
+        Raises:
+          UserError: for an optimizer or a plan that doesn't fit.
+        """
+        headed = Network(Vectors(task.model.backbone.features), task.model.head)
+        setup = TrainingSetup.create(_config_of_head(task.config), task.dataset, headed, class_weight, sharding.create_mesh())
+        return cls(task, headed, setup)
+
+    def train(self, workdir: Path) -> TrainedModel:
+        config, model, dataset = self.task.config, self.task.model, self.task.dataset
+        features = self._features()
+        train = (dataset.table["split"] == "train").to_numpy()
+        scaling = Scaling.of(features[train].reshape(-1, features.shape[-1])) if config.probe.standardize else None
+        vectors = (features - scaling.mean) / scaling.deviation if scaling else features
+        _, params, batch_stats = split_model(self.headed)
+        start = jax.device_get((params, batch_stats))  # the steps take over the memory of their state, which is the model's here
+        fitted = loop.fit(self.setup.on(_with_vectors(dataset, vectors)), start, workdir, self.task.console)
+        head = _for_plain(fitted.params, scaling) if scaling else fitted.params
+        about = {"l2": None, "folds": None, "cross_validation": None, "steps": fitted.steps}
+        logits_of = FeatureLogits(config, model, dataset, head, fitted.batch_stats)
+        return dataclasses.replace(fitted, params=head, about=about, logits_of=logits_of)
+
+    def _features(self) -> np.ndarray:
+        """Float32 [N, V, D] of all rows of the table, the plain view first; training shows another view in each epoch."""
+        task, config = self.task, self.task.config
+        told = config.train.method == "probe"
+        features = extract(config, task.model, task.dataset, console=None if told else task.console)[:, None]
+        if config.probe.views:
+            rows = np.flatnonzero((task.dataset.table["split"] == "train").to_numpy())
+            views = extract(config, task.model, task.dataset, rows=rows, views=config.probe.views, console=task.console)
+            features = np.repeat(features, views.shape[1], axis=1)  # what is evaluated is never shown but plain
+            features[rows] = views
+        return features
+
+
+def _config_of_head(config: Config) -> Config:
+    """The config by which the head trains: the vectors pass through `normalize` unchanged, and nothing names layers of a backbone."""
     config = config.copy_and_resolve_references()
-    # The vectors pass through `normalize` unchanged; what names layers of the backbone means nothing here.
     config.data.mean, config.data.std = (0.0,), (1 / 255,)
     config.freeze.preset, config.freeze.stages, config.optimizer.layer_decay = "none", (), 1.0
     config.augment.mixup = config.augment.cutmix = 0.0  # they mix pixels
     config.loader.workers = config.loader.threads = 0  # a batch takes less time than handing it from thread to thread
     config.train.checkpoint_every = "100%"  # train.checkpoint_seconds remains: an epoch takes less time than a checkpoint
-    mesh = sharding.create_mesh()
-    per_epoch = pipeline.steps_per_epoch(dataset, config)
-    total = loop.Plan.from_config(config, per_epoch).total
-    schedule = optimizer.create_schedule(config, total, per_epoch)
-    headed = Network(Vectors(model.backbone.features), model.head)
-    freezing = freeze.plan(config, headed, total, per_epoch)
-    stages = phases.create(config, headed, freezing, schedule, total, weight, mesh)
-    graphdef, params, batch_stats = split_model(headed)
-    eval_step = step_lib.make_eval_step(config, graphdef, mesh)
+    return config
 
-    def fit(features: np.ndarray, folder: Path) -> loop.Fit:
-        train = (dataset.table["split"] == "train").to_numpy()
-        scaling = Scaling.of(features[train].reshape(-1, features.shape[-1])) if config.probe.standardize else None
-        vectors = (features - scaling.mean) / scaling.deviation if scaling else features
-        fields = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(dataset)}
-        seen = pipeline.VectorDataset(**fields, vectors=vectors)
-        start = jax.device_get((params, batch_stats))  # the steps take over the memory of their state, which is the model's here
-        state = sharding.replicate(stages[0].first_state(*start), mesh)
-        fitted = loop.fit(config, seen, state, stages, eval_step, schedule, mesh, folder, console)
-        return dataclasses.replace(fitted, params=_for_plain(fitted.params, scaling)) if scaling else fitted
 
-    return fit
+def _with_vectors(dataset: Dataset, vectors: np.ndarray) -> pipeline.VectorDataset:
+    fields = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(dataset)}
+    return pipeline.VectorDataset(**fields, vectors=vectors)
 
 
 def _for_plain(params: Tree, scaling: Scaling) -> Tree:

@@ -77,7 +77,7 @@ class CrossValidation:
     class_names: tuple[str, ...]
 
     @classmethod
-    def plan(
+    def create(
         cls,
         labels: np.ndarray,
         groups: Sequence[str],
@@ -110,7 +110,7 @@ class Linear:
 def fit_linear(
     features: np.ndarray,
     labels: np.ndarray,
-    plan: CrossValidation,
+    validation: CrossValidation,
     *,
     solver: str = "logistic",
     standardize: bool = True,
@@ -124,7 +124,7 @@ def fit_linear(
     Args:
       features: float32 [N, D] or [N, V, D].
       labels: int [N].
-      plan: see there.
+      validation: the strengths, and the folds in which they are tried.
       solver: "logistic" or "ridge".
       standardize: whether the penalty is on the weights of standardised features.
       class_weight: float32 [C], or None.
@@ -134,36 +134,36 @@ def fit_linear(
     scaling = Scaling.of(flat) if standardize else Scaling(np.zeros(flat.shape[1], np.float32), np.ones(flat.shape[1], np.float32))
     example_weight = np.ones(len(labels)) if class_weight is None else class_weight[labels].astype(np.float64)
     subsets = [example_weight]
-    if plan.fold is not None:
-        subsets += [np.where(plan.fold == k, 0, example_weight) for k in range(plan.folds)]
+    if validation.fold is not None:
+        subsets += [np.where(validation.fold == k, 0, example_weight) for k in range(validation.folds)]
     weights = np.repeat(np.stack(subsets), views, axis=1)
     fit = {"logistic": fit_logistic, "ridge": fit_ridge}[solver]
-    strengths, classes = np.array(plan.strengths), len(plan.class_names)
+    strengths, classes = np.array(validation.strengths), len(validation.class_names)
     repeated = np.repeat(labels, views)
     solved = scaling.fold(fit(flat, repeated, weights, strengths, classes, mean=scaling.mean, deviation=scaling.deviation))
     chosen, table, scale = 0, None, 1.0
-    if plan.fold is not None:
-        held = _held_out_logits(flat[::views], plan, solved)
+    if validation.fold is not None:
+        held = _held_out_logits(flat[::views], validation, solved)
         scales = [_best_scale(logits, labels, example_weight) if solver == "ridge" else 1.0 for logits in held]
-        tried = zip(held, scales, plan.strengths, solved.gradient_norm.max(0), strict=True)
+        tried = zip(held, scales, validation.strengths, solved.gradient_norm.max(0), strict=True)
         table = [_score(logits, labels, example_weight, *rest) for logits, *rest in tried]
         chosen = int(np.argmin([row["loss"] for row in table]))
         scale = scales[chosen]
     kernel, bias = scale * solved.kernel[0, chosen], scale * solved.bias[0, chosen]
     about = {
-        "l2": plan.strengths[chosen],
-        "folds": plan.folds if plan.fold is not None else None,
+        "l2": validation.strengths[chosen],
+        "folds": validation.folds if validation.fold is not None else None,
         "gradient_norm": float(solved.gradient_norm[0, chosen]),
         "cross_validation": table,
     }
     return Linear(kernel, bias, about)
 
 
-def _held_out_logits(features: np.ndarray, plan: CrossValidation, solved: Solutions) -> np.ndarray:
+def _held_out_logits(features: np.ndarray, validation: CrossValidation, solved: Solutions) -> np.ndarray:
     """Logits float32 [L, N, C] of each example by the fit without its fold; fit 0 is that of all."""
-    held = np.zeros((len(plan.strengths), len(features), len(plan.class_names)), np.float32)
-    for k in range(plan.folds):
-        at = plan.fold == k
+    held = np.zeros((len(validation.strengths), len(features), len(validation.class_names)), np.float32)
+    for k in range(validation.folds):
+        at = validation.fold == k
         held[:, at] = features[at] @ solved.kernel[k + 1] + solved.bias[k + 1][:, None]
     return held
 

@@ -10,7 +10,7 @@ from imgclf import config as config_lib
 from imgclf import files, outputs
 from imgclf.config import Config
 from imgclf.reporting import pages, plots
-from imgclf.training.lr_find import Suggestion, Sweep
+from imgclf.training.lr_range import Suggestion, Sweep
 
 NAMES = {"valley": "valley", "steepest": "steepest", "minimum": "minimum / 10"}
 

@@ -21,6 +21,7 @@ from rich.console import Console
 from imgclf import config as config_lib
 from imgclf import files
 from imgclf.config import Config, validation
+from imgclf.data.augment import policies
 from imgclf.errors import UserError, nearest
 from imgclf.runtime import parallel
 from imgclf.studies import arms as arms_lib
@@ -94,7 +95,9 @@ def check(search: Search, base: Config, arms: Mapping[str, Any], folds: int) -> 
         values = {
             field: (values.low, values.high)[end] if isinstance(values, Range) else values[end] for field, values in search.space.items()
         }
-        validation.validate(_config(search, base, values))
+        config = _config(search, base, values)
+        validation.validate(config)
+        policies.check(config)
     if base.data.split.method in ("stratified", "hash") and not base.data.split.fractions[1]:
         raise UserError("A search judges trials on the val split, and config.data.split.fractions leaves it no images; give it a share.")
     _optuna()

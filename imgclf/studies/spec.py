@@ -25,6 +25,7 @@ from types import ModuleType
 
 from imgclf import config as config_lib
 from imgclf.config import Config, validation
+from imgclf.data.augment import policies
 from imgclf.errors import UserError, nearest
 from imgclf.studies import arms as arms_lib
 from imgclf.studies.arms import Arms, Fields
@@ -169,6 +170,7 @@ def runs(study: Study) -> list[Run]:
                 if study.folds:
                     own.data.split.update(method="kfold", folds=study.folds, fold=fold, seed=seed)
                 validation.validate(own)
+                policies.check(own)
                 listed.append(Run(arm, seed, fold, own))
     same: dict[str, str] = {}
     for run in listed:

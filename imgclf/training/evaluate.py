@@ -1,6 +1,7 @@
-"""Runs a model over a split, every example once."""
+"""Runs a model over a split, every example once, and scores it on val while it trains."""
 
 import collections
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import jax
@@ -12,7 +13,7 @@ from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.training import sharding
 from imgclf.training.state import Tree
-from imgclf.training.step import EvalStep
+from imgclf.training.step import EvalStep, cross_entropy
 
 
 def put_ahead(batches: Iterator[pipeline.Batch], mesh: Mesh, ahead: int) -> Iterator[dict[str, jax.Array]]:
@@ -25,32 +26,51 @@ def put_ahead(batches: Iterator[pipeline.Batch], mesh: Mesh, ahead: int) -> Iter
     yield from ready
 
 
-def evaluate_split(
-    eval_step: EvalStep,
-    params: Tree,
-    batch_stats: Tree,
-    dataset: Dataset,
-    config: Config,
-    split: str,
-    mesh: Mesh,
-    on_batch: Callable[[int], None] = lambda examples: None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Evaluates every example of a split once.
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Runs models of one kind over splits of a data set, every example once.
 
-    Args:
-      on_batch: called with the number of examples done after each batch (a progress bar; raising from it stops).
-
-    Returns:
-      rows int64 [N] of the data set's table, ascending, and their logits float32 [N, C].
+    Attributes:
+      config: of the evaluation view and of the loader.
+      dataset: with its splits.
+      eval_step: the compiled step.
+      mesh: of all devices.
     """
-    rows: list[np.ndarray] = []
-    logits: list[np.ndarray] = []
-    with pipeline.eval_batches(dataset, config, split, shard=jax.process_index(), shards=jax.process_count()) as batches:
-        for batch in put_ahead(iter(batches), mesh, config.loader.prefetch):
-            out = jax.device_get(eval_step(params, batch_stats, batch))
-            rows.append(out["index"][out["mask"]])
-            logits.append(out["logits"][out["mask"]])
-            on_batch(len(rows[-1]))
-    all_rows = np.concatenate(rows).astype(np.int64)
-    order = np.argsort(all_rows, kind="stable")
-    return all_rows[order], np.concatenate(logits)[order]
+
+    config: Config
+    dataset: Dataset
+    eval_step: EvalStep
+    mesh: Mesh
+
+    def logits(
+        self, params: Tree, batch_stats: Tree, split: str, on_batch: Callable[[int], None] = lambda examples: None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluates every example of a split once.
+
+        Args:
+          params, batch_stats: of the model, on the devices.
+          split: "train", "val" or "test".
+          on_batch: called with the number of examples done after each batch (a progress bar; raising from it stops).
+
+        Returns:
+          rows int64 [N] of the data set's table, ascending, and their logits float32 [N, C].
+        """
+        rows: list[np.ndarray] = []
+        logits: list[np.ndarray] = []
+        shard = {"shard": jax.process_index(), "shards": jax.process_count()}
+        with pipeline.eval_batches(self.dataset, self.config, split, **shard) as batches:
+            for batch in put_ahead(iter(batches), self.mesh, self.config.loader.prefetch):
+                out = jax.device_get(self.eval_step(params, batch_stats, batch))
+                rows.append(out["index"][out["mask"]])
+                logits.append(out["logits"][out["mask"]])
+                on_batch(len(rows[-1]))
+        all_rows = np.concatenate(rows).astype(np.int64)
+        order = np.argsort(all_rows, kind="stable")
+        return all_rows[order], np.concatenate(logits)[order]
+
+    def val_metrics(self, params: Tree, batch_stats: Tree, on_batch: Callable[[int], None] = lambda examples: None) -> dict[str, float]:
+        """Returns `val_loss` and `val_top1`; arguments as those of `logits`."""
+        rows, logits = self.logits(params, batch_stats, "val", on_batch)
+        labels = self.dataset.table["label"].to_numpy()[rows]
+        losses = np.asarray(cross_entropy(logits, labels), np.float64)
+        return {"val_loss": float(losses.mean()), "val_top1": float((logits.argmax(-1) == labels).mean())}

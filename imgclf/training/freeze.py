@@ -13,7 +13,7 @@ from imgclf.errors import UserError
 from imgclf.models import keras_layers, layer_groups, layers
 from imgclf.models.network import Network
 from imgclf.models.weights.conversion import flatten
-from imgclf.training.optimizer import match_table
+from imgclf.training.parameter_tables import match_table
 from imgclf.training.state import Tree
 
 FOLLOWED = 5.0  # time constants after which a running average has followed: the old statistics weigh e^-5
@@ -43,7 +43,7 @@ class Freezing:
         return frozenset().union(*(stage.since for stage in self.stages))
 
 
-def plan(config: Config, model: Network, total_steps: int, steps_per_epoch: float) -> Freezing:
+def create_freezing(config: Config, model: Network, total_steps: int, steps_per_epoch: float) -> Freezing:
     """Lays out `config.freeze` for a model with the parameters that training starts from.
 
     Raises:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -12,10 +13,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from imgclf.config import Config
 from imgclf.models import layer_groups
 from imgclf.models.network import Network
-from imgclf.training import freeze, optimizer, scalars, sharding
+from imgclf.training import freeze, scalars, sharding
+from imgclf.training.optimizer import create_optimizer
 from imgclf.training.scalars import Scalars
-from imgclf.training.state import TrainState, Tree, create_state, path_name, select
-from imgclf.training.step import Metrics, TrainStep, make_train_step
+from imgclf.training.state import TrainState, Tree, path_name
+from imgclf.training.step import Metrics, StepProgram, TrainStep, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +26,7 @@ class Phase:
 
     start: int
     stop: int
-    trainable: frozenset[str]  # names of the parameters that train
-    tx: optax.GradientTransformation
+    program: StepProgram
     compiled: TrainStep
     scalars: Scalars
     mesh: Mesh
@@ -34,16 +35,22 @@ class Phase:
         """One training step; takes over the memory of `state`."""
         return self.compiled(state, batch, self.scalars)
 
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        every = self.program.optimizer.accumulate
+        by_step = np.asarray(self.scalars.learning_rate)
+        return float(str(by_step[min(step // every * every, len(by_step) - 1)]))  # 0.001, not the float32's 0.0010000000474974513
+
     def first_state(self, params: Tree, batch_stats: Tree) -> TrainState:
         """The state before the first step of a training that begins with this phase."""
-        return create_state(params, batch_stats, self.tx, self.trainable)
+        return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats=batch_stats, opt_state=self._first_opt_state(params))
 
     def begin(self, state: TrainState) -> TrainState:
         """Takes over the state of the phase before: what the optimizer keeps of a parameter that trains on stays, what is new is fresh."""
 
         def carry_over(state: TrainState) -> TrainState:
             before = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state)}
-            fresh = self.tx.init(select(state.params, self.trainable))
+            fresh = self._first_opt_state(state.params)
             opt_state = jax.tree_util.tree_map_with_path(lambda path, leaf: before.get(path_name(path), leaf), fresh)
             return dataclasses.replace(state, opt_state=opt_state)
 
@@ -51,11 +58,15 @@ class Phase:
 
     def like(self, state: TrainState) -> TrainState:
         """Shapes, dtypes and shardings of this phase's states, given a state of any phase."""
-        opt_state = jax.eval_shape(lambda params: self.tx.init(select(params, self.trainable)), state.params)
+        opt_state = jax.eval_shape(self._first_opt_state, state.params)
         replicated = NamedSharding(self.mesh, PartitionSpec())
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), dataclasses.replace(state, opt_state=opt_state)
         )
+
+    def _first_opt_state(self, params: Tree) -> optax.OptState:
+        optimizer = self.program.optimizer
+        return optimizer.init(self.program.learned(params), self.scalars.at(self.start, optimizer.accumulate))
 
 
 def create(
@@ -77,18 +88,25 @@ def create(
       total_steps: of the training.
       weights: of the classes in the loss, float32 [C] or None.
       mesh: of all devices.
+
+    Raises:
+      UserError: for an unknown optimizer, arguments that it doesn't take, or a table that doesn't fit.
     """
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     if weights is None:
         weights = np.ones(max(2, model.head.logits.out_features), np.float32)
-    cycled = optimizer.cycled_momentum(config, total_steps)
-    numbers = sharding.replicate(scalars.create(config, schedule, total_steps, weights, cycled and cycled[1]), mesh)
+    numbers = sharding.replicate(scalars.create(config, schedule, total_steps, weights), mesh)
     depths = layer_groups.depths(model.backbone) if config.optimizer.layer_decay != 1 else None
     phases = []
     for stage in freezing.stages:
-        tx = optimizer.create_optimizer(config, schedule, params, total_steps=total_steps, since=stage.since, depths=depths)
-        compiled = make_train_step(config, freeze.graphdef_of(model, stage.frozen_norms), mesh, stage.since, depths)
-        phases.append(Phase(stage.start, stage.stop, frozenset(stage.since), tx, compiled, numbers, mesh))
+        program = StepProgram(
+            graphdef=freeze.graphdef_of(model, stage.frozen_norms),
+            mean=tuple(config.data.mean),
+            std=tuple(config.data.std),
+            optimizer=create_optimizer(config, params, since=stage.since, depths=depths),
+            trainable=tuple(sorted(stage.since)),
+        )
+        phases.append(Phase(stage.start, stage.stop, program, make_train_step(program, mesh), numbers, mesh))
     return tuple(phases)
 
 

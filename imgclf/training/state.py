@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -45,12 +44,6 @@ def make_apply_fn(graphdef: nnx.GraphDef) -> ApplyFn:
         return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
     return apply
-
-
-def create_state(params: Tree, batch_stats: Tree, tx: optax.GradientTransformation, trainable: Collection[str] | None = None) -> TrainState:
-    """The state before the first step. `trainable` names the parameters that `tx` optimizes; None = all of them."""
-    opt_state = tx.init(params if trainable is None else select(params, trainable))
-    return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats=batch_stats, opt_state=opt_state)
 
 
 def select(tree: Tree, names: Collection[str]) -> Tree:

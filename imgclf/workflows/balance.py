@@ -9,6 +9,7 @@ from rich.console import Console
 
 from imgclf.config import Config, default_config, override, parse_assignment, validation
 from imgclf.data import balance as balancing
+from imgclf.data.augment import policies
 from imgclf.data.balance import Done
 from imgclf.data.prepare import TABLES, prepare
 from imgclf.workflows import checks
@@ -64,6 +65,7 @@ def balance(
     for name, value in fields.items() if isinstance(fields, Mapping) else map(parse_assignment, fields):
         override(config, {name: value})
     validation.validate(config)
+    policies.check(config)
     balancing.check(config)
     checks.check_data_path(config)
     checks.check_apart(config, Path(out), "--out")

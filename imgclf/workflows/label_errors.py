@@ -15,7 +15,7 @@ from imgclf.data import label_patch
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 from imgclf.evaluation import label_errors as finder
-from imgclf.models.weights import pretrained
+from imgclf.methods import resolve
 from imgclf.reporting import label_errors as page
 from imgclf.runtime import compilation_cache
 from imgclf.workflows import checks, train
@@ -83,7 +83,7 @@ def find_label_errors(
     dataset = load_dataset(checked)
     of = page.identity(dataset, checked)
     page.check_target(folder, applied, of, overwrite=overwrite)
-    resolved = pretrained.resolve(checked, len(dataset.class_names))
+    resolved = resolve.resolve(checked, len(dataset.class_names))
     model = models.create(resolved, len(dataset.class_names), tell=lambda said: None)  # the head is not used
     probabilities = finder.probabilities(resolved, model, dataset, console)
     decided = label_patch.decided(applied)

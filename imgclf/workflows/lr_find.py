@@ -9,11 +9,13 @@ from rich.console import Console
 from imgclf import models, outputs
 from imgclf.config import Config
 from imgclf.data.prepare import prepare
-from imgclf.models.weights import pretrained
+from imgclf.methods import lr_find as finder
+from imgclf.methods import resolve
+from imgclf.methods.base import Task
 from imgclf.reporting import lr_find as page
 from imgclf.runtime import compilation_cache
-from imgclf.training import lr_find as finder
-from imgclf.training.lr_find import Suggestion, Sweep
+from imgclf.training import sharding
+from imgclf.training.lr_range import Suggestion, Sweep, suggest
 from imgclf.workflows import checks, run_folder, train
 from imgclf.workflows.asked import Asked, Fields, asked_for
 from imgclf.workflows.console import or_terminal
@@ -81,10 +83,10 @@ def lr_find(
         prepared = prepare(checked)
         dataset = prepared.dataset
         train.describe_data(dataset, prepared.audit_report, console)
-    resolved = pretrained.resolve(checked, len(dataset.class_names))
+    resolved = resolve.resolve(checked, len(dataset.class_names))
     model = models.create(resolved, len(dataset.class_names), tell=console.print)
-    sweep = finder.find(resolved, dataset, model, console, low=low, high=high, steps=steps)
-    suggestion = finder.suggest(sweep, steps)
+    sweep = finder.find(Task(resolved, dataset, model, sharding.create_mesh(), console), low=low, high=high, steps=steps)
+    suggestion = suggest(sweep, steps)
     written = page.write(target, checked, sweep, suggestion)
     return LearningRates(sweep, suggestion, checked.optimizer.learning_rate, written)
 

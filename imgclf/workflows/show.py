@@ -15,10 +15,10 @@ from imgclf.config import Config
 from imgclf.data import pipeline
 from imgclf.data.prepare import prepare
 from imgclf.errors import UserError
-from imgclf.models.weights import pretrained
+from imgclf.methods import resolve
 from imgclf.reporting import pages
 from imgclf.reporting import seen as page
-from imgclf.training import loop
+from imgclf.training.plan import TrainingPlan
 from imgclf.workflows import checks, run_folder, train
 from imgclf.workflows.asked import Asked, Fields, asked_for
 from imgclf.workflows.console import or_terminal
@@ -63,8 +63,8 @@ def show(
     own = asked.run if asked.same_data else None
     dataset = run_folder.images(own, checked) if own is not None else prepare(checked).dataset
     rows = _rows(dataset.table, ids)
-    resolved = pretrained.resolve(checked, len(dataset.class_names))
-    steps = loop.Plan.from_config(resolved, pipeline.steps_per_epoch(dataset, resolved)).total
+    resolved = resolve.resolve(checked, len(dataset.class_names))
+    steps = TrainingPlan.create(resolved, pipeline.steps_per_epoch(dataset, resolved)).total
     return page.write_page(target, resolved, dataset, rows, epochs, console, steps=steps, of=of)
 
 

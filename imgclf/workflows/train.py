@@ -7,15 +7,15 @@ import jax
 from rich.console import Console
 
 from imgclf import files, formatting, models
-from imgclf.config import Config, validation
+from imgclf.config import Config
 from imgclf.data.prepare import prepare
 from imgclf.data.table import Dataset
 from imgclf.evaluation import metrics
 from imgclf.evaluation import results as results_lib
-from imgclf.methods import fit
-from imgclf.models.weights import pretrained
+from imgclf.methods import choice, resolve
+from imgclf.methods.base import Task
 from imgclf.reporting import report, samples
-from imgclf.training import loop, optimizer, sharding
+from imgclf.training import loop, sharding
 from imgclf.workflows import checks, run_folder
 from imgclf.workflows.asked import Fields, asked_for
 from imgclf.workflows.console import or_terminal
@@ -59,20 +59,18 @@ def train(
     config = check(config, dataset)
     prepared = prepare(config, dataset)
     dataset, audit_report = prepared.dataset, prepared.audit_report
-    config = pretrained.resolve(config, len(dataset.class_names))
+    config = resolve.resolve(config, len(dataset.class_names))
     with run_folder.claim(folder):
         run_folder.check_same_experiment(config, folder)
         run_folder.check_same_data(dataset, folder)
         describe_data(dataset, audit_report, console)
 
         model = models.create(config, len(dataset.class_names), tell=console.print)
-        start = fit.prepare(config, dataset, model, sharding.create_mesh(), console, on_evaluation)
+        method = choice.check(Task(config, dataset, model, sharding.create_mesh(), console, on_evaluation))
         if jax.process_index() == 0:
             run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's
-        outcome = start(folder)
-        results, predictions = results_lib.score(config, dataset, outcome.fit, outcome.logits_of, audit_report)
-        results |= outcome.results
-        results["notes"] += outcome.notes
+        trained = method.train(folder)
+        results, predictions = results_lib.score(config, dataset, trained, audit_report)
         if jax.process_index() == 0:
             files.write_text(folder / "predictions.csv", predictions.to_csv(index=False))
             samples.save(folder, prepared.loaded, predictions, audit_report)  # also pictures of the copies that were dropped
@@ -93,16 +91,9 @@ def check(config: Config, dataset: Dataset | None = None) -> Config:
     Raises:
       UserError: for what is found.
     """
-    validation.validate(config)
     if dataset is None:
         checks.check_data_path(config)
-    sharding.check_batch_size(config.loader.batch_size, "loader.batch_size")
-    sharding.check_batch_size(config.loader.eval_batch_size, "loader.eval_batch_size")
-    optimizer.check_optimizer(config)
-    config = fit.settle(config)
-    pretrained.check_name(config.model.name)
-    pretrained.resolve(config)  # finds the weights, or says that they don't exist, before the data are read
-    return config
+    return resolve.check(config)
 
 
 def describe_data(dataset: Dataset, audit_report: dict[str, Any] | None, console: Console) -> None:

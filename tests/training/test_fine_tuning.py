@@ -10,13 +10,14 @@ from imgclf.config import default_config
 from imgclf.data import pipeline
 from imgclf.data.splits import assign_splits
 from imgclf.data.table import load_dataset
-from imgclf.methods import fit
-from imgclf.models.weights import pretrained
+from imgclf.methods import resolve
+from imgclf.methods.base import Task
+from imgclf.methods.fit import Fit
 from imgclf.models.weights.conversion import flatten
-from imgclf.training import freeze, optimizer, phases, sharding
-from imgclf.training.evaluate import evaluate_split, put_ahead
+from imgclf.training import freeze, phases, schedules, sharding
+from imgclf.training.evaluate import Evaluator, put_ahead
 from imgclf.training.state import split_model
-from imgclf.training.step import cross_entropy, make_eval_step
+from imgclf.training.step import make_eval_step
 
 STEPS = 20
 
@@ -27,7 +28,7 @@ def config_of(shared, name: str, file: str):
     config.data.path, config.data.image_size = str(shared / "data/doraemon_walle"), (64, 64)
     config.model.name, config.model.weights = name, f"path:{shared}/weights/{file}"
     config.loader.batch_size = 16
-    return pretrained.resolve(config, 2)
+    return resolve.resolve(resolve.check(config), 2)
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +48,15 @@ def test_the_loss_falls_and_what_is_frozen_stays(small, preset):
     config = config.copy_and_resolve_references()
     config.freeze.preset, config.optimizer.learning_rate = preset, 1e-3 if preset == "head" else 3e-4
     mesh = sharding.create_mesh()
-    freezing = freeze.plan(config, model, STEPS, 10.0)
+    freezing = freeze.create_freezing(config, model, STEPS, 10.0)
     assert ("20 steps are too few" in freezing.remark) == (preset != "head")  # the file's momentum is 0.999
-    (phase,) = phases.create(config, model, freezing, optimizer.create_schedule(config, STEPS, 10.0), STEPS, None, mesh)
+    (phase,) = phases.create(config, model, freezing, schedules.create_schedule(config, STEPS, 10.0), STEPS, None, mesh)
     graphdef, params, batch_stats = split_model(model)
     state = sharding.replicate(phase.first_state(*jax.tree.map(np.array, (params, batch_stats))), mesh)
     eval_step = make_eval_step(config, graphdef, mesh)
 
     def val_loss() -> float:
-        rows, logits = evaluate_split(eval_step, state.params, state.batch_stats, dataset, config, "val", mesh)
-        return float(np.mean(cross_entropy(logits, dataset.table["label"].to_numpy()[rows])))
+        return Evaluator(config, dataset, eval_step, mesh).val_metrics(state.params, state.batch_stats)["val_loss"]
 
     before = val_loss()
     with pipeline.train_batches(dataset, config, num_steps=STEPS) as batches:
@@ -74,10 +74,10 @@ def test_weights_with_folded_statistics_are_fine_tuned_with_them_frozen_and_the_
     config = config_of(shared, "mobilenet_v2", "mobilenet_v2_1.0_224.keras.h5")
     config.train.method, config.train.duration = "fit", "2 steps"
     dataset, model = assign_splits(load_dataset(config), config), models.create(config, 2)
-    freezing = freeze.plan(config, model, 2, 10.0)
+    freezing = freeze.create_freezing(config, model, 2, 10.0)
     assert len(freezing.stages[0].frozen_norms) == 52  # all of them, though every parameter trains
     assert len(freezing.trainable) == len(flatten(split_model(model)[1]))
     console = Console(record=True, width=400)
-    fit.prepare(config, dataset, model, sharding.create_mesh(), console)
+    Fit.check(Task(config, dataset, model, sharding.create_mesh(), console))
     told = "is folded into the kernels (all its means are 0, all variances equal), so that its statistics are kept frozen"
     assert told in console.export_text()

@@ -12,7 +12,7 @@ from imgclf import models
 from imgclf.config import default_config
 from imgclf.errors import UserError
 from imgclf.models.weights.conversion import flatten
-from imgclf.training import freeze, loop, optimizer, phases, sharding
+from imgclf.training import freeze, loop, optimizer, phases, schedules, sharding
 from imgclf.training.state import path_name, split_model
 from imgclf.workflows import train
 
@@ -32,7 +32,7 @@ def abstract(config, classes: int = 3):
 
 
 def plan(config, model=None):
-    return freeze.plan(config, model or abstract(config), STEPS, 10.0)
+    return freeze.create_freezing(config, model or abstract(config), STEPS, 10.0)
 
 
 def sizes(freezing: freeze.Freezing, model) -> tuple[int, int]:
@@ -117,7 +117,7 @@ def test_statistics_folded_into_the_weights_stand_and_the_run_says_why(rule, mea
     model = models.create(config, 3)
     config.model.weights = "path:folded.h5"
     set_statistics(model.backbone, mean, 0.999)
-    freezing = freeze.plan(config, model, 60, 10.0)
+    freezing = freeze.create_freezing(config, model, 60, 10.0)
     backbone = {path for path in freeze.norms(model) if path.startswith("backbone/")}
     assert freezing.stages[0].frozen_norms == (backbone if frozen else frozenset())  # the new head's are found in training
     assert remark in freezing.remark
@@ -129,7 +129,7 @@ def test_pretrained_statistics_stand_in_trainings_too_short_for_their_running_av
     model = models.create(config, 3)
     config.model.weights = "path:torch.safetensors"
     set_statistics(model.backbone, 0.1, 2.0)
-    short, long = freeze.plan(config, model, 40, 10.0), freeze.plan(config, model, 60, 10.0)  # momentum 0.9
+    short, long = freeze.create_freezing(config, model, 40, 10.0), freeze.create_freezing(config, model, 60, 10.0)  # momentum 0.9
     assert len(short.stages[0].frozen_norms) == len(freeze.norms(model))
     assert "40 steps are too few" in short.remark
     assert (long.stages[0].frozen_norms, long.remark) == (frozenset(), "")
@@ -141,8 +141,8 @@ def test_fresh_statistics_are_not_taken_for_folded_ones():
 
 def prepared(config, model):
     mesh = sharding.create_mesh()
-    freezing = freeze.plan(config, model, STEPS, 10.0)
-    made = phases.create(config, model, freezing, optimizer.create_schedule(config, STEPS, 10.0), STEPS, None, mesh)
+    freezing = freeze.create_freezing(config, model, STEPS, 10.0)
+    made = phases.create(config, model, freezing, schedules.create_schedule(config, STEPS, 10.0), STEPS, None, mesh)
     _, params, batch_stats = split_model(model)
     return freezing, made, made[0].first_state(params, batch_stats)
 

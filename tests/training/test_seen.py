@@ -9,7 +9,7 @@ from imgclf.data import pipeline
 from imgclf.data.splits import assign_splits
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
-from imgclf.models.weights import pretrained
+from imgclf.methods import resolve
 from imgclf.reporting import seen as page
 from imgclf.training import batch_augment, mixing, seen
 
@@ -17,7 +17,7 @@ from imgclf.training import batch_augment, mixing, seen
 @pytest.fixture(scope="module")
 def config():
     changes = {"augment.hue": 20.0, "augment.brightness": 0.3, "augment.erase": 0.5, "augment.erase_fill": "noise"}
-    return pretrained.resolve(digits_config(**changes, **{"loader.batch_size": 16}))
+    return resolve.resolve(digits_config(**changes, **{"loader.batch_size": 16}), 10)
 
 
 @pytest.fixture(scope="module")

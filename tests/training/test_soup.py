@@ -8,7 +8,7 @@ from digits_experiment import digits_config
 from rich.console import Console
 
 from imgclf.errors import UserError
-from imgclf.training import loop, soup
+from imgclf.training import best, soup
 from imgclf.training.checkpoint import load_model
 from imgclf.workflows import train
 
@@ -68,7 +68,7 @@ def test_a_run_keeps_the_best_models_and_ends_with_their_soup_also_if_killed_ove
     assert sorted(float(name.rsplit("-", 1)[1]) for name in kept) == [round(loss, 4) for loss in losses[:3]]
 
     results = train.train(soup_config(), folder, console=Console(quiet=True))
-    assert results["checkpoint"] == f"checkpoints/{loop.SOUP}"
+    assert results["checkpoint"] == f"checkpoints/{best.SOUP}"
     model, about = load_model(folder / results["checkpoint"])
     assert about["val_loss"] <= losses[0]
     assert 1 <= len(about["ingredients"]) <= 3

@@ -1,38 +1,12 @@
-"""The loss, the class weights, and the purity of the training step."""
+"""The loss, normalisation, hashes, and flipped evaluation."""
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from digits_experiment import digits_config
-from sklearn.utils.class_weight import compute_class_weight
 
 from imgclf import models
-from imgclf.errors import UserError
 from imgclf.training import sharding, step
 from imgclf.training.state import split_model, tree_sha256
-
-NAMES = ("cat", "dog", "owl")
-COUNTS = np.array([50, 30, 20])
-
-
-def weights(rule: str):
-    return step.class_weights(digits_config(**{"train.class_weights": rule}), NAMES, COUNTS)
-
-
-def test_class_weight_rules():
-    assert weights("none") is None
-    labels = np.repeat([0, 1, 2], COUNTS)
-    np.testing.assert_allclose(weights("balanced"), compute_class_weight("balanced", classes=np.arange(3), y=labels), rtol=1e-6)
-    np.testing.assert_allclose(weights("turicreate"), (1 / COUNTS) / (1 / COUNTS).sum(), rtol=1e-6)
-    np.testing.assert_allclose(weights("dog=2.5, owl=0"), [1, 2.5, 0])
-
-
-@pytest.mark.parametrize(
-    ("rule", "message"), [("balancd", "did you mean 'balanced'"), ("dgo=1", "did you mean 'dog'"), ("dog=-1", "0 or more")]
-)
-def test_bad_class_weights_are_refused(rule, message):
-    with pytest.raises(UserError, match=message):
-        weights(rule)
 
 
 def test_cross_entropy_by_hand():

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from imgclf.config import parse_arguments
+from imgclf.config import Config, parse_arguments
 from imgclf.data.augment.pixels import Operation
 from imgclf.errors import UserError, nearest
 
@@ -143,6 +143,12 @@ def draw(rng: np.random.Generator, augment: Any) -> tuple[Chain, ...]:
       augment: `config.augment`.
     """
     return () if augment.policy == "none" else settings(augment.policy, augment.policy_args).draw(rng)
+
+
+def check(config: Config) -> None:
+    """Raises a UserError for a policy or arguments of it that a config names and that there are not."""
+    if config.augment.policy != "none":
+        settings(config.augment.policy, config.augment.policy_args)
 
 
 @functools.lru_cache

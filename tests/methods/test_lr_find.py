@@ -1,6 +1,5 @@
 """The learning-rate finder: rates and losses of real steps, what is read off them."""
 
-import dataclasses
 import json
 import math
 
@@ -14,45 +13,21 @@ from imgclf.data.audit import audit
 from imgclf.data.splits import assign_splits
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
-from imgclf.models.weights import pretrained
-from imgclf.training import lr_find
+from imgclf.methods import lr_find, resolve
+from imgclf.methods.base import Task
+from imgclf.training import sharding
+from imgclf.training.lr_range import BETA, Sweep, suggest
 from imgclf.workflows import train
 
 QUIET = Console(quiet=True)
 
 
-def swept(losses, steps=None) -> lr_find.Sweep:
-    losses = np.asarray(losses, float)
-    return lr_find.Sweep(np.geomspace(1e-7, 10, len(losses)), losses, losses, diverged=False)
-
-
-def find(config, **options) -> lr_find.Sweep:
-    config = train.check(config)
+def find(config, **options) -> Sweep:
+    config = resolve.check(config)
     dataset, _ = audit(assign_splits(load_dataset(config), config), config)
-    config = pretrained.resolve(config, len(dataset.class_names))
-    return lr_find.find(config, dataset, models.create(config, len(dataset.class_names)), QUIET, **options)
-
-
-def test_suggestions_of_a_textbook_curve():
-    """Flat to 1e-4, falling fastest at 1e-2.5, lowest at 1e-1, then up."""
-    x = np.linspace(-7, 1, 161)
-    losses = np.where(x < -1, 2.3 - 2 / (1 + np.exp(-4 * (x + 2.5))), 0.3 + 4 * (x + 1) ** 2) - 1e-9 * x
-    found = lr_find.suggest(swept(losses), 161)
-    assert math.log10(found.steepest) == pytest.approx(-2.5, abs=0.15)
-    assert math.log10(found.minimum) == pytest.approx(-2, abs=0.1)
-    assert -4.5 < math.log10(found.valley) < -2.5
-
-
-def test_the_valley_is_about_the_middle_of_the_longest_descent():
-    noise = np.random.default_rng(0).normal(0, 0.01, 120)
-    losses = np.concatenate([np.full(40, 3.0), np.linspace(3, 1, 40), np.linspace(1.1, 3, 40)]) + noise
-    valley = lr_find.suggest(swept(losses), 120).valley
-    assert 45 <= np.argmin(np.abs(swept(losses).learning_rates - valley)) <= 75
-
-
-@pytest.mark.parametrize("losses", [np.linspace(1, 4, 50), np.full(50, 2.3), [2.0] * 8])
-def test_a_loss_that_never_falls_suggests_nothing(losses):
-    assert dataclasses.astuple(lr_find.suggest(swept(losses), 50)) == (None, None, None)
+    config = resolve.resolve(config, len(dataset.class_names))
+    model = models.create(config, len(dataset.class_names))
+    return lr_find.find(Task(config, dataset, model, sharding.create_mesh(), QUIET), **options)
 
 
 def test_a_sweep_takes_the_steps_of_training(tmp_path):
@@ -66,7 +41,7 @@ def test_a_sweep_takes_the_steps_of_training(tmp_path):
     assert found.losses[0] == pytest.approx(first["train_loss"], rel=1e-6)
     np.testing.assert_allclose(found.learning_rates, np.geomspace(1e-6, 1e-4, 20), rtol=1e-4)
     assert not found.diverged
-    smoothed = sum(lr_find.BETA ** (19 - k) * loss for k, loss in enumerate(found.losses)) * (1 - lr_find.BETA) / (1 - lr_find.BETA**20)
+    smoothed = sum(BETA ** (19 - k) * loss for k, loss in enumerate(found.losses)) * (1 - BETA) / (1 - BETA**20)
     assert found.smoothed[-1] == pytest.approx(smoothed)
 
 
@@ -77,7 +52,7 @@ def test_it_ends_where_the_loss_diverges_and_suggests_a_rate_that_trains():
     assert found.diverged
     assert len(found.losses) < 100
     assert np.isfinite(found.losses).all()
-    suggestion = lr_find.suggest(found, 100)
+    suggestion = suggest(found, 100)
     assert 1e-3 < suggestion.valley < 3
 
 

@@ -24,7 +24,7 @@ from imgclf.data import augment
 from imgclf.data.splits import subset
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
-from imgclf.models.weights import pretrained
+from imgclf.methods import resolve
 from imgclf.probes import feature_store, features
 from imgclf.probes.feature_store import FeatureStore
 from imgclf.training.step import normalize
@@ -39,7 +39,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def digits():
-    config = pretrained.resolve(digits_config(**{"loader.eval_batch_size": 64}), 10)
+    config = resolve.resolve(digits_config(**{"loader.eval_batch_size": 64}), 10)
     dataset = subset(load_dataset(config), np.arange(150))
     return config, models.create(config, 10), dataset
 
@@ -175,7 +175,7 @@ def test_a_write_that_was_cut_off_anywhere_leaves_what_was_before(whole, torn, d
 _WRITER = """
 import sys
 import numpy as np
-from imgclf.training.feature_store import FeatureStore
+from imgclf.probes.feature_store import FeatureStore
 store = FeatureStore("k", {"model": "k"}, 3)
 with store.writing(lambda: True):
     row = 0
@@ -213,10 +213,10 @@ from digits_experiment import digits_config
 from imgclf import models
 from imgclf.data.splits import subset
 from imgclf.data.table import load_dataset
-from imgclf.models import pretrained
-from imgclf.training import features
+from imgclf.methods import resolve
+from imgclf.probes import features
 features._BLOCK_ROWS = 32
-config = pretrained.resolve(digits_config(**{"loader.eval_batch_size": 16}), 10)
+config = resolve.resolve(digits_config(**{"loader.eval_batch_size": 16}), 10)
 dataset = load_dataset(config)
 features.extract(config, models.create(config, 10), subset(dataset, np.tile(np.arange(len(dataset.table)), 3)), views=20)
 """
@@ -225,7 +225,7 @@ features.extract(config, models.create(config, 10), subset(dataset, np.tile(np.a
 def test_kill_9_in_the_middle_of_an_extraction_then_continue(digits, computed):
     config, model, _ = digits
     dataset = load_dataset(config)
-    process = subprocess.Popen([sys.executable, "-c", _EXTRACT, os.path.dirname(__file__)])
+    process = subprocess.Popen([sys.executable, "-c", _EXTRACT, os.path.dirname(os.path.dirname(__file__))])
     while not any(index.stat().st_size for index in feature_store.root().glob("*/index.bin")):
         assert process.poll() is None
         time.sleep(0.01)

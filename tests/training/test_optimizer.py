@@ -1,14 +1,16 @@
-"""Schedules, optimizers by name, weight decay by table, and the parameter average."""
+"""Weight decay and learning rates by table, clipping, accumulation, and the parameter average."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from one_cycle import fastai_combined_cosine
 
 from imgclf.config import default_config
 from imgclf.errors import UserError
-from imgclf.training import optimizer
+from imgclf.training import optimizer, optimizer_names, scalars
+from imgclf.training.optimizer import Optimizer, create_optimizer
 
 PARAMS = {"backbone": {"conv": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}}, "head": {"kernel": jnp.full((2, 2), 2.0)}}
 
@@ -20,46 +22,26 @@ def config():
     return config
 
 
-def schedule_of(config, name, **options):
-    config.optimizer.schedule.name = name
-    config.optimizer.schedule.update(options)
-    return optimizer.create_schedule(config, total_steps=100, steps_per_epoch=10)
+def scalars_of(config, total_steps=100):
+    return scalars.create(config, optax.constant_schedule(config.optimizer.learning_rate), total_steps, np.ones(2, np.float32))
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "step", "expected"),
-    [
-        ("constant", {}, 99, 0.1),
-        ("constant", {"warmup": "1 epochs"}, 5, 0.05),
-        ("constant", {"warmup": "10%"}, 10, 0.1),
-        ("cosine", {}, 50, 0.05),
-        ("cosine", {"final": 0.1}, 100, 0.01),
-        ("cosine", {"warmup": "20 steps"}, 60, 0.05),
-        ("step", {"boundaries": ("50%", "9 epochs")}, 49, 0.1),
-        ("step", {"boundaries": ("50%", "9 epochs")}, 51, 0.01),
-        ("step", {"boundaries": ("50%", "9 epochs"), "warmup": "10 steps"}, 91, 0.001),
-        ("exponential", {"rate": 0.5, "every": "1 epochs"}, 20, 0.025),
-        ("time", {"rate": 0.01}, 100, 0.05),
-        ("one_cycle", {}, 0, 0.1 / 25),
-        ("one_cycle", {}, 25, 0.1),
-        ("one_cycle", {}, 100, 0.1 / 1e5),
-    ],
-)
-def test_schedules(config, name, options, step, expected):
-    np.testing.assert_allclose(schedule_of(config, name, **options)(step), expected, rtol=1e-5)
-
-
-def test_a_warmup_as_long_as_training_is_refused(config):
-    with pytest.raises(UserError, match="warmup"):
-        schedule_of(config, "cosine", warmup="100 steps")
+def updates_of(config, made: Optimizer, params, gradients) -> tuple[list, optax.OptState]:
+    """The updates of each of these gradients, for parameters that stay, and the last state."""
+    numbers = scalars_of(config)
+    state, updates = made.init(params, numbers.at(0, made.accumulate)), []
+    for step, grads in enumerate(gradients):
+        update, state = made.update(grads, state, params, numbers.at(step, made.accumulate))
+        updates.append(update)
+    return updates, state
 
 
 def step_once(config, grads=None, count=1):
-    tx = optimizer.create_optimizer(config, lambda step: config.optimizer.learning_rate, PARAMS)
-    params, state = PARAMS, tx.init(PARAMS)
+    made, numbers = create_optimizer(config, PARAMS), scalars_of(config)
+    params, state = PARAMS, made.init(PARAMS, numbers.at(0, made.accumulate))
     grads = jax.tree.map(jnp.ones_like, PARAMS) if grads is None else grads
-    for _ in range(count):
-        updates, state = tx.update(grads, state, params)
+    for step in range(count):
+        updates, state = made.update(grads, state, params, numbers.at(step, made.accumulate))
         params = optax.apply_updates(params, updates)
     return params, state
 
@@ -108,7 +90,8 @@ def test_a_row_that_matches_nothing_and_a_parameter_without_a_row_are_refused(co
     ("name", "args", "message"),
     [
         ("adamm", "", "did you mean 'adam"),
-        ("lbfgs", "", "no optax optimizer"),
+        ("lbfgs", "", "does not suit: it needs more than gradients"),
+        ("cosine_decay_schedule", "", "is no optimizer with a learning rate"),
         ("sgd", "momentun=0.9", "did you mean 'momentum'"),
         ("sgd", "learning_rate=1.0", r"set config\.optimizer\.learning_rate"),
     ],
@@ -119,7 +102,7 @@ def test_unknown_optimizers_and_arguments_are_refused(config, name, args, messag
         step_once(config)
 
 
-@pytest.mark.parametrize("name", optimizer.optimizer_names())
+@pytest.mark.parametrize("name", optimizer_names.names())
 def test_every_offered_optimizer_takes_a_step(config, name):
     config.optimizer.name = name
     params, _ = step_once(config, count=2)
@@ -158,29 +141,12 @@ def test_without_an_average_the_parameters_themselves_are_evaluated(config):
     assert optimizer.evaluated_params(params, state) is params
 
 
-def fastai_combined_cosine(step: int, total: int, start: float, middle: float, end: float) -> float:
-    """As fastai's `combined_cos(0.25, start, middle, end)` has it."""
-    position = step / total
-    low, high, here = (start, middle, position / 0.25) if position < 0.25 else (middle, end, (position - 0.25) / 0.75)
-    return low + (1 + np.cos(np.pi * (1 - here))) * (high - low) / 2
-
-
-@pytest.mark.parametrize("step", [0, 7, 24, 25, 40, 99])
-def test_one_cycle_is_fastais(config, step):
-    np.testing.assert_allclose(
-        schedule_of(config, "one_cycle")(step), fastai_combined_cosine(step, 100, 0.1 / 25, 0.1, 0.1 / 1e5), rtol=1e-4
-    )
-    name, momentum = optimizer.cycled_momentum(config, 100)
-    assert name == "b1"
-    np.testing.assert_allclose(momentum(step), fastai_combined_cosine(step, 100, 0.95, 0.85, 0.95), rtol=1e-5)
-
-
 def test_one_cycle_moves_the_momentum_unless_it_is_given(config):
     config.optimizer.schedule.name, config.optimizer.name = "one_cycle", "sgd"
-    tx = optimizer.create_optimizer(config, lambda step: 0.1, PARAMS, total_steps=8)
-    params, state, moved = PARAMS, tx.init(PARAMS), []
-    for _ in range(4):
-        updates, state = tx.update(jax.tree.map(jnp.ones_like, PARAMS), state, params)
+    made, numbers = create_optimizer(config, PARAMS), scalars_of(config, 8)
+    state, moved = made.init(PARAMS, numbers.at(0, 1)), []
+    for step in range(4):
+        updates, state = made.update(jax.tree.map(jnp.ones_like, PARAMS), state, PARAMS, numbers.at(step, 1))
         moved.append(float(updates["head"]["kernel"][0, 0]))
     trace, expected = 0.0, []
     for step in range(4):
@@ -188,9 +154,9 @@ def test_one_cycle_moves_the_momentum_unless_it_is_given(config):
         expected.append(-0.1 * trace)
     np.testing.assert_allclose(moved, expected, rtol=1e-5)
     config.optimizer.args = "momentum=0.5"
-    assert optimizer.cycled_momentum(config, 8) is None
+    assert set(scalars_of(config, 8).momentum.tolist()) == {0.5}
     config.optimizer.name, config.optimizer.args = "adagrad", ""
-    assert optimizer.cycled_momentum(config, 8) is None
+    assert scalars.momentum_argument(config) == ""
 
 
 DEPTHS = {"backbone/conv": 2, "backbone/late": 1}
@@ -203,17 +169,14 @@ def test_rates_of_parameters_multiply_what_the_optimizer_makes_and_its_decay(con
     config.optimizer.weight_decay_table = ((".*", 1.0),)
     config.optimizer.args = "momentum=0.9" if name == "sgd" else ""
 
-    def updates_of(**options):
-        tx, state = optimizer.create_optimizer(config, lambda step: 0.1, params, **options), None
-        state = tx.init(params)
-        for scale in (1.0, -0.5):
-            updates, state = tx.update(jax.tree.map(lambda leaf, scale=scale: jnp.full_like(leaf, scale), params), state, params)
-        return updates
+    def second_update(**options):
+        gradients = [jax.tree.map(lambda leaf, scale=scale: jnp.full_like(leaf, scale), params) for scale in (1.0, -0.5)]
+        return updates_of(config, create_optimizer(config, params, **options), params, gradients)[0][-1]
 
-    plain = updates_of()
+    plain = second_update()
     config.optimizer.layer_decay = 0.5
     config.optimizer.lr_table = ((".*/bias", 3.0), (".*", 1.0))
-    scaled = updates_of(depths=DEPTHS)
+    scaled = second_update(depths=DEPTHS)
     ratios = {"backbone": {"conv": {"kernel": 0.25, "bias": 0.75}, "late": {"bias": 1.5}}, "head": {"kernel": 1.0}}
     assert_trees_close(scaled, jax.tree.map(lambda update, ratio: update * ratio, plain, ratios))
 
@@ -223,6 +186,6 @@ def test_tables_may_name_parameters_that_are_frozen(config):
     config.optimizer.weight_decay_table = (("backbone/.*", 1.0), (".*", 0.0))
     config.optimizer.lr_table = (("backbone/.*", 0.1), ("head/.*", 10.0))
     head = {"head": PARAMS["head"]}
-    tx = optimizer.create_optimizer(config, lambda step: 0.1, PARAMS, since={"head/kernel": 0})
-    updates, _ = tx.update(jax.tree.map(jnp.ones_like, head), tx.init(head), head)
+    made = create_optimizer(config, PARAMS, since={"head/kernel": 0})
+    (updates,), _ = updates_of(config, made, head, [jax.tree.map(jnp.ones_like, head)])
     np.testing.assert_allclose(updates["head"]["kernel"], -1.0, rtol=1e-5)  # Adam's first step, ten times the rate

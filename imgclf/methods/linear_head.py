@@ -1,0 +1,55 @@
+"""A head that is solved: logistic or ridge regression on cached features, its penalty chosen by cross-validation."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from imgclf.data.splits import groups_of
+from imgclf.methods.base import Task
+from imgclf.models.heads import NormHead
+from imgclf.probes.cross_validation import DEFAULT_STRENGTHS, CrossValidation, fit_linear
+from imgclf.probes.features import extract
+from imgclf.probes.heads import FeatureLogits, linear_head, normalized
+from imgclf.training.state import split_model
+from imgclf.training.trained_model import TrainedModel, TrainProgress
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearHead:
+    """Solves the head of a probe; `methods.base.Method` for a head alone, whose parameters and statistics are `{"head": …}`."""
+
+    task: Task
+    rows: np.ndarray  # int64 [N], of the training images in the table
+    class_weight: np.ndarray | None  # float32 [C]
+    validation: CrossValidation
+
+    @classmethod
+    def check(cls, task: Task, class_weight: np.ndarray | None) -> "LinearHead":
+        """Deals the training images into folds.
+
+        Raises:
+          UserError: for more folds than members of a class.
+        """
+        probe, table = task.config.probe, task.dataset.table
+        rows = np.flatnonzero((table["split"] == "train").to_numpy())
+        train, strengths = table.iloc[rows], tuple(map(float, probe.l2)) or DEFAULT_STRENGTHS
+        labels, groups = train["label"].to_numpy(), groups_of(train)
+        validation = CrossValidation.create(
+            labels, groups, task.dataset.class_names, strengths, probe.folds, task.config.seed, probe.solver
+        )
+        return cls(task, rows, class_weight, validation)
+
+    def train(self, workdir: Path) -> TrainedModel:
+        del workdir  # a solution leaves no checkpoints of its own
+        config, model, dataset, probe = self.task.config, self.task.model, self.task.dataset, self.task.config.probe
+        told = config.train.method == "probe" and not probe.views  # of these features, when those of all splits were computed
+        features = extract(config, model, dataset, rows=self.rows, views=probe.views, console=None if told else self.task.console)
+        if isinstance(model.head, NormHead):
+            features = normalized(model.head, features)
+        labels = dataset.table["label"].to_numpy()[self.rows]
+        solved = fit_linear(
+            features, labels, self.validation, solver=probe.solver, standardize=probe.standardize, class_weight=self.class_weight
+        )
+        params = {"head": split_model(model.head)[1] | {"logits": linear_head(solved, config.model.output)}}
+        return TrainedModel(params, {}, solved.about, TrainProgress(), 0, FeatureLogits(config, model, dataset, params, {}))

@@ -1,0 +1,29 @@
+"""LP-FT: a probe first, then training of the whole network from the probe's head.
+
+Kumar et al., "Fine-tuning can distort pretrained features and underperform out-of-distribution", ICLR 2022.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from imgclf.methods.base import Task
+from imgclf.methods.fit import Fit
+from imgclf.methods.probe import Probe
+from imgclf.training.trained_model import TrainedModel
+
+
+@dataclasses.dataclass(frozen=True)
+class LpFt:
+    """The method "lp_ft"; `methods.base.Method`."""
+
+    probe: Probe
+    fit: Fit
+
+    @classmethod
+    def check(cls, task: Task) -> "LpFt":
+        return cls(Probe.check(task), Fit.check(task))
+
+    def train(self, workdir: Path) -> TrainedModel:
+        probed = self.probe.train(workdir)
+        trained = self.fit.train_from(probed.params, probed.batch_stats, workdir, trained=True)
+        return dataclasses.replace(trained, results=trained.results | {"method": "lp_ft", "probe": probed.results["probe"]})

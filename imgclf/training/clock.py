@@ -1,0 +1,74 @@
+"""The time of a training: how long it has trained, how fast, and when it last saved its state."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import jax
+
+from imgclf.training.step import Metrics
+
+
+class TrainingClock:
+    """Measures a training from the moment it is made.
+
+    Args:
+      seconds_before: how long earlier starts of the same run have trained.
+      batch_size: images of a step.
+      save_seconds: a checkpoint is late when so many seconds have passed since the last one.
+    """
+
+    def __init__(self, seconds_before: float, batch_size: int, save_seconds: float):
+        self._before, self._batch_size, self._save_seconds = seconds_before, batch_size, save_seconds
+        self._start = self._saved = time.perf_counter()
+        self._window_start, self._window_steps, self._window_pause = self._start, 0, 0.0
+        self._starting_up = True
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, over all starts of the run."""
+        return self._before + self.seconds_now
+
+    @property
+    def seconds_now(self) -> float:
+        """Seconds since this start of the run."""
+        return time.perf_counter() - self._start
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What runs in this block, evaluations and checkpoints, does not count for the rate."""
+        began = time.perf_counter()
+        yield
+        self._window_pause += time.perf_counter() - began
+
+    def start_up(self) -> None:
+        """The next step is compiled first: the rate counts from its end on."""
+        self._starting_up = True
+
+    def stepped(self, metrics: Metrics) -> None:
+        """A step has been taken; `metrics` are what it computes."""
+        if not self._starting_up:
+            self._window_steps += 1
+            return
+        jax.block_until_ready(metrics)
+        self._starting_up = False
+        self._begin_window()
+
+    def images_per_second(self) -> float | None:
+        """The rate since this was last asked, without pauses and start-up; None where nothing else has happened since."""
+        if not self._window_steps:
+            return None
+        rate = self._window_steps * self._batch_size / (time.perf_counter() - self._window_start - self._window_pause)
+        self._begin_window()
+        return rate
+
+    def _begin_window(self) -> None:
+        self._window_start, self._window_steps, self._window_pause = time.perf_counter(), 0, 0.0
+
+    def saved(self) -> None:
+        """The state has just been saved."""
+        self._saved = time.perf_counter()
+
+    def save_is_late(self) -> bool:
+        """Whether a checkpoint is due by the clock; never with several processes, whose clocks differ."""
+        return jax.process_count() == 1 and time.perf_counter() - self._saved > self._save_seconds

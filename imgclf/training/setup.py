@@ -1,0 +1,74 @@
+"""All that a training needs beside the parameters that it starts from, checked and made ready."""
+
+import dataclasses
+
+import numpy as np
+from jax.sharding import Mesh
+
+from imgclf.config import Config
+from imgclf.data import pipeline
+from imgclf.data.table import Dataset
+from imgclf.models.network import Network
+from imgclf.training import best, freeze, phases, schedules
+from imgclf.training.evaluate import Evaluator
+from imgclf.training.freeze import Freezing
+from imgclf.training.phases import Phase
+from imgclf.training.plan import TrainingPlan
+from imgclf.training.state import split_model
+from imgclf.training.step import make_eval_step
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSetup:
+    """A training that can begin.
+
+    Attributes:
+      config: the whole config, resolved.
+      dataset: what is trained on, with its splits.
+      plan: its durations.
+      freezing: what trains when.
+      phases: the stages of `freezing` with their optimizers and compiled steps.
+      evaluator: runs the model over a split.
+      mesh: of all devices.
+    """
+
+    config: Config
+    dataset: Dataset
+    plan: TrainingPlan
+    freezing: Freezing
+    phases: tuple[Phase, ...]
+    evaluator: Evaluator
+    mesh: Mesh
+
+    @classmethod
+    def create(cls, config: Config, dataset: Dataset, model: Network, weights: np.ndarray | None, mesh: Mesh) -> "TrainingSetup":
+        """Makes every check that needs no work, and what the steps are compiled from.
+
+        Args:
+          config: the whole config, resolved.
+          dataset: with its splits.
+          model: what is trained; its parameters count only for what `freeze` says of BatchNorm's statistics.
+          weights: of the classes in the loss, float32 [C] or None.
+          mesh: of all devices.
+
+        Raises:
+          UserError: for durations, a schedule, freezing or an optimizer that don't fit, and for what needs a val split where there is none.
+        """
+        per_epoch = pipeline.steps_per_epoch(dataset, config)
+        plan = TrainingPlan.create(config, per_epoch)
+        schedule = schedules.create_schedule(config, plan.total, per_epoch)
+        freezing = freeze.create_freezing(config, model, plan.total, per_epoch)
+        best.check(config, bool((dataset.table["split"] == "val").any()))
+        graphdef, _, _ = split_model(model)  # before `phases` freezes statistics in it, which evaluation doesn't ask for
+        stages = phases.create(config, model, freezing, schedule, plan.total, weights, mesh)
+        evaluator = Evaluator(config, dataset, make_eval_step(config, graphdef, mesh), mesh)
+        return cls(config, dataset, plan, freezing, stages, evaluator, mesh)
+
+    def on(self, dataset: Dataset) -> "TrainingSetup":
+        """The same training on other data of the same splits."""
+        return dataclasses.replace(self, dataset=dataset, evaluator=dataclasses.replace(self.evaluator, dataset=dataset))
+
+    @property
+    def has_val(self) -> bool:
+        """Whether there are images that choose the model which is kept."""
+        return bool((self.dataset.table["split"] == "val").any())

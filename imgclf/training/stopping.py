@@ -1,0 +1,62 @@
+"""The request to stop a training: SIGTERM, Ctrl-C, or a cluster's notice that the job is about to end."""
+
+import contextlib
+import signal
+from types import FrameType
+from typing import Any
+
+import jax
+
+from imgclf.training.checkpoint import Checkpoints
+
+
+class Interrupted(Exception):
+    """Training was asked to stop (SIGTERM, Ctrl-C, a cluster's notice) and has saved its state."""
+
+    def __init__(self, signum: int, step: int):
+        super().__init__(f"stopped at step {step} by {signal.Signals(signum).name}")
+        self.signum, self.step = signum, step
+
+
+class StoppedWhileEvaluating(Exception):
+    """An evaluation was given up because training is to stop; it is made again when the run is continued."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"an evaluation was given up because of {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class StopRequest:
+    """Turns SIGTERM and the first Ctrl-C into a flag that the loop reads between batches; a second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self._signum = 0
+        self._handlers_before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        # With several processes JAX's own SIGTERM handler tells all of them, so that they save the same step.
+        with contextlib.suppress(ValueError):  # outside the main thread, signals are the caller's
+            for signum in (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ():
+                self._handlers_before[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for signum, handler in self._handlers_before.items():
+            signal.signal(signum, handler)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self._signum == signal.SIGINT == signum:
+            raise KeyboardInterrupt
+        self._signum = signum
+
+    def signum(self, step: int, checkpoints: Checkpoints) -> int:
+        """The signal by which training is asked to stop after this step, 0 for none; the same answer in every process."""
+        if jax.process_count() > 1:
+            return signal.SIGTERM if checkpoints.interrupted(step) else 0
+        return self._signum
+
+    def check_while_evaluating(self, examples: int) -> None:
+        """Raises StoppedWhileEvaluating where a signal has come; called with the number of examples of each batch."""
+        del examples
+        if self._signum:
+            raise StoppedWhileEvaluating(self._signum)

@@ -1,0 +1,56 @@
+"""What training makes, by whatever method: the kept model, how it is run over a split, and how the training went."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from imgclf.training.state import Tree
+
+LogitsOf = Callable[[str], tuple[np.ndarray, np.ndarray]]  # a split's name → rows of the table, int64 [N], and logits, float32 [N, C]
+
+
+@dataclasses.dataclass
+class TrainProgress:
+    """How a training goes: what a checkpoint holds beside the state."""
+
+    best_value: float | None = None  # of `config.train.best_metric`
+    best_epoch: float | None = None
+    kept: str = ""  # folder name of the kept model
+    ranked: list[tuple[float, str]] = dataclasses.field(default_factory=list)  # value and folder of the models for a soup, best first
+    evaluated_step: int = -1
+    evaluations_since_best: int = 0
+    stopped_early: bool = False
+    seconds: float = 0.0  # of training so far, over all restarts
+
+    @classmethod
+    def of(cls, saved: dict[str, Any]) -> "TrainProgress":
+        """Reads what `dataclasses.asdict` has written, after JSON has made lists of its pairs."""
+        progress = cls(**saved)
+        progress.ranked = [(value, name) for value, name in progress.ranked]
+        return progress
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """The result of every training method.
+
+    Attributes:
+      params, batch_stats: of the kept model, nested dicts of numpy arrays.
+      about: what stands beside it in its checkpoint: `class_names`, `params_sha256`, and what its method notes there.
+      progress: how training went.
+      steps: how many optimizer steps were taken in all, in batches.
+      logits_of: runs the model over a split.
+      results: what the method adds to results.json.
+      notes: its remarks for results.json's `notes`.
+    """
+
+    params: Tree
+    batch_stats: Tree
+    about: dict[str, Any]
+    progress: TrainProgress
+    steps: int
+    logits_of: LogitsOf
+    results: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,98 @@
+"""Linear heads and the honest choice of their penalty."""
+
+import numpy as np
+import pytest
+import scipy.special
+from blobs import blobs, sklearn_logistic
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
+from sklearn.preprocessing import StandardScaler
+
+from imgclf.errors import UserError
+from imgclf.probes.cross_validation import CrossValidation, assign_folds, fit_linear, out_of_fold
+
+
+def test_standardisation_is_folded_into_the_head():
+    x, labels = blobs(60, 7, 3, 4)
+    x = x * np.float32([1, 100, 0.01, 5, 1, 0, 1]) + np.float32([0, 1000, 3, 0, -5, 2, 0])  # one feature is constant
+    validation = CrossValidation.create(labels, None, "abc", (0.01,), 5, 0)
+    found = fit_linear(x, labels, validation)
+    model = sklearn_logistic(StandardScaler().fit_transform(x.astype(np.float64)), labels, 0.01, np.ones(60))
+    expected = model.decision_function(StandardScaler().fit_transform(x.astype(np.float64)))
+    logits = x @ found.kernel + found.bias
+    np.testing.assert_allclose(logits - logits.mean(1, keepdims=True), expected, atol=0.02)
+    assert np.isfinite(found.kernel).all()
+
+
+def test_the_strength_of_the_lowest_loss_is_chosen_and_refitted_on_all():
+    x, labels = blobs(60, 90, 3, 6, spread=0.25)
+    strengths = (1e-4, 1e-2, 1.0, 100.0)
+    validation = CrossValidation.create(labels, None, "abc", strengths, 5, 0)
+    for solver in ("logistic", "ridge"):
+        found = fit_linear(x, labels, validation, solver=solver, standardize=False)
+        table = found.about["cross_validation"]
+        assert [row["l2"] for row in table] == list(strengths)
+        assert found.about["l2"] == min(table, key=lambda row: row["loss"])["l2"]
+    held = np.zeros((60, 3))
+    for k in range(5):
+        train = validation.fold != k
+        model = sklearn_logistic(x[train], labels[train], 1.0, np.ones(train.sum()))
+        held[~train] = model.predict_proba(x[~train])
+    row = fit_linear(x, labels, validation, standardize=False).about["cross_validation"][2]
+    assert row["top1"] == (held.argmax(1) == labels).mean()
+    assert row["loss"] == pytest.approx(-np.log(held[np.arange(60), labels]).mean(), rel=1e-3)
+
+
+def test_ridge_outputs_are_scaled_to_be_logits():
+    x, labels = blobs(90, 5, 3, 7, spread=2)
+    validation = CrossValidation.create(labels, None, "abc", (0.01,), 5, 0, "ridge")
+    found = fit_linear(x, labels, validation, solver="ridge")
+    logits = x @ found.kernel + found.bias
+    assert -np.log(scipy.special.softmax(logits, axis=1)[np.arange(90), labels]).mean() < 0.4  # unscaled: about 0.65
+
+
+def test_views_train_but_only_plain_ones_are_scored():
+    x, labels = blobs(40, 6, 2, 8)
+    views = np.stack([x, np.full_like(x, 100.0)], axis=1)  # views that could not be told apart
+    validation = CrossValidation.create(labels, None, "ab", (0.01, 0.1), 4, 0)
+    assert fit_linear(views, labels, validation).about["cross_validation"][0]["top1"] > 0.9
+    twice = fit_linear(np.stack([x, x], axis=1), labels, validation)
+    np.testing.assert_allclose(twice.kernel, fit_linear(x, labels, validation).kernel, atol=2e-3 * np.abs(twice.kernel).max())
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), folds=st.integers(2, 5))
+def test_folds_hold_every_class_evenly_and_every_group_whole(seed, folds):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(60) % 3
+    groups = [f"{label}-{group}" for label, group in zip(labels, rng.integers(0, 14, 60), strict=True)]
+    fold = assign_folds(labels, groups, folds, seed, "abc", "")
+    assert all(len(set(fold[np.array(groups) == group])) == 1 for group in groups)
+    assert all(set(fold[labels == label]) == set(range(folds)) for label in range(3))
+    even = assign_folds(labels, None, folds, seed, "abc", "")
+    counts = np.array([np.bincount(even[labels == label], minlength=folds) for label in range(3)])
+    assert counts.max() - counts.min() <= 1
+
+
+def test_more_folds_than_members_is_told_with_the_way_out():
+    labels = np.array([0] * 56 + [1] * 3 + [2])
+    with pytest.raises(UserError, match=r"Class 'b' has 3 examples, too few for 5 folds.*config\.probe\.folds.*one config\.probe\.l2"):
+        CrossValidation.create(labels[:59], None, "ab", (0.1, 1.0), 5, 0)
+    with pytest.raises(UserError, match="Class 'c' has 1 example"):
+        CrossValidation.create(labels, None, "abc", (0.1, 1.0), 2, 0)
+    with pytest.raises(UserError, match="in 2 groups that must stay whole"):
+        CrossValidation.create(np.zeros(10, int), ["a"] * 5 + ["b"] * 5, "a", (0.1, 1.0), 3, 0)
+    found = fit_linear(blobs(60, 7, 3, 0)[0], labels, CrossValidation.create(labels, None, "abc", (0.1,), 5, 0))  # needs no folds
+    assert found.about["l2"] == 0.1
+
+
+def test_out_of_fold_probabilities_equal_scikit_learns():
+    x, labels = blobs(60, 20, 3, 9)
+    found = out_of_fold(x, labels, None, 0.05, 4, 1)
+    fold = assign_folds(labels, None, 4, 1, "abc", "")
+    scaled = StandardScaler().fit_transform(x.astype(np.float64))
+    splits = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(4)]
+    model = LogisticRegression(C=1 / (0.05 * 45), tol=1e-8, max_iter=10_000)
+    np.testing.assert_allclose(found, cross_val_predict(model, scaled, labels, cv=splits, method="predict_proba"), atol=2e-3)
