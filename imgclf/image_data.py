@@ -279,6 +279,7 @@ class ImageData:
             reasons = self._dataset.quarantine["reason"].value_counts()
             told = ", ".join(f"{count} {str(reason).replace('_', ' ')}" for reason, count in reasons.items())
             lines.append(f"skipped: {formatting.count(len(self._dataset.quarantine), 'file')} ({told}); see data.skipped")
+        lines.extend(self._dataset.notes)
         if self._dataset.ignored:
             lines.append("ignored: " + ", ".join(f"{count} {kind}" for kind, count in self._dataset.ignored.items()))
         return "\n".join(lines)

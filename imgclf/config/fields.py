@@ -116,6 +116,10 @@ class DataConfig(Group):
     # per RGB channel on [0, 1]; subtracted, then divided by std; () = the weights' own, ImageNet's without weights
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()  # likewise
+    color_profile: bool = True  # apply colour profiles (ICC), so that all pixels are sRGB; False = take them as they are stored
+    # of images of more than 8 bits: (black, white) for all; or rows (kind, black, white), such as (("uint16", 0, 4095),), which is what a
+    # run's config.json states of what was found; () = what a file itself says, else told from the values in the whole data set
+    value_range: tuple[float, float] | tuple[tuple[str, float, float], ...] = ()
     max_pixels: int = 100_000_000  # larger images are quarantined as decompression bombs
     in_memory_mb: int = 512  # decoded images that fit in this much memory at their original size are kept there; 0 = never
     # rows (old name, new name) that rename classes, or merge those that get one name: (("Cat", "cat"), ("kitten", "cat"))

@@ -1,36 +1,45 @@
-"""From the bytes of an image file to pixels: decoding, orientation, inspection, perceptual hash.
-
-Colour profiles (ICC) are not applied: pixels are taken as sRGB, as the published weights' preprocessing does.
-"""
+"""From the bytes of an image file to pixels: decoding, orientation, colour profile, inspection, perceptual hash."""
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".mpo", ".avif"}
-    | {".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"}
-)
-# Pictures that Pillow can't read: quarantined, not merely counted as junk.
-UNSUPPORTED_EXTENSIONS = frozenset(
-    {".heic", ".heif", ".hif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
-)
-# Raised when `inspect` would judge or measure the same bytes differently: it is part of the verification cache's key.
-INSPECTION_VERSION = 1
+from imgclf.config.fields import DataConfig
+from imgclf.data import color_profile, formats, value_range
+from imgclf.data.formats import EXTENSIONS, UNSUPPORTED_EXTENSIONS, sniff
+from imgclf.data.value_range import KindRange, Samples
+from imgclf.errors import UserError
 
-Image.init()
-# A list of our own, since some of Pillow's plugins start other programs (EPS runs Ghostscript).
-_FORMATS = tuple(f for f in ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "MPO", "AVIF", "JPEG2000", "PPM") if f in Image.OPEN)
+__all__ = [
+    "EXTENSIONS",
+    "UNSUPPORTED_EXTENSIONS",
+    "Decoding",
+    "ImageError",
+    "Inspection",
+    "ValueRange",
+    "decode",
+    "inspect",
+    "pixels_of",
+    "sniff",
+]
+
+# Raised when `inspect` would judge or measure the same bytes differently: it is part of the verification cache's key.
+INSPECTION_VERSION = 2
+
+ValueRange = tuple[float, float] | tuple[KindRange, ...]  # as config.data.value_range
 _ORIENTATION = 0x0112  # EXIF tag
 _REDUCED = ((8, cv2.IMREAD_REDUCED_GRAYSCALE_8), (4, cv2.IMREAD_REDUCED_GRAYSCALE_4), (2, cv2.IMREAD_REDUCED_GRAYSCALE_2), (1, 0))
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with an image is said by its ImageError
 
 
 class ImageError(Exception):
@@ -51,9 +60,53 @@ class Decoding:
 
     Attributes:
       max_pixels: larger images are refused from their header, before decoding; None = any size.
+      color_profile: whether ICC profiles are applied, so that pixels are sRGB.
+      value_range: (black, white) of all images of more than 8 bits; None = by what the file says, then by `kinds`, then by the values that
+        the image has, see `value_range.decide`.
+      kinds: (black, white) by the kind of images whose files say nothing.
     """
 
     max_pixels: int | None = None
+    color_profile: bool = True
+    value_range: tuple[float, float] | None = None
+    kinds: tuple[KindRange, ...] = ()
+
+    @classmethod
+    def of(cls, data: DataConfig, otherwise: ValueRange = ()) -> Self:
+        """What `config.data` says; where it names no value range, the range is `otherwise`.
+
+        Raises:
+          UserError: for a value_range that is neither (black, white) nor rows of (kind, black, white).
+        """
+        asked = data.value_range or otherwise
+        try:
+            if len(asked) == 2 and all(isinstance(value, int | float) for value in asked):
+                black, white = map(float, asked)
+                found = cls(data.max_pixels, data.color_profile, (black, white))
+            else:
+                rows = tuple((str(kind), float(black), float(white)) for kind, black, white in asked)
+                found = cls(data.max_pixels, data.color_profile, None, rows)
+        except (TypeError, ValueError):
+            found = None
+        ranges = [] if found is None else [found.value_range or (0, 1), *((black, white) for _, black, white in found.kinds)]
+        if found is None or not all(black < white for black, white in ranges):
+            raise UserError(
+                f"config.data.value_range={asked!r} is not valid; expected (black, white), such as (0, 4095), or rows of (kind, black, "
+                'white), such as (("uint16", 0, 4095),), with black below white.'
+            )
+        return found
+
+    def range_of(self, samples: Samples) -> tuple[float, float]:
+        """Black and white of an image."""
+        if self.value_range is not None:
+            return self.value_range
+        if samples.declared is not None:
+            return samples.declared
+        return self._by_kind.get(samples.kind) or value_range.decide(samples.kind, *value_range.bounds(samples))
+
+    @functools.cached_property
+    def _by_kind(self) -> Mapping[str, tuple[float, float]]:
+        return {kind: (black, white) for kind, black, white in self.kinds}
 
 
 class Inspection(NamedTuple):
@@ -65,10 +118,13 @@ class Inspection(NamedTuple):
     width: int = 0  # oriented, pixels
     height: int = 0
     phash: int = 0  # 64 bits as a signed integer
+    kind: str = ""  # of an image of more than 8 bits whose file does not say which of its values is white; see `value_range`
+    low: float = 0.0  # the least and the greatest value of such an image
+    high: float = 0.0
 
 
 def decode(data: bytes, *, min_size: tuple[int, int] | None = None, decoding: Decoding = Decoding()) -> np.ndarray:
-    """Decodes an image file: first frame, EXIF orientation applied, alpha over white, 16 bits scaled to 8.
+    """Decodes an image file: first frame, EXIF orientation applied, alpha over white, more than 8 bits scaled to 8, colours in sRGB.
 
     JPEGs take OpenCV's decoder, 1.5x as fast as Pillow's. On 2,398 JPEGs (photographs; 32x32 pictures) and on synthetic ones of each
     subsampling, baseline and progressive, at full and reduced scale, its pixels equal Pillow's (greatest difference 0): both use
@@ -85,40 +141,47 @@ def decode(data: bytes, *, min_size: tuple[int, int] | None = None, decoding: De
     Raises:
       ImageError: if the data are not a whole image of a known format.
     """
-    max_pixels = decoding.max_pixels
-    header = _plain_jpeg(data)
+    header = formats.plain_jpeg(data)
     if header is not None:
-        height, width, has_app1 = header
-        _check_pixels(width, height, max_pixels)
+        _check_pixels(header.width, header.height, decoding.max_pixels)
         orientation = 1
-        if has_app1:
-            with _open(data, max_pixels) as image:
+        if header.has_app1:
+            with _open(data, decoding.max_pixels) as image:
                 orientation = _orientation(image)
-        flag = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-        if min_size is not None:
-            need_h, need_w = min_size if orientation < 5 else min_size[::-1]
-            flag |= next(bits for scale, bits in _REDUCED if scale == 1 or (height // scale >= need_h and width // scale >= need_w))
+        flag = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _reduction(header, orientation, min_size)
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
         if pixels is not None:  # else Pillow says what is wrong
+            if decoding.color_profile:
+                pixels = color_profile.to_srgb(pixels, header.profile)
             return _orient(pixels, orientation)
-    with _open(data, max_pixels) as image, _reported(image.format):
+    if (samples := _unknown_to_pillow(data, decoding.max_pixels)) is not None:
+        return _scaled(samples, decoding, b"")
+    with _open(data, decoding.max_pixels) as image, _reported(image.format or "image"):
+        profile = image.info.get("icc_profile") or b"" if decoding.color_profile else b""
+        if (samples := value_range.stored(image, data)) is not None:
+            return _orient(_scaled(samples, decoding, profile), _orientation(image))
         if min_size is not None and image.format in ("JPEG", "MPO"):
             need_h, need_w = min_size if _orientation(image) < 5 else min_size[::-1]
             image.draft(None, (need_w, need_h))
         image.load()  # before the orientation is read: TIFF turns itself while loading
-        return _orient(_rgb(image), _orientation(image))
+        return _orient(_rgb(image, profile), _orientation(image))
 
 
 def pixels_of(array: np.ndarray, decoding: Decoding = Decoding()) -> np.ndarray:
     """Checks an image given as an array and returns it as uint8 [h, w, 3]; accepts [h, w], [h, w, 1] and [h, w, 3].
 
+    Another type than uint8 needs a range of values in `decoding`: of one array alone nobody can tell which value is white.
+
     Raises:
       ImageError: for another shape or dtype.
     """
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
-        raise ImageError("unsupported", f"an array of {array.dtype} {list(array.shape)}, not uint8 [h, w], [h, w, 1] or [h, w, 3]")
     if not array.size:
         raise ImageError("empty", f"an array of shape {list(array.shape)}")
+    samples = value_range.from_array(array)
+    if samples is not None and (decoding.value_range or any(row[0] == samples.kind for row in decoding.kinds)):
+        return _scaled(samples, decoding, b"")
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
+        raise ImageError("unsupported", f"an array of {array.dtype} {list(array.shape)}, not uint8 [h, w], [h, w, 1] or [h, w, 3]")
     if array.ndim == 2:
         array = array[:, :, None]
     return array if array.shape[2] == 3 else np.repeat(array, 3, axis=2)
@@ -139,33 +202,45 @@ def inspect(data: bytes | np.ndarray, max_pixels: int) -> Inspection:
     """Decodes an image (bytes of a file, or an array as for `pixels_of`) to its end and measures it; never raises for a bad one.
 
     JPEGs are decoded in grey at a reduced scale: every bit of the file is still read, so a truncated one is caught as in
-    a full decode, in less time.
+    a full decode, in less time. The perceptual hash is taken of the pixels without their colour profile.
     """
     try:
-        if isinstance(data, np.ndarray):
-            rgb = pixels_of(data)
-            height, width = rgb.shape[:2]
-            _check_pixels(width, height, max_pixels)
-            sha256 = hashlib.sha256(rgb.tobytes()).hexdigest()
-            grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-        else:
-            with _open(data, max_pixels) as image, _reported(image.format):
-                width, height = image.size
-                if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
-                    image.draft("L", (64, 64))
-                    orientation = _orientation(image)
-                    grey = np.asarray(image)
-                    if orientation >= 5:
-                        width, height = height, width
-                    grey = _orient(grey, orientation)
-                else:
-                    image.load()
-                    grey = cv2.cvtColor(_orient(_rgb(image), _orientation(image)), cv2.COLOR_RGB2GRAY)
-                    height, width = grey.shape
-            sha256 = hashlib.sha256(data).hexdigest()
+        return _inspected(data, max_pixels)
     except ImageError as error:
         return Inspection(error.reason, error.detail)
-    return Inspection("", "", sha256, width, height, perceptual_hash(grey, sha256))
+
+
+def _inspected(data: bytes | np.ndarray, max_pixels: int) -> Inspection:
+    if isinstance(data, np.ndarray):
+        samples = value_range.from_array(data) if data.size else None
+        pixels = pixels_of(data) if samples is None else _stretched(samples)
+        sha256 = hashlib.sha256((pixels if samples is None else np.ascontiguousarray(data)).tobytes()).hexdigest()
+        _check_pixels(pixels.shape[1], pixels.shape[0], max_pixels)
+        return _measured(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), sha256, samples)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if (samples := _unknown_to_pillow(data, max_pixels)) is not None:
+        return _measured(cv2.cvtColor(_stretched(samples), cv2.COLOR_RGB2GRAY), sha256, samples)
+    with _open(data, max_pixels) as image, _reported(image.format or "image"):
+        if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
+            width, height = image.size
+            image.draft("L", (64, 64))
+            orientation = _orientation(image)
+            grey = _orient(np.asarray(image), orientation)
+            return _measured(grey, sha256, None, (width, height) if orientation < 5 else (height, width))
+        samples = value_range.stored(image, data)
+        if samples is None:
+            image.load()
+        pixels = _rgb(image, b"") if samples is None else _stretched(samples)
+        return _measured(cv2.cvtColor(_orient(pixels, _orientation(image)), cv2.COLOR_RGB2GRAY), sha256, samples)
+
+
+def _measured(grey: np.ndarray, sha256: str, samples: Samples | None, size: tuple[int, int] | None = None) -> Inspection:
+    width, height = size or grey.shape[::-1]
+    found = Inspection("", "", sha256, width, height, perceptual_hash(grey, sha256))
+    if samples is None or samples.declared is not None:
+        return found
+    low, high = value_range.bounds(samples)
+    return found._replace(kind=samples.kind, low=low, high=high)
 
 
 def perceptual_hash(grey: np.ndarray, sha256: str) -> int:
@@ -193,26 +268,6 @@ def perceptual_hash(grey: np.ndarray, sha256: str) -> int:
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big", signed=True)
 
 
-def sniff(start: bytes) -> str:
-    """Names the image format that a file's first 16 bytes promise, or ""."""
-    if start[:3] == b"\xff\xd8\xff":
-        return "JPEG"
-    if start[:8] == b"\x89PNG\r\n\x1a\n":
-        return "PNG"
-    if start[:6] in (b"GIF87a", b"GIF89a"):
-        return "GIF"
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "WebP"
-    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "TIFF"
-    if start[:2] == b"BM" and start[6:10] == bytes(4):  # two letters alone would take texts in
-        return "BMP"
-    if start[4:8] == b"ftyp":
-        brand = start[8:12]
-        return {b"avif": "AVIF", b"avis": "AVIF"}.get(brand, "HEIC" if brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1") else "")
-    return "JPEG2000" if start[:12] == b"\0\0\0\x0cjP  \r\n\x87\n" else ""
-
-
 def _open(data: bytes, max_pixels: int | None) -> Image.Image:
     """Reads the header; raises ImageError if there is none, or it announces too many pixels."""
     if not data:
@@ -220,19 +275,37 @@ def _open(data: bytes, max_pixels: int | None) -> Image.Image:
     if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)  # Pillow's own limit must not undercut the configured one
     name = sniff(data[:16])
+    if name == "HEIC" and not formats.has_heif():
+        raise ImageError("unsupported", formats.WITHOUT_HEIF)
     try:
         with _reported(name or "image"):
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image = Image.open(io.BytesIO(data), formats=formats.candidates(data))
     except ImageError as error:
         if not isinstance(error.__cause__, UnidentifiedImageError):
             raise
-        if name == "HEIC":
-            raise ImageError("unsupported", "HEIC, whatever its name says; convert it to JPEG") from None
+        if name == "JPEG XL":
+            raise ImageError("unsupported", "JPEG XL, whatever its name says; convert it to JPEG or PNG") from None
+        if name == "TIFF" and (what := value_range.unknown_tiff(data)):
+            raise ImageError("unsupported", f"{what}; a picture has one band (grey), three (RGB) or four (RGBA)") from None
         if name:
             raise ImageError("truncated", f"begins like {name}, but its header is incomplete or damaged ({len(data)} bytes)") from None
         raise ImageError("not_an_image", f"begins with {data[:24]!r}") from None
     _check_pixels(*image.size, max_pixels)
     return image
+
+
+def _unknown_to_pillow(data: bytes, max_pixels: int | None) -> Samples | None:
+    """The values of a TIFF that only OpenCV reads, such as RGB in floats; None for all other files."""
+    if sniff(data[:16]) != "TIFF":
+        return None
+    try:
+        Image.open(io.BytesIO(data), formats=("TIFF",)).close()
+    except UnidentifiedImageError:
+        samples = value_range.unknown_tiff(data, max_pixels)
+        return None if isinstance(samples, str) else samples
+    except Exception:
+        return None  # said by the way that all other files go
+    return None
 
 
 @contextlib.contextmanager
@@ -260,25 +333,12 @@ def _check_pixels(width: int, height: int, max_pixels: int | None) -> None:
         raise ImageError("too_many_pixels", f"{width}x{height} = {width * height:,} pixels, more than {max_pixels:,}")
 
 
-def _plain_jpeg(data: bytes) -> tuple[int, int, bool] | None:
-    """Stored height, width and whether there is an APP1 segment (EXIF, XMP) of an 8-bit grey or three-component JPEG, else None."""
-    if data[:2] != b"\xff\xd8":
-        return None
-    at, has_app1 = 2, False
-    while at + 10 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if marker in (0xC0, 0xC1, 0xC2):  # baseline, extended, progressive
-            precision, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
-            plain = precision == 8 and components in (1, 3) and 0 < width * height < 2**30  # OpenCV's own limit
-            return (height, width, has_app1) if plain else None
-        if marker in (0xD9, 0xDA) or (0xC3 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # data already; other coding
-            return None
-        has_app1 |= marker == 0xE1
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
+def _reduction(header: formats.PlainJpeg, orientation: int, min_size: tuple[int, int] | None) -> int:
+    """OpenCV's flag for the smallest scale at which neither side gets below `min_size`."""
+    if min_size is None:
+        return 0
+    need_h, need_w = min_size if orientation < 5 else min_size[::-1]
+    return next(bits for scale, bits in _REDUCED if scale == 1 or (header.height // scale >= need_h and header.width // scale >= need_w))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -310,28 +370,36 @@ def _orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
-    """uint8 [h, w, 3] of a loaded image of any mode."""
-    mode = image.mode
-    if mode.startswith("I;16"):
-        grey = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
-        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
-    if mode in ("I", "F"):
-        return np.repeat(_stretch(np.asarray(image, np.float64), 65535.0 if mode == "I" else 1.0)[:, :, None], 3, axis=2)
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+def _rgb(image: Image.Image, profile: bytes) -> np.ndarray:
+    """uint8 [h, w, 3] of a loaded image of any mode of 8 bits or fewer."""
+    alpha = None
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        alpha = image.getchannel("A")
     try:
-        return np.array(image.convert("RGB"))
+        pixels = np.array(color_profile.cmyk_to_srgb(image, profile) if image.mode == "CMYK" else image.convert("RGB"))
     except ValueError as error:  # such as LAB, which needs a colour profile
-        raise ImageError("unsupported", f"mode {mode}: {error}") from error
+        raise ImageError("unsupported", f"mode {image.mode}: {error}") from error
+    pixels = color_profile.to_srgb(pixels, profile)
+    if alpha is None:
+        return pixels
+    over = Image.fromarray(pixels).convert("RGBA")
+    over.putalpha(alpha)
+    return np.array(Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB"))
 
 
-def _stretch(values: np.ndarray, white: float) -> np.ndarray:
-    """Scales 0..white to 0..255; values beyond that range have no agreed white, so the image's own range is used."""
-    if not np.isfinite(values).all():
+def _scaled(samples: Samples, decoding: Decoding, profile: bytes) -> np.ndarray:
+    _check_finite(samples)
+    return color_profile.to_srgb(value_range.scaled(samples, *decoding.range_of(samples)), profile)
+
+
+def _stretched(samples: Samples) -> np.ndarray:
+    """The image over its own range of values: what copies at other ranges look like, too."""
+    _check_finite(samples)
+    low, high = value_range.bounds(samples)
+    return value_range.scaled(samples, low, max(high, low + 1e-12))
+
+
+def _check_finite(samples: Samples) -> None:
+    if not np.isfinite(samples.values).all():
         raise ImageError("damaged", "pixels that are not finite")
-    low, high = float(values.min()), float(values.max())
-    if low < 0 or high > white:
-        values, white = values - low, max(high - low, 1e-12)
-    return np.rint(values * (255.0 / white)).astype(np.uint8)

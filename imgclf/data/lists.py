@@ -127,7 +127,7 @@ def check_header(listed: ImageList, root: str, names: Sequence[str]) -> None:
     shown = ", ".join(map(repr, columns[:4]))
     raise UserError(
         f"{listed.file} has no header: its first row ({shown}) is an image already. Put a row with the names of the columns before it, "
-        f"such as {','.join(names)}."
+        f"such as {','.join(name if name not in columns else usual for name, usual in zip(names, ('path', 'label'), strict=False))}."
     )
 
 

@@ -11,7 +11,7 @@ from imgclf.config import Config
 from imgclf.config.fields import DataConfig
 from imgclf.data.audit import audit
 from imgclf.data.splits import assign_splits, limit_per_class
-from imgclf.data.table import Dataset, load_dataset
+from imgclf.data.table import Dataset, decoded_by, load_dataset
 from imgclf.errors import UserError
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")
@@ -22,11 +22,13 @@ class Prepared:
     """The images of a run.
 
     Attributes:
+      config: the config in which stands what was decided by the data, so that predictions decode images as training did.
       dataset: as it is trained and evaluated on: split, audited, and limited to `config.data.per_class`.
       loaded: split, but with the copies that the audit drops, so that their pictures can still be shown.
       audit_report: see `imgclf.data.audit.audit`.
     """
 
+    config: Config
     dataset: Dataset
     loaded: Dataset
     audit_report: dict[str, Any]
@@ -43,9 +45,11 @@ def prepare(config: Config, dataset: Dataset | None = None) -> Prepared:
     Raises:
       UserError: as `load_dataset`, `assign_splits` and `audit` do.
     """
-    loaded = assign_splits(load_dataset(config) if dataset is None else dataset, config)
+    loaded = assign_splits(load_dataset(config) if dataset is None else decoded_by(dataset, config.data), config)
     audited, report = audit(loaded, config)
-    return Prepared(limit_per_class(audited, config), loaded, report)
+    resolved = config.copy_and_resolve_references()
+    resolved.data.value_range = loaded.value_range
+    return Prepared(resolved, limit_per_class(audited, config), loaded, report)
 
 
 def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, DataConfig]:

@@ -9,9 +9,9 @@ import pandas as pd
 
 from imgclf.config import Config
 from imgclf.config.fields import DataConfig
-from imgclf.data import class_names, label_patch, sources
-from imgclf.data.images import Decoding
-from imgclf.data.readers import ImageReader, take
+from imgclf.data import class_names, label_patch, sources, value_range
+from imgclf.data.images import Decoding, ValueRange
+from imgclf.data.readers import ImageReader, decoded_as, take
 from imgclf.data.sources import Listing
 from imgclf.data.verify import cache_file, verify
 from imgclf.errors import UserError
@@ -32,6 +32,7 @@ class Dataset:
       ignored: files that are no images, and rows that repeat another: kind → count.
       reader: the images, by row of the table.
       notes: sentences that the user should know of how the data were read, such as which folders were taken for splits.
+      value_range: as `config.data.value_range`, with what was decided for images of more than 8 bits.
     """
 
     table: pd.DataFrame
@@ -40,6 +41,7 @@ class Dataset:
     ignored: dict[str, int]
     reader: ImageReader
     notes: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    value_range: ValueRange = dataclasses.field(default=(), kw_only=True)
 
 
 def load_dataset(config: Config) -> Dataset:
@@ -52,7 +54,7 @@ def load_dataset(config: Config) -> Dataset:
       UserError: if the source is not there or not understood, or has fewer than two classes, or a class without a usable image; if the
         patch of labels does not fit it.
     """
-    data = config.data
+    data, decoding = config.data, Decoding.of(config.data)
     listing = _named(sources.create(data).listing(), data)
     if listing.classes is not None:  # before the hours that a large set takes to verify
         _check_classes(listing, Counter(listing.classes), [])
@@ -95,8 +97,38 @@ def load_dataset(config: Config) -> Dataset:
     if data.label_patch:
         table = label_patch.apply(table, names, data.label_patch)
     quarantine = pd.DataFrame(sorted(listing.quarantine + bad), columns=["id", "reason", "detail"], dtype="str")
-    reader = take(listing.reader.decoded_as(Decoding(data.max_pixels)), rows)
-    return Dataset(table, names, quarantine, dict(sorted(listing.ignored.items())), reader, notes=tuple(listing.notes))
+    decoding, notes = _ranges(decoding, table["id"], result.iloc[rows])
+    return Dataset(
+        table,
+        names,
+        quarantine,
+        dict(sorted(listing.ignored.items())),
+        take(listing.reader.decoded_as(decoding), rows),
+        notes=(*listing.notes, *notes),
+        value_range=decoding.value_range or decoding.kinds,
+    )
+
+
+def _ranges(decoding: Decoding, ids: pd.Series, inspected: pd.DataFrame) -> tuple[Decoding, list[str]]:
+    """Decides what is black and white in images of more than 8 bits, a kind at a time, and says so."""
+    if decoding.value_range is not None:
+        return decoding, []
+    known = {kind for kind, _, _ in decoding.kinds}
+    rows, notes = list(decoding.kinds), []
+    kinds, lows, highs = (inspected[name].to_numpy() for name in ("kind", "low", "high"))
+    for kind in sorted(set(kinds) - known - {""}):
+        here = np.flatnonzero(kinds == kind)
+        black, white = value_range.decide(kind, float(lows[here].min()), float(highs[here].max()))
+        rows.append((kind, black, white))
+        notes.append(value_range.told(kind, black, white, lows[here], highs[here], ids.iloc[here].tolist()))
+    return dataclasses.replace(decoding, kinds=tuple(rows)), notes
+
+
+def decoded_by(dataset: Dataset, data: DataConfig) -> Dataset:
+    """The data set with its images decoded as `config.data` says; where that names no value range, by what was found of these images."""
+    found = Decoding.of(data, dataset.value_range)
+    reader = decoded_as(dataset.reader, found)
+    return dataclasses.replace(dataset, reader=reader, value_range=found.value_range or found.kinds)
 
 
 def _named(listing: Listing, data: DataConfig) -> Listing:

@@ -23,7 +23,8 @@ from imgclf.files import cache_dir
 
 _log = logging.getLogger(__name__)
 _DTYPES = {
-    "reason": object, "detail": object, "sha256": object, "width": np.int32, "height": np.int32, "phash": np.int64, "label": np.int32,
+    "reason": object, "detail": object, "sha256": object, "width": np.int32, "height": np.int32, "phash": np.int64,
+    "kind": object, "low": np.float64, "high": np.float64, "label": np.int32,
 }  # fmt: skip
 _NOT_KEPT = ("unreadable", "missing")  # may change without a change of the file's size or time
 _CHUNK = 16  # images a thread takes at once
@@ -50,7 +51,8 @@ def verify(
 
     Returns:
       A row per image: reason ("" = good, else see `images.ImageError`, or unreadable, missing), detail, sha256, width, height
-      (int32, oriented), phash (int64), label (int32; -1 where the source does not store labels with its images).
+      (int32, oriented), phash (int64), kind, low and high (of images of more than 8 bits, see `images.Inspection`), label (int32; -1
+      where the source does not store labels with its images).
     """
     columns = {name: np.zeros(len(ids), dtype) for name, dtype in _DTYPES.items()}
     todo = np.ones(len(ids), bool)

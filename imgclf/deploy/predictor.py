@@ -226,6 +226,10 @@ class Predictor:
         return make_eval_step(self.config, graphdef, self._mesh)
 
     @functools.cached_property
+    def _decoding(self) -> images.Decoding:
+        return images.Decoding.of(self.config.data)
+
+    @functools.cached_property
     def _mesh(self) -> jax.sharding.Mesh:
         return sharding.create_mesh()
 
@@ -250,7 +254,7 @@ class Predictor:
     def _pixels(self, item: Item) -> np.ndarray:
         """uint8 [h, w, 3] of an image."""
         if isinstance(item, np.ndarray):
-            return images.pixels_of(item)
+            return images.pixels_of(item, self._decoding)
         if not isinstance(item, bytes):
             if not stat.S_ISREG(os.stat(item).st_mode):  # reading a pipe would wait for ever
                 raise images.ImageError("unreadable", "a folder; give it by itself" if os.path.isdir(item) else "not a regular file")
@@ -259,7 +263,7 @@ class Predictor:
         data = self.config.data
         height, width = data.image_size
         least = (math.ceil(height / data.crop_fraction), math.ceil(width / data.crop_fraction)) if self.reduced_decode else None
-        return images.decode(item, min_size=least, decoding=images.Decoding(data.max_pixels))
+        return images.decode(item, min_size=least, decoding=self._decoding)
 
     def _compute(self, image: np.ndarray, shown: list[Future[str]]) -> tuple[jax.Array, list[str]]:
         reasons = [future.result() for future in shown]

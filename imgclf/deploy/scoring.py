@@ -10,6 +10,8 @@ import pandas as pd
 from rich.console import Console
 
 from imgclf import formatting, outputs, progress
+from imgclf.data.images import Decoding
+from imgclf.data.readers import decoded_as
 from imgclf.data.table import Dataset
 from imgclf.deploy.options import Options
 from imgclf.deploy.predictor import Answers, Predictor
@@ -96,7 +98,8 @@ def probabilities(predictor: Predictor, dataset: Dataset, console: Console, batc
         return known
     outputs: list[np.ndarray] = []
     done = 0
-    with progress.bar(console) as bar, contextlib.closing(predictor.stream(dataset.reader, batch_size=batch_size)) as stream:
+    reader = decoded_as(dataset.reader, Decoding.of(predictor.config.data))  # as the run decodes all else
+    with progress.bar(console) as bar, contextlib.closing(predictor.stream(reader, batch_size=batch_size)) as stream:
         task = bar.add_task("classifying", total=len(dataset.reader))
         for answers in stream:
             for row, reason in enumerate(answers.reasons, start=done):

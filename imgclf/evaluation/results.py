@@ -77,7 +77,7 @@ def _notes(config: Config, dataset: Dataset, trained: TrainedModel, split: str, 
         notes.append(f"{formatting.count(count, 'label')} corrected by config.data.label_patch; dataset.parquet keeps the original_class.")
     if len(dataset.quarantine):
         notes.append(f"{formatting.count(len(dataset.quarantine), 'file')} could not be used; see the quarantine.")
-    return notes
+    return [*notes, *dataset.notes]
 
 
 def relabeled(dataset: Dataset) -> int:

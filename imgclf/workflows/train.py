@@ -59,7 +59,7 @@ def train(
     config = check(config, dataset)
     prepared = prepare(config, dataset)
     dataset, audit_report = prepared.dataset, prepared.audit_report
-    config = resolve.resolve(config, len(dataset.class_names))
+    config = resolve.resolve(prepared.config, len(dataset.class_names))
     with run_folder.claim(folder):
         run_folder.check_same_experiment(config, folder)
         run_folder.check_same_data(dataset, folder)
@@ -111,6 +111,8 @@ def describe_data(dataset: Dataset, audit_report: dict[str, Any] | None, console
     if dataset.ignored:
         ignored = ", ".join(f"{count} {kind}" for kind, count in dataset.ignored.items())
         console.print(f"Ignored {ignored}.", highlight=False)
+    for note in dataset.notes:
+        console.print(note, highlight=False, markup=False)
     if audit_report is not None and audit_report["dropped"]:
         console.print(
             f"[yellow]Dropped {formatting.count(len(audit_report['dropped']), 'copy', 'copies')} of evaluation images; see audit.json.[/]",

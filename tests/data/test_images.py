@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, features
 
-from imgclf.data import images
+from imgclf.data import formats, images
 
 LIMIT = 1_000_000
 
@@ -102,8 +102,8 @@ def test_sixteen_bits_are_scaled_not_clipped(dtype, name):
 
 
 def test_wide_integers_and_floats():
-    counts = np.array([[-1000, 500], [2000, 99000]], np.int32)  # no agreed white: its own range
-    np.testing.assert_array_equal(images.decode(encode(Image.fromarray(counts), "TIFF"))[..., 0], [[0, 4], [8, 255]])
+    counts = np.array([[-1000, 500], [2000, 99000]], np.int32)  # -1024 is black and 131071 white
+    np.testing.assert_array_equal(images.decode(encode(Image.fromarray(counts), "TIFF"))[..., 0], [[0, 3], [6, 193]])
     unit = np.array([[0.0, 0.25], [0.5, 1.0]], np.float32)
     np.testing.assert_array_equal(images.decode(encode(Image.fromarray(unit), "TIFF"))[..., 1], [[0, 64], [128, 255]])
     unit[0, 0] = np.nan
@@ -231,7 +231,6 @@ def test_a_truncated_file_is_found_wherever_it_ends(kind, keep):
         (b"these are words\n" * 20, "not_an_image"),
         (b"<!DOCTYPE html><html>photo unavailable</html>", "not_an_image"),
         (bytes(500), "not_an_image"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0" + bytes(100), "unsupported"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "not_an_image"),  # Ghostscript is never started
     ],
 )
@@ -241,6 +240,14 @@ def test_what_is_no_image(data, reason):
     assert found.detail
     with pytest.raises(images.ImageError):
         images.decode(data)
+
+
+def test_heic_without_its_decoder_is_named(monkeypatch):
+    data = b"\0\0\0\x18ftypheic\0\0\0\0" + bytes(100)
+    monkeypatch.setattr(formats, "has_heif", lambda: False)
+    found = images.inspect(data, LIMIT)
+    assert found.reason == "unsupported"
+    assert 'pip install "imgclf[heic]"' in found.detail
 
 
 def test_damaged_png():
@@ -271,7 +278,7 @@ def test_too_many_pixels_is_told_from_the_header(monkeypatch):
     assert (found.reason, found.detail) == ("too_many_pixels", "80x60 = 4,800 pixels, more than 4,799")
     for name in ("PNG", "JPEG"):
         with pytest.raises(images.ImageError, match="too_many_pixels"):
-            images.decode(encode(picture(), name), max_pixels=100)
+            images.decode(encode(picture(), name), decoding=images.Decoding(100))
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)  # 3.6 gigapixels: beyond Pillow's own limit too
     bomb = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(bytes(99)))
     assert images.inspect(bomb, LIMIT).reason == "too_many_pixels"
@@ -286,8 +293,10 @@ def test_arrays():
         found = images.inspect(array, LIMIT)
         assert (found.width, found.height) == (4, 3)
         assert found.sha256 == hashlib.sha256(np.repeat(grey[..., None], 3, axis=2).tobytes()).hexdigest()
-    for array in (grey.astype(float), np.zeros((2, 2, 4), np.uint8)):
-        assert images.inspect(array, LIMIT).reason == "unsupported"
+    assert images.inspect(np.zeros((2, 2, 4), np.uint8), LIMIT).reason == "unsupported"
+    with pytest.raises(images.ImageError, match="float64"):  # nobody can tell which value is white
+        images.pixels_of(grey.astype(float))
+    np.testing.assert_array_equal(images.pixels_of(grey / 22.0, images.Decoding(value_range=(0, 0.5)))[..., 0][2], [186, 209, 232, 255])
     assert images.inspect(np.zeros((0, 4), np.uint8), LIMIT).reason == "empty"
     assert images.inspect(grey, 11).reason == "too_many_pixels"
 
@@ -326,7 +335,7 @@ def test_photographs(shared):
         data = file.read_bytes()
         found = images.inspect(data, 100_000_000)
         assert found.reason == ""
-        pixels = images.decode(data)
+        pixels = images.decode(data, decoding=images.Decoding(color_profile=False))
         assert pixels.shape == (found.height, found.width, 3)
         np.testing.assert_array_equal(pixels, np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("RGB")))
         hashes.append(found.phash)

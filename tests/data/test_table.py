@@ -97,7 +97,7 @@ def test_quarantine_and_ignored(two_classes):
     (two_classes / "dog/cut.JPG").write_bytes(whole[: len(whole) // 2])
     (two_classes / "dog/empty.png").touch()
     (two_classes / "dog/words.jpg").write_text("these are words, not pixels")
-    (two_classes / "dog/phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (two_classes / "dog/phone.dng").write_bytes(b"II*\0")
     (two_classes / "dog/gone.jpg").symlink_to(two_classes / "nowhere.jpg")
     (two_classes / "dog/self.jpg").symlink_to(two_classes / "dog/self.jpg")
     os.mkfifo(two_classes / "dog/pipe.jpg")
@@ -114,7 +114,7 @@ def test_quarantine_and_ignored(two_classes):
         "dog/cut.JPG": "truncated",
         "dog/empty.png": "empty",
         "dog/words.jpg": "not_an_image",
-        "dog/phone.heic": "unsupported",
+        "dog/phone.dng": "unsupported",
         "dog/gone.jpg": "missing",
         "dog/self.jpg": "unreadable",
         "dog/pipe.jpg": "unreadable",
