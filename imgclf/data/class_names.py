@@ -64,15 +64,16 @@ def mapping(class_map: Rows, known: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def check_distinct(names: Iterable[str]) -> None:
-    """Raises a UserError for classes that people would take for one: names that differ in case, blanks or hidden letters only."""
+def alike(names: Iterable[str]) -> str:
+    """The sentence that names two classes that people would take for one, as they differ in case, blanks or hidden letters; "" = none."""
     seen: dict[str, str] = {}
     for name in sorted(set(names)):
         visible = "".join(letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) not in ("Cc", "Cf"))
         other = seen.setdefault(re.sub(r"\s+", " ", visible).casefold(), name)
         if other != name:
             what = "upper and lower case" if other.casefold() == name.casefold() else "blanks or letters that look the same"
-            raise UserError(
+            return (
                 f"The classes {other!r} and {name!r} ({other!a} and {name!a}) differ in {what} only: merge them by "
                 f"config.data.class_map=(({name!r}, {other!r}),), or give them names that differ."
             )
+    return ""

@@ -9,6 +9,7 @@ from typing import Any
 from imgclf import config as config_lib
 from imgclf.config import Config
 from imgclf.config.fields import DataConfig
+from imgclf.data import class_names
 from imgclf.data.audit import audit
 from imgclf.data.splits import assign_splits, limit_per_class
 from imgclf.data.table import Dataset, decoded_by, load_dataset
@@ -43,9 +44,11 @@ def prepare(config: Config, dataset: Dataset | None = None) -> Prepared:
         train.
 
     Raises:
-      UserError: as `load_dataset`, `assign_splits` and `audit` do.
+      UserError: as `load_dataset`, `assign_splits` and `audit` do; for two classes that differ in upper and lower case only.
     """
     loaded = assign_splits(load_dataset(config) if dataset is None else decoded_by(dataset, config.data), config)
+    if similar := class_names.alike(loaded.class_names):  # data may be looked at like that, and mended, but not trained on
+        raise UserError(similar)
     audited, report = audit(loaded, config)
     resolved = config.copy_and_resolve_references()
     resolved.data.value_range = loaded.value_range

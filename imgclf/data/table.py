@@ -132,7 +132,7 @@ def decoded_by(dataset: Dataset, data: DataConfig) -> Dataset:
 
 
 def _named(listing: Listing, data: DataConfig) -> Listing:
-    """Gives each class one spelling, renames and merges classes as `data.class_map` says, and refuses those that only look alike."""
+    """Gives each class one spelling, renames and merges classes as `data.class_map` says, and tells of those that look alike."""
     own = [class_names.canonical(name) for name in listing.class_names]
     renamed = class_names.mapping(data.class_map, own)
     listing.class_names = tuple(renamed.get(name, name) for name in own)
@@ -141,7 +141,8 @@ def _named(listing: Listing, data: DataConfig) -> Listing:
         listing.classes = [canonical[name] for name in listing.classes]
     if "" in listing.class_names:
         raise UserError(f"{listing.source} has a class without a name: name it.")
-    class_names.check_distinct(listing.class_names)
+    if similar := class_names.alike(listing.class_names):
+        listing.notes.append(similar)
     return listing
 
 
