@@ -1,7 +1,12 @@
-"""What a search for label errors leaves: label_errors.html, a gallery of suspects, and labels.patch.csv for the user to fill in."""
+"""What a search for label errors leaves: label_errors.html, where suspects are looked at and decided, and labels.patch.csv.
 
+The patch's column `label` is filled in on the page, which saves a new patch, or in any editor of tables.
+"""
+
+import base64
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -69,29 +74,49 @@ def write(
     Raises:
       UserError: if they can't be written.
     """
-    rows = patch(dataset, suspects)
+    found = patch(dataset, suspects)
+    columns = [*found.columns, *(name for name in decided.columns if name not in found.columns)]
+    rows = pd.concat([decided.astype(object), found.astype(object)]).reindex(columns=columns).fillna("").astype(str)
+    script = pages.source("label_errors.js")
+    target = folder / PATCH
+    context = {
+        "title": pages.name_of(dataset),
+        "cards": _cards(dataset, suspects, found, len(decided), console),
+        "suspects": len(suspects.rows),
+        "estimated": suspects.estimated,
+        "n": len(dataset.table),
+        "rows": len(rows),
+        "patch": str(target),
+        "patch_name": PATCH,
+        "command": command,
+        "data": pages.as_json({"columns": columns, "rows": rows.to_numpy().tolist(), "classes": list(dataset.class_names), "file": PATCH}),
+        "script": script,
+        "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "style": pages.source("report.css") + pages.source("label_errors.css"),
+    }
+    page = pages.write(folder / PAGE, "label_errors.html.j2", context, of)
+    files.write_text(target, rows.to_csv(index=False))
+    return page, target
+
+
+def _cards(dataset: Dataset, suspects: Suspects, found: pd.DataFrame, first: int, console: Console) -> list[dict[str, Any]]:
+    """The pictures of the page, with what is known of them; `first` is the place of the first suspect among the patch's rows."""
     shown = suspects.rows[:CARDS]
     table = dataset.table.iloc[shown]
     pictures = pages.thumbnails(dataset, shown, max(160, pages.edge_for(len(shown))), console)
     small = (table[["width", "height"]].max(axis=1) <= pages.LOSSLESS_EDGE).tolist()
-    cards = [
-        {"src": f"data:image/webp;base64,{picture}", "small": blown, "split": split, "given_probability": believed, **row}
-        for picture, blown, split, believed, row in zip(
-            pictures, small, table["split"], suspects.given_probability.tolist(), rows.to_dict("records"), strict=False
+    believed = suspects.given_probability[: len(shown)].tolist()
+    rows = found.head(len(shown)).to_dict("records")
+    return [
+        {
+            "src": f"data:image/webp;base64,{picture}",
+            "small": blown_up,
+            "split": split,
+            "given_probability": probability,
+            "row": first + place,
+            **row,
+        }
+        for place, (picture, blown_up, split, probability, row) in enumerate(
+            zip(pictures, small, table["split"], believed, rows, strict=True)
         )
     ]
-    context = {
-        "title": pages.name_of(dataset),
-        "cards": cards,
-        "suspects": len(suspects.rows),
-        "estimated": suspects.estimated,
-        "n": len(dataset.table),
-        "patch": str(folder / PATCH),
-        "command": command,
-        "style": pages.source("report.css"),
-    }
-    page = pages.write(folder / PAGE, "label_errors.html.j2", context, of)
-    columns = [*rows.columns, *(name for name in decided.columns if name not in rows.columns)]
-    merged = pd.concat([decided.astype(object), rows.astype(object)]).reindex(columns=columns).fillna("")
-    files.write_text(folder / PATCH, merged.to_csv(index=False))
-    return page, folder / PATCH

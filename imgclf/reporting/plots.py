@@ -1,27 +1,32 @@
 """The report's charts, as inline SVG made by altair and vl-convert: no script runs in the page.
 
 Colours are the light theme's; the page's style sheet maps them to the dark theme's by these very values. Charts are drawn about
-340 px wide, so that they stand side by side on a wide screen and fit a telephone unscaled.
+340 px wide, so that three stand side by side on a wide screen and one fits a telephone unscaled; `row_width` is for rows of another number.
 """
 
 import hashlib
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import altair as alt
 import numpy as np
 import pandas as pd
 import vl_convert
 from markupsafe import Markup
-from scipy.cluster.hierarchy import leaves_list, linkage
 
 PLOT = 285  # width of the area inside the axes, where two charts stand above each other
 BLUE, ORANGE, INK, MUTED, LINE = "#2f6fb2", "#d97a1d", "#1c2430", "#5f6b7a", "#dfe3e8"  # the same as in report.css
 WIDTH, HEIGHT = 340, 240  # of a whole chart, its axes and title included
+ROW, GAP = 1072, 24  # of the page's text, and between two charts of a row: as in report.css
 POINTS = 400  # of a line: longer series are averaged in blocks
 PERCENT = "format(datum.value * 100, '~g') + '\u00a0%'"  # 97.2 %, as in the page's text
 BLOCKS = 40  # rows and columns of the condensed confusion matrix
+
+
+def row_width(charts: int) -> int:
+    """The width in pixels of each of so many charts that fill a row together: drawn at this width, all have letters of one size."""
+    return (ROW - GAP * (charts - 1)) // charts
 
 
 def curves(series: dict[str, pd.DataFrame], title: str, best_epoch: float | None = None, *, share: bool = False) -> Markup:
@@ -54,47 +59,54 @@ def curves(series: dict[str, pd.DataFrame], title: str, best_epoch: float | None
     return _svg(alt.layer(*layers), title)
 
 
-def overlaid(frame: pd.DataFrame, title: str, *, share: bool = False) -> Markup:
+def overlaid(frame: pd.DataFrame, title: str, *, share: bool = False, width: int = WIDTH) -> Markup:
     """Draws the curves of several arms over epochs, each with its band.
 
     Args:
       frame: columns arm, epoch, value, low and high.
       title: of the vertical axis, shown above the chart.
       share: values are shares of 1, shown in per cent.
+      width: of the whole chart in pixels.
     """
     names = list(dict.fromkeys(frame["arm"]))
     axis = alt.Axis(tickCount=5, labelExpr=PERCENT if share else "datum.label", format="~g")
     scale = alt.Scale(zero=False, nice=True)
-    legend, legend_height = _legend_below(names)
+    legend, legend_height = _legend_below(names, width)
     base = alt.Chart(frame[["arm", "epoch", "value", "low", "high"]]).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickCount=6, grid=False), scale=alt.Scale(nice=False)),
         color=alt.Color("arm:N", sort=None, scale=alt.Scale(domain=names, scheme="tableau20"), legend=legend),
     )
     band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=None, axis=axis, scale=scale), y2="high:Q")
     line = base.mark_line(strokeWidth=1.6).encode(y=alt.Y("value:Q", title=None, axis=axis, scale=scale))
-    return _svg(band + line, title, height=HEIGHT + legend_height)
+    return _svg(band + line, title, height=HEIGHT + legend_height, width=width)
 
 
+AnyChart = alt.Chart | alt.LayerChart | alt.VConcatChart
 _LABEL_LIMIT = 190  # pixels
 _LABEL_WIDTH = 6.8  # pixels a letter, in the widest of the fonts that browsers take for system-ui; Vega measures with a narrower one
 
 
-def _legend_below(names: list[str]) -> tuple[alt.Legend, int]:
+def _legend_below(names: list[str], width: int = WIDTH) -> tuple[alt.Legend, int]:
     """A legend under a chart, in two columns where the names leave room for them; and its height."""
-    columns = 2 if max(map(len, names)) * _LABEL_WIDTH + 30 <= WIDTH / 2 else 1
-    legend = alt.Legend(title=None, orient="bottom", columns=columns, labelLimit=WIDTH / columns - 30, symbolLimit=0, symbolOpacity=1)
+    columns = 2 if max(map(len, names)) * _LABEL_WIDTH + 30 <= width / 2 else 1
+    legend = alt.Legend(title=None, orient="bottom", columns=columns, labelLimit=width / columns - 30, symbolLimit=0, symbolOpacity=1)
     return legend, 18 * -(-len(names) // columns)
 
 
-def intervals(rows: list[dict], title: str) -> Markup:
+def intervals(rows: Sequence[Mapping[str, Any]], title: str, *, width: int | None = None) -> Markup:
     """Draws points with their 95 % intervals, one row each, in the order given.
 
     Args:
       rows: {name, value, low, high}, shares of 1.
+      title: shown above the chart.
+      width: of the whole chart in pixels; None = as the names need it.
     """
     frame = pd.DataFrame(rows)
-    extent = min(_LABEL_LIMIT, _LABEL_WIDTH * frame["name"].str.len().max())
-    names = alt.Y("name:N", title=None, sort=list(frame["name"]), axis=alt.Axis(labelLimit=_LABEL_LIMIT, minExtent=extent))
+    limit = _LABEL_LIMIT if width is None else min(_LABEL_LIMIT, 0.4 * width)
+    extent = min(limit, _LABEL_WIDTH * int(frame["name"].str.len().max()))
+    if width is None:
+        width = round(WIDTH + max(0, extent - 80))
+    names = alt.Y("name:N", title=None, sort=list(frame["name"]), axis=alt.Axis(labelLimit=limit, minExtent=extent))
     scale = alt.Scale(zero=False, nice=True)
     axis = alt.Axis(labelExpr=PERCENT, tickCount=5)
     bars = (
@@ -103,7 +115,7 @@ def intervals(rows: list[dict], title: str) -> Markup:
         .encode(x=alt.X("low:Q", title=None, scale=scale, axis=axis), x2="high:Q", y=names)
     )
     points = alt.Chart(frame).mark_circle(color=BLUE, size=50, opacity=1).encode(x="value:Q", y=names)
-    return _svg(bars + points, title, height=60 + 26 * len(frame), names=extent)
+    return _svg(bars + points, title, height=60 + 26 * len(frame), width=width, frame="bounds")
 
 
 def data_sizes(found: Mapping[str, Mapping[str, Any]], title: str) -> Markup:
@@ -271,6 +283,8 @@ def condensed_confusion(confusion: np.ndarray) -> tuple[Markup, int]:
     Returns:
       The chart, and the largest number of classes in a block.
     """
+    from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import, and only data of many classes need it
+
     classes = len(confusion)
     support = np.maximum(confusion.sum(1), 1)
     rates = confusion / support[:, None]
@@ -308,19 +322,31 @@ def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.groupby(np.arange(len(rows)) * POINTS // len(rows), as_index=False).mean()
 
 
-def _title(text: str, frame: str = "group") -> alt.TitleParams:
+def _title(text: str, frame: Literal["bounds", "group"] = "group") -> alt.TitleParams:
     return alt.TitleParams(text, anchor="start", frame=frame, fontSize=12, fontWeight=600, color=INK, offset=8)
 
 
 def _styled(
-    chart: alt.TopLevelMixin, title: str | None = None, height: int = HEIGHT, background: str = "transparent", names: float = 0
-) -> alt.TopLevelMixin:
-    """`names`: pixels that the names of rows take; a chart grows with long ones, and its title stands above them."""
+    chart: AnyChart,
+    title: str | None = None,
+    *,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    frame: Literal["bounds", "group"] = "group",
+    background: str = "transparent",
+) -> AnyChart:
+    """Gives a chart the page's type and colours.
+
+    Args:
+      chart: without a size, unless it has no title.
+      title: shown above it.
+      width, height: of the whole chart in pixels, its axes and title included.
+      frame: what the title stands above: the whole chart (bounds), or the area inside the axes (group).
+      background: a colour.
+    """
     if title:
-        heading = _title(title, "bounds" if names else "group")
-        chart = chart.properties(
-            width=WIDTH + max(0, names - 80), height=height, title=heading, autosize=alt.AutoSizeParams(type="fit", contains="padding")
-        )
+        size = alt.AutoSizeParams(type="fit", contains="padding")
+        chart = chart.properties(width=width, height=height, title=_title(title, frame), autosize=size)
     font = "system-ui, sans-serif"
     chart = chart.configure(font=font, background=background, padding=4, aria=False)
     chart = chart.configure_view(stroke=None).configure_legend(labelColor=INK, labelFontSize=11, symbolStrokeWidth=2.5, offset=4)
@@ -337,8 +363,16 @@ def _styled(
     )
 
 
-def _svg(chart: alt.TopLevelMixin, title: str | None = None, height: int = HEIGHT, names: float = 0) -> Markup:
-    svg = vl_convert.vegalite_to_svg(_styled(chart, title, height, names=names).to_dict())
+def _svg(
+    chart: AnyChart,
+    title: str | None = None,
+    *,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    frame: Literal["bounds", "group"] = "group",
+) -> Markup:
+    """Renders a chart; see `_styled`."""
+    svg = vl_convert.vegalite_to_svg(_styled(chart, title, width=width, height=height, frame=frame).to_dict())
     # Vega numbers its ids through the whole process: number them anew, and apart from those of the page's other charts
     names = dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg))
     for number, name in enumerate(names):

@@ -143,13 +143,13 @@ def _why(
     if len(tied) == 1:
         return "the most accurate, told from all others by paired tests (Holm)"
     scored = "" if arm == top else f"; {top!r} scored most (p = {rows[arm]['p_holm']:.2g} between the two)"
-    untold = f"{formatting.count(len(tied), 'arm')} that the images can't tell apart"
     if len(cheapest) == 1:
-        return f"the cheapest to train of {untold}{scored}"
-    alike = "all equal in cost" if len(cheapest) == len(tied) else f"{len(cheapest)} of them equal in cost, the others dearer"
-    if arm == baseline:
-        return f"the baseline, one of {untold}, {alike}{scored}"
-    return f"the most accurate of {formatting.count(len(cheapest), 'arm')} of equal cost, of {untold}{scored}"
+        return f"the cheapest to train of {len(tied)} arms that the images can't tell apart{scored}"
+    dearer = "" if len(cheapest) == len(tied) else f" (and {formatting.count(len(tied) - len(cheapest), 'dearer one')})"
+    equals = f"{len(cheapest)} arms of equal cost that the images can't tell apart{dearer}"
+    return (
+        f"the baseline, as nothing speaks for another of {equals}{scored}" if arm == baseline else f"the most accurate of {equals}{scored}"
+    )
 
 
 def describe(summary: Mapping[str, Any]) -> Iterator[str]:
