@@ -97,7 +97,7 @@ def test_the_command_leaves_a_gallery_and_a_patch_that_changes_nothing(search, d
     page = (out / "label_errors.html").read_text()
     assert page.count('<div class="card">') == len(patch)
     assert page.count("data:image/webp;base64,") == len(patch)
-    assert "<script" not in page
+    assert f"label_patch={out / 'labels.patch.csv'}" in page
     config = default_config()
     config.data.path, config.data.label_patch = str(digits[0]), str(out / "labels.patch.csv")
     table = load_dataset(config).table
