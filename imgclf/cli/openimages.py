@@ -19,7 +19,7 @@ openimages = typer.Typer(
     \b
     imgclf openimages classes burger
     imgclf openimages get Hamburger Sandwich --out data/burgers
-    python run.py --config=configs/openimages_cnn.py:data/burgers
+    imgclf train openimages_cnn:data/burgers
     """,
     no_args_is_help=True,
 )
@@ -275,7 +275,7 @@ def get(names: Names, out: Out, release: ReleaseGroup, selecting: SelectGroup, d
 
     \b
     imgclf openimages get Hamburger Sandwich --out data/burgers --split validation
-    python run.py --config=configs/openimages_cnn.py:data/burgers
+    imgclf train openimages_cnn:data/burgers
     """
     from imgclf.openimages import Crops, Downloads, Selection, get
 
@@ -378,4 +378,4 @@ def _print_crops(crops: "Crops", options: "CropOptions", folder: Path, console: 
     if crops.table["label"].nunique() == 1:
         console.print("One class trains no classifier: ask for a second one, or crop with --background 1.")
     else:
-        console.print(f"Train: python run.py --config=configs/openimages_cnn.py:{folder}", soft_wrap=True)
+        console.print(f"Train: imgclf train openimages_cnn:{folder}", soft_wrap=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from imgclf import openimages
 
-openimages.get(["Hamburger", "Sandwich"], Path("data/burgers"))  # then: python run.py --config=configs/openimages_cnn.py:data/burgers
+openimages.get(["Hamburger", "Sandwich"], Path("data/burgers"))  # then: imgclf train openimages_cnn:data/burgers
 
 Its three steps can be taken one by one: `select`, whose result is saved into a folder, then `download` and `crop` with that folder.
 """

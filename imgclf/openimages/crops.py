@@ -132,7 +132,7 @@ class Crops:
 def crop(folder: Path, options: CropOptions | None = None, console: Console | None = None) -> Crops:
     """Cuts the selection's boxes out of the photos that are there, into `folder`/crops/CLASS/, and lists them in `folder`/crops.csv.
 
-    `configs/openimages_cnn.py:FOLDER` trains on that table. ATTRIBUTION.csv says what was changed in each photo.
+    `imgclf train openimages_cnn:FOLDER` trains on that table. ATTRIBUTION.csv says what was changed in each photo.
 
     Args:
       console: for the progress bar.

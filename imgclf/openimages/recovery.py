@@ -21,7 +21,7 @@ def recover(folder: Path, options: DownloadOptions, selection: Selection, ledger
         for record in ledger.records[ledger.records["file"] != ""].to_dict("records")
     }
     lost = {image_id: record for image_id, record in known.items() if not (folder / record["file"]).exists()}
-    parts = {path.name.removesuffix(".jpg.part"): path for path in folder.glob("photos/??/*.jpg.part")}
+    parts = {path.name.partition(".")[0]: path for path in folder.glob(str(files.part_of("photos/??/*.jpg")))}
     stray = {path.stem for path in folder.glob("photos/??/*.jpg")} - set(known)
     found = selection.images[selection.images["image_id"].isin(set(parts) | stray)]
     jobs = {job.image_id: job for job in jobs_of(found, options)}

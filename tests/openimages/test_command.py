@@ -30,7 +30,7 @@ def run(server, own_cache):
 
 def test_get_from_names_to_a_table(run, server, tmp_path):
     output = run("get", "FRENCH FRY", "--out", tmp_path / "fries", "--split", "val", "--background", 2, mirror=True)
-    for line in ("French fries  validation     75      66", "ok          66", "CC BY 2.0", f"configs/openimages_cnn.py:{tmp_path}/fries"):
+    for line in ("French fries  validation     75      66", "ok          66", "CC BY 2.0", f"imgclf train openimages_cnn:{tmp_path}/fries"):
         assert line in output
     table = pd.read_csv(tmp_path / "fries" / "crops.csv", dtype={"group": str})
     assert set(table["label"]) == {"French fries", "background"}
