@@ -21,6 +21,7 @@ from imgclf.data.splits import subset
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.evaluation import intervals, label_errors
 from imgclf.models.weights import pretrained
+from imgclf.workflows.label_errors import out_of_fold_probabilities
 
 
 def plant(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, np.ndarray]:
@@ -56,7 +57,7 @@ def main() -> None:
     for seed in range(options.seeds):
         noisy, planted = plant(clean, options.share, seed)
         labels = noisy.table["label"].to_numpy()
-        suspects = label_errors.find(label_errors.probabilities(config, model, noisy, console), labels)
+        suspects = label_errors.find(out_of_fold_probabilities(config, model, noisy, console), labels)
         hit = planted[suspects.rows]
         mended = int((suspects.suggested[hit] == truth[suspects.rows[hit]]).sum())
         row = np.array([planted.sum(), len(suspects.rows), hit.sum(), mended])

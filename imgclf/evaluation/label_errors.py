@@ -1,20 +1,13 @@
-"""Labels that a probe doesn't believe: found by confident learning on probabilities of images that it was not trained on."""
+"""Labels that a classifier doesn't believe: confident learning on the probabilities of images that it was not trained on."""
 
 import dataclasses
 import importlib.util
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 
-from imgclf.config import Config
-from imgclf.data.audit import groups_with_copies
-from imgclf.data.splits import groups_of
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
-from imgclf.models.network import Network
-from imgclf.probes.cross_validation import DEFAULT_STRENGTHS, CrossValidation, fit_linear, out_of_fold
-from imgclf.probes.features import extract
 
 LIMIT = 0.1  # share of the images that is shown at most
 
@@ -44,39 +37,12 @@ def require_cleanlab() -> None:
         raise UserError('Finding label errors needs cleanlab: python -m pip install "imgclf[labels]".')
 
 
-def probabilities(config: Config, model: Network, dataset: Dataset, console: Console) -> np.ndarray:
-    """Returns what a logistic probe on cached features says of each image, fitted without the fold that holds the image and its copies.
-
-    The folds (`config.probe.folds`) are stratified; copies and groups stay in one. The penalty is chosen as a run's is (`config.probe.l2`).
-
-    Args:
-      config: the whole config, resolved.
-      model: with pretrained weights.
-      dataset: all its images are judged, whatever their split.
-      console: for the progress of features that the cache lacks.
-
-    Returns:
-      float32 [N, C].
-
-    Raises:
-      UserError: for a class with fewer images (groups) than folds.
-    """
-    table, probe, names = dataset.table, config.probe, dataset.class_names
-    labels = table["label"].to_numpy(np.int64)
-    joined = table.assign(group=groups_with_copies(table, config.data.near_duplicate_bits))
-    groups = groups_of(joined)
-    strengths = tuple(map(float, probe.l2)) or DEFAULT_STRENGTHS
-    validation = CrossValidation.create(labels, groups, names, strengths, probe.folds, config.seed)
-    features = extract(config, model, dataset, console=console)
-    l2 = strengths[0] if len(strengths) == 1 else fit_linear(features, labels, validation, standardize=probe.standardize).about["l2"]
-    return out_of_fold(features, labels, groups, l2, probe.folds, config.seed, class_names=names)
-
-
 def find(probabilities: np.ndarray, labels: np.ndarray, limit: float = LIMIT, decided: np.ndarray | None = None) -> Suspects:
     """Finds suspected labels by confident learning (Northcutt et al., 2021, https://arxiv.org/abs/1911.00068; cleanlab).
 
-    As many as it estimates to be wrong are taken, at most `limit` of all: those whose given label has the lowest probability. On
-    clothing10 with 5 % planted errors this order finds more of them than cleanlab's other filters (experiments/label_errors.py).
+    It estimates how many labels are wrong; so many are suspected, at most `limit` of all: those with the lowest probability of the given
+    label. On clothing10 with 5 % planted errors this order finds more of them than cleanlab's other filters
+    (experiments/label_errors.py).
 
     Args:
       probabilities: float32 [N, C], each from a model that has not seen the example.
@@ -92,11 +58,12 @@ def find(probabilities: np.ndarray, labels: np.ndarray, limit: float = LIMIT, de
 
     chosen = {"filter_by": "low_self_confidence", "return_indices_ranked_by": "self_confidence"}
     found = find_label_issues(labels, probabilities.astype(np.float64), n_jobs=1, **chosen)
-    rows = np.asarray(found, np.int64)
-    rows = rows if decided is None else rows[~decided[rows]]
-    estimated, rows = len(rows), rows[: max(1, int(limit * len(labels)))]
+    estimated = np.asarray(found, np.int64)
+    if decided is not None:
+        estimated = estimated[~decided[estimated]]
+    rows = estimated[: max(1, int(limit * len(labels)))]
     suggested = probabilities[rows].argmax(1)
-    return Suspects(rows, suggested, probabilities[rows, suggested], probabilities[rows, labels[rows]], estimated)
+    return Suspects(rows, suggested, probabilities[rows, suggested], probabilities[rows, labels[rows]], len(estimated))
 
 
 def patch(dataset: Dataset, suspects: Suspects) -> pd.DataFrame:

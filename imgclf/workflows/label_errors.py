@@ -12,10 +12,15 @@ from rich.console import Console
 from imgclf import models
 from imgclf.config import Config
 from imgclf.data import label_patch
-from imgclf.data.table import load_dataset
+from imgclf.data.audit import groups_with_copies
+from imgclf.data.splits import groups_of
+from imgclf.data.table import Dataset, load_dataset
 from imgclf.errors import UserError
 from imgclf.evaluation import label_errors as finder
 from imgclf.methods import resolve
+from imgclf.models.network import Network
+from imgclf.probes.cross_validation import DEFAULT_STRENGTHS, CrossValidation, fit_linear, out_of_fold
+from imgclf.probes.features import extract
 from imgclf.reporting import label_errors as page
 from imgclf.runtime import compilation_cache
 from imgclf.workflows import checks, train
@@ -85,7 +90,7 @@ def find_label_errors(
     page.check_target(folder, applied, of, overwrite=overwrite)
     resolved = resolve.resolve(checked, len(dataset.class_names))
     model = models.create(resolved, len(dataset.class_names), tell=lambda said: None)  # the head is not used
-    probabilities = finder.probabilities(resolved, model, dataset, console)
+    probabilities = out_of_fold_probabilities(resolved, model, dataset, console)
     decided = label_patch.decided(applied)
     labels = dataset.table["label"].to_numpy()
     suspects = finder.find(probabilities, labels, limit, dataset.table["id"].isin(decided["id"]).to_numpy())
@@ -100,6 +105,35 @@ def find_label_errors(
         page=written,
         patch=patch,
     )
+
+
+def out_of_fold_probabilities(config: Config, model: Network, dataset: Dataset, console: Console) -> np.ndarray:
+    """Returns what a logistic probe on cached features says of each image, fitted without the fold that holds the image and its copies.
+
+    The folds (`config.probe.folds`) are stratified; copies and groups stay in one fold. The penalty is chosen as that of a run is
+    (`config.probe.l2`).
+
+    Args:
+      config: the whole config, resolved.
+      model: with pretrained weights.
+      dataset: all its images are judged, whatever their split.
+      console: for the progress of features that the cache lacks.
+
+    Returns:
+      float32 [N, C].
+
+    Raises:
+      UserError: for a class with fewer images (groups) than folds.
+    """
+    table, probe, names = dataset.table, config.probe, dataset.class_names
+    labels = table["label"].to_numpy(np.int64)
+    joined = table.assign(group=groups_with_copies(table, config.data.near_duplicate_bits))
+    groups = groups_of(joined).tolist()
+    strengths = tuple(map(float, probe.l2)) or DEFAULT_STRENGTHS
+    validation = CrossValidation.create(labels, groups, names, strengths, probe.folds, config.seed)
+    features = extract(config, model, dataset, console=console)
+    l2 = strengths[0] if len(strengths) == 1 else fit_linear(features, labels, validation, standardize=probe.standardize).about["l2"]
+    return out_of_fold(features, labels, groups, l2, probe.folds, config.seed, class_names=names)
 
 
 def _folder_of(asked: Asked) -> Path:
