@@ -56,10 +56,9 @@ def _with_weights(config: Config, build: Callable[[], Network], entry: Weights, 
     if (config.data.mean, config.data.std) != (entry.mean, entry.std):
         tell(f"config.data.mean and std are not the weights' own, {entry.mean} and {entry.std}; () takes those.")
     abstract = nnx.eval_shape(build)
-    graphdef, params_like, batch_stats_like = nnx.split(abstract, nnx.Param, nnx.BatchStat)
-    likes = nnx.to_pure_dict(params_like), nnx.to_pure_dict(batch_stats_like)
+    params_like, batch_stats_like = (nnx.to_pure_dict(nnx.state(abstract, kind)) for kind in (nnx.Param, nnx.BatchStat))
     kind = config.model.head.kind
-    params, batch_stats, new = pretrained.load(entry, *likes, own_head=kind in ("linear", "norm", "family"))
+    params, batch_stats, new = pretrained.load(entry, params_like, batch_stats_like, own_head=kind in ("linear", "norm", "family"))
     if new:
         head = _build_head(config, abstract.backbone, num_classes, nnx.Rngs(config.seed))
         params["head"] = nnx.to_pure_dict(nnx.state(head, nnx.Param)) | params.get("head", {})  # only whole layers are missing
@@ -67,7 +66,9 @@ def _with_weights(config: Config, build: Callable[[], Network], entry: Weights, 
         had = f"that of {entry.num_classes} classes is left out" if entry.num_classes else "the file has none"
         part = "head is" if new == "head/" else "head's last layer is"
         tell(f"{entry.name}: the {part} new ({kind}, {num_classes} classes; {had}).")
-    return nnx.merge(graphdef, nnx.State(jax.tree.map(jnp.asarray, params)), nnx.State(jax.tree.map(jnp.asarray, batch_stats)))
+    return nnx.merge(
+        nnx.graphdef(abstract), nnx.State(jax.tree.map(jnp.asarray, params)), nnx.State(jax.tree.map(jnp.asarray, batch_stats))
+    )
 
 
 def activation_dtype(precision: str) -> Any:

@@ -4,28 +4,33 @@ A 3x3 stem of 16 and three stages of n basic blocks, 16, 32 and 64 wide: 6n + 2 
 `stage1/0/{conv1,bn1,conv2,bn2}`.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
-from imgclf.models.resnet import Block, ConvNorm, Stage
+from imgclf.models.blocks import ConvNorm, ConvShape, ResidualBlock, Stage
+from imgclf.models.initializers import HE_NORMAL_FAN_OUT
 from imgclf.models.weights.conversion import Rule, Weights, batch_norm, conv, linear, same
 
 
 class CifarResNet(Backbone):
     """ResNet of 6n + 2 layers; `n` blocks a stage."""
 
-    def __init__(self, n: int, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
-        self.stem = ConvNorm(3, 16, 3, dtype=dtype, rngs=rngs)
+    def __init__(self, n: int, *, dtype: jax.typing.DTypeLike = jnp.float32, rngs: nnx.Rngs):
+        conv = functools.partial(layers.Conv, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype, rngs=rngs)
+        norm = functools.partial(layers.BatchNorm, rngs=rngs)
+        self.stem = ConvNorm(conv(3, 16, 3), norm(16))
         features = 16
         for i, width in enumerate((16, 32, 64)):
             blocks = []
             for j in range(n):
-                stride = 2 if i > 0 and j == 0 else 1
-                blocks.append(Block(features, ((3, width, stride), (3, width, 1)), pad_shortcut=True, dtype=dtype, rngs=rngs))
+                convs = ConvShape(3, width, stride=2 if i > 0 and j == 0 else 1), ConvShape(3, width)
+                blocks.append(ResidualBlock(features, convs, conv=conv, norm=norm, pad_shortcut=True))
                 features = width
             setattr(self, f"stage{i + 1}", Stage(blocks))
         self.features = features

@@ -14,7 +14,6 @@ from flax import nnx
 
 from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
-from imgclf.models.cpu import depthwise
 from imgclf.models.heads import NormHead
 from imgclf.models.initializers import normal
 from imgclf.models.resnet import Stage
@@ -48,7 +47,7 @@ class Block(nnx.Module):
 
     def __init__(self, features: int, *, layer_scale: float, dtype: Any, rngs: nnx.Rngs):
         options = {"kernel_init": _init, "dtype": dtype, "rngs": rngs}
-        self.depthwise = depthwise.DepthwiseConv(features, 7, use_bias=True, **options)
+        self.depthwise = layers.DepthwiseConv(features, 7, use_bias=True, **options)
         self.norm = _layer_norm(features, dtype, rngs)
         self.expand = nnx.Linear(features, 4 * features, param_dtype=jnp.float32, **options)
         self.project = nnx.Linear(4 * features, features, param_dtype=jnp.float32, **options)

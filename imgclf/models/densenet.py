@@ -4,7 +4,8 @@ Huang et al., 2017 (https://arxiv.org/abs/1608.06993), table 1. Parameter paths:
 conv2}`, `transition1/{bn,conv}`, `bn`.
 """
 
-from typing import Any
+import functools
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from flax import nnx
 
 from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
+from imgclf.models.blocks import ConvBuilder, ConvNorm, NormBuilder
 from imgclf.models.weights.conversion import Rule, Weights, batch_norm, conv, keras_batch_norm, linear, same
 
 
@@ -24,11 +26,11 @@ def _average_pool(x: jax.Array) -> jax.Array:
 class Layer(nnx.Module):
     """Normalise, ReLU, 1x1 convolution to 4 · growth, and again, 3x3 convolution to `growth` channels."""
 
-    def __init__(self, in_features: int, growth: int, *, norm: dict[str, Any], dtype: Any, rngs: nnx.Rngs):
-        self.bn1 = layers.BatchNorm(in_features, **norm, rngs=rngs)
-        self.conv1 = layers.Conv(in_features, 4 * growth, 1, dtype=dtype, rngs=rngs)
-        self.bn2 = layers.BatchNorm(4 * growth, **norm, rngs=rngs)
-        self.conv2 = layers.Conv(4 * growth, growth, 3, dtype=dtype, rngs=rngs)
+    def __init__(self, in_features: int, growth: int, *, conv: ConvBuilder, norm: NormBuilder):
+        self.bn1 = norm(in_features)
+        self.conv1 = conv(in_features, 4 * growth, 1)
+        self.bn2 = norm(4 * growth)
+        self.conv2 = conv(4 * growth, growth, 3)
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         x = self.conv1(jax.nn.relu(self.bn1(x, train=train)))
@@ -36,12 +38,12 @@ class Layer(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Layers `layer1`, …; each reads the block's input and the outputs of all layers before it, side by side."""
+    """Layers `layer1`, …; each reads the block's input and the outputs of all layers before it, concatenated."""
 
-    def __init__(self, in_features: int, growth: int, depth: int, *, norm: dict[str, Any], dtype: Any, rngs: nnx.Rngs):
+    def __init__(self, in_features: int, growth: int, depth: int, *, conv: ConvBuilder, norm: NormBuilder):
         self.depth = depth
         for i in range(depth):
-            setattr(self, f"layer{i + 1}", Layer(in_features + i * growth, growth, norm=norm, dtype=dtype, rngs=rngs))
+            setattr(self, f"layer{i + 1}", Layer(in_features + i * growth, growth, conv=conv, norm=norm))
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         for i in range(1, self.depth + 1):
@@ -52,12 +54,12 @@ class Block(nnx.Module):
 class Transition(nnx.Module):
     """Normalise, ReLU, 1x1 convolution to half the channels, 2x2 average."""
 
-    def __init__(self, in_features: int, *, norm: dict[str, Any], dtype: Any, rngs: nnx.Rngs):
-        self.bn = layers.BatchNorm(in_features, **norm, rngs=rngs)
-        self.conv = layers.Conv(in_features, in_features // 2, 1, dtype=dtype, rngs=rngs)
+    def __init__(self, in_features: int, *, conv: ConvBuilder, norm: NormBuilder):
+        self.bn = norm(in_features)
+        self.conv = conv(in_features, in_features // 2, 1)
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        # The average goes first: a 1x1 convolution without bias commutes with it, and has a quarter of the work then.
+        # The average is taken first: a 1x1 convolution without bias commutes with it, and has a quarter of the work then.
         return self.conv(_average_pool(jax.nn.relu(self.bn(x, train=train))))
 
 
@@ -69,22 +71,21 @@ class DenseNet(Backbone):
         depths: tuple[int, ...],
         *,
         growth: int = 32,
-        epsilon: float = 1e-5,
-        momentum: float = 0.9,
-        unbiased: bool = True,
-        dtype: Any = jnp.float32,
+        dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
+        **norm: Unpack[layers.NormOptions],
     ):
-        norm = {"epsilon": epsilon, "momentum": momentum, "unbiased": unbiased}
+        conv = functools.partial(layers.Conv, dtype=dtype, rngs=rngs)
+        make_norm = functools.partial(layers.BatchNorm, **norm, rngs=rngs)
         features = 2 * growth
-        self.stem = Stem(features, norm=norm, dtype=dtype, rngs=rngs)
+        self.stem = ConvNorm(conv(3, features, 7, stride=2), make_norm(features))
         for i, depth in enumerate(depths, start=1):
-            setattr(self, f"block{i}", Block(features, growth, depth, norm=norm, dtype=dtype, rngs=rngs))
+            setattr(self, f"block{i}", Block(features, growth, depth, conv=conv, norm=make_norm))
             features += depth * growth
             if i < len(depths):
-                setattr(self, f"transition{i}", Transition(features, norm=norm, dtype=dtype, rngs=rngs))
+                setattr(self, f"transition{i}", Transition(features, conv=conv, norm=make_norm))
                 features //= 2
-        self.bn = layers.BatchNorm(features, **norm, rngs=rngs)
+        self.bn = make_norm(features)
         self.blocks, self.features = len(depths), features
 
     def map_size(self, height: int, width: int) -> tuple[int, int]:
@@ -93,23 +94,12 @@ class DenseNet(Backbone):
         return -(-height // 4) // scale, -(-width // 4) // scale
 
     def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
-        x = self.stem(image, train=train)
+        x = layers.max_pool(jax.nn.relu(self.stem(image, train=train)), 3, 2, padding=1)
         for i in range(1, self.blocks + 1):
             x = getattr(self, f"block{i}")(x, train=train)
             if i < self.blocks:
                 x = getattr(self, f"transition{i}")(x, train=train)
         return jax.nn.relu(self.bn(x, train=train))
-
-
-class Stem(nnx.Module):
-    """7x7/2 convolution, normalisation, ReLU, 3x3/2 max-pooling: `conv`, `bn`."""
-
-    def __init__(self, features: int, *, norm: dict[str, Any], dtype: Any, rngs: nnx.Rngs):
-        self.conv = layers.Conv(3, features, 7, stride=2, dtype=dtype, rngs=rngs)
-        self.bn = layers.BatchNorm(features, **norm, rngs=rngs)
-
-    def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
-        return layers.max_pool(jax.nn.relu(self.bn(self.conv(image), train=train)), 3, 2, padding=1)
 
 
 def densenet121(**options: Any) -> DenseNet:

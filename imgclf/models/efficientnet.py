@@ -4,7 +4,8 @@ Parameter paths: `stem/{conv,bn}`, `blocks/0/{expand,depthwise,project}/{conv,bn
 `last/{conv,bn}`; block 0 has no `expand`.
 """
 
-from typing import Any
+import functools
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,8 @@ from flax import nnx
 
 from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
-from imgclf.models.cpu import depthwise
+from imgclf.models.blocks import ConvNorm, InvertedResidual, SqueezeExcite, Stage
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT
-from imgclf.models.mobilenet_v2 import ConvNorm
-from imgclf.models.resnet import Stage
 from imgclf.models.weights.conversion import Rule, Weights, batch_norm, conv, keras_batch_norm, keras_depthwise, linear, same
 
 # expansion, channels, blocks, stride of the first one, kernel of the depthwise convolutions
@@ -29,55 +28,6 @@ _STAGES = (
     (6, 192, 4, 2, 5),
     (6, 320, 1, 1, 3),
 )
-
-
-class SqueezeExcite(nnx.Module):
-    """Scales each channel by a sigmoid of two dense layers on the average of all (Hu et al., 2018): `reduce`, `expand`."""
-
-    def __init__(self, features: int, width: int, *, dtype: Any, rngs: nnx.Rngs):
-        options = {"kernel_init": HE_NORMAL_FAN_OUT, "dtype": dtype, "param_dtype": jnp.float32, "rngs": rngs}
-        self.reduce = nnx.Linear(features, width, **options)
-        self.expand = nnx.Linear(width, features, **options)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        pooled = x.astype(jnp.float32).mean((1, 2))
-        gate = jax.nn.sigmoid(self.expand(jax.nn.silu(self.reduce(pooled))))
-        return x * gate[:, None, None].astype(x.dtype)
-
-
-class Block(nnx.Module):
-    """MBConv: expand (1x1), depthwise, squeeze-and-excitation, project (1x1, no activation); a shortcut where the shape stays."""
-
-    def __init__(
-        self,
-        in_features: int,
-        features: int,
-        *,
-        expansion: int,
-        stride: int,
-        kernel: int,
-        padding: str,
-        norm: dict[str, Any],
-        dtype: Any,
-        rngs: nnx.Rngs,
-    ):
-        options = {"kernel_init": HE_NORMAL_FAN_OUT, "dtype": dtype, "rngs": rngs}
-        width = in_features * expansion
-        self.expands = expansion > 1
-        if self.expands:
-            self.expand = ConvNorm(layers.Conv(in_features, width, 1, **options), width, norm, rngs)
-        edges = "same" if padding == "same" else None
-        conv = depthwise.DepthwiseConv(width, kernel, stride=stride, padding=edges, dtype=dtype, rngs=rngs)  # He over its own fan, k²
-        self.depthwise = ConvNorm(conv, width, norm, rngs)
-        self.se = SqueezeExcite(width, max(1, in_features // 4), dtype=dtype, rngs=rngs)
-        self.project = ConvNorm(layers.Conv(width, features, 1, **options), features, norm, rngs)
-        self.residual = stride == 1 and in_features == features
-
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        y = jax.nn.silu(self.expand(x, train=train)) if self.expands else x
-        y = self.se(jax.nn.silu(self.depthwise(y, train=train)))
-        y = self.project(y, train=train)
-        return x + y if self.residual else y
 
 
 class EfficientNet(Backbone):
@@ -93,25 +43,28 @@ class EfficientNet(Backbone):
         stages: tuple[tuple[int, int, int, int, int], ...] = _STAGES,
         last: int = 1280,
         padding: str = "symmetric",
-        epsilon: float = 1e-5,
-        momentum: float = 0.9,
-        unbiased: bool = True,
-        dtype: Any = jnp.float32,
+        dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
+        **norm: Unpack[layers.NormOptions],
     ):
-        options = {"kernel_init": HE_NORMAL_FAN_OUT, "dtype": dtype, "rngs": rngs}
-        norm = {"epsilon": epsilon, "momentum": momentum, "unbiased": unbiased}
         self.pads_same = padding == "same"
-        edges = ((0, 0), (0, 0)) if self.pads_same else None
-        self.stem = ConvNorm(layers.Conv(3, stem, 3, stride=2, padding=edges, **options), stem, norm, rngs)
+        make_norm = functools.partial(layers.BatchNorm, **norm, rngs=rngs)
+        make_conv = functools.partial(layers.Conv, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype, rngs=rngs)
+        # He's initialisation over the depthwise kernel's own fan, kernel²
+        depthwise = functools.partial(layers.DepthwiseConv, padding="same" if self.pads_same else None, dtype=dtype, rngs=rngs)
+        squeeze_excite = functools.partial(SqueezeExcite, dtype=dtype, rngs=rngs)
+        block = functools.partial(InvertedResidual, conv=make_conv, norm=make_norm, activation=jax.nn.silu, squeeze_excite=squeeze_excite)
+        unpadded = ((0, 0), (0, 0)) if self.pads_same else None
+        self.stem = ConvNorm(make_conv(3, stem, 3, stride=2, padding=unpadded), make_norm(stem))
         features, blocks = stem, []
         for expansion, channels, depth, first_stride, kernel in stages:
             for i in range(depth):
-                shape = {"expansion": expansion, "stride": first_stride if i == 0 else 1, "kernel": kernel}
-                blocks.append(Block(features, channels, **shape, padding=padding, norm=norm, dtype=dtype, rngs=rngs))
+                depthwise_of_stage = functools.partial(depthwise, kernel=kernel)
+                stride = first_stride if i == 0 else 1
+                blocks.append(block(features, channels, expansion=expansion, stride=stride, depthwise=depthwise_of_stage))
                 features = channels
         self.blocks = Stage(blocks)
-        self.last = ConvNorm(layers.Conv(features, last, 1, **options), last, norm, rngs)
+        self.last = ConvNorm(make_conv(features, last, 1), make_norm(last))
         self.features = last
         self.halvings = 1 + sum(stride == 2 for *_, stride, _ in stages)
 
@@ -120,7 +73,7 @@ class EfficientNet(Backbone):
         return -(-height // 2**self.halvings), -(-width // 2**self.halvings)
 
     def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
-        x = depthwise.pad_same(image, 3, 2) if self.pads_same else image
+        x = layers.pad_same(image, 3, 2) if self.pads_same else image
         x = jax.nn.silu(self.stem(x, train=train))
         x = self.blocks(x, train=train)
         return jax.nn.silu(self.last(x, train=train))

@@ -4,9 +4,9 @@ Parameter paths: `conv1/{conv,bn}` to `conv5`, `mixed0/branch5x5_1/{conv,bn}` to
 branches named as in torchvision (whose Mixed_5b is `mixed0`).
 """
 
-import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,48 +15,20 @@ from flax import nnx
 
 from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
+from imgclf.models.blocks import ConvBuilder, ConvNorm, NormBuilder
 from imgclf.models.weights.conversion import HALF, IMAGENET_MEAN, IMAGENET_STD, Rule, Weights, batch_norm, conv, linear, same
 
 _VALID = ((0, 0), (0, 0))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Ones:
-    """Stands for a scale that stays 1."""
-
-    features: int
-
-    def __getitem__(self, _: Any) -> jax.Array:
-        return jnp.ones(self.features, jnp.float32)
-
-
-class ConvNorm(nnx.Module):
-    """Convolution, normalisation, ReLU: `conv`, `bn`. Keeps the size, or, with `valid`, does not pad."""
-
-    def __init__(
-        self,
-        in_features: int,
-        features: int,
-        kernel: tuple[int, int],
-        *,
-        stride: int = 1,
-        valid: bool = False,
-        norm: dict[str, Any],
-        use_scale: bool,
-        dtype: Any,
-        rngs: nnx.Rngs,
-    ):
-        padding = _VALID if valid else tuple((k // 2, k // 2) for k in kernel)
-        self.conv = layers.Conv(in_features, features, kernel, stride=stride, padding=padding, dtype=dtype, rngs=rngs)
-        self.bn = layers.BatchNorm(features, **norm, rngs=rngs)
-        if not use_scale:
-            self.bn.scale = nnx.static(_Ones(features))
+class ConvNormReLU(ConvNorm):
+    """Convolution, normalisation, ReLU: `conv`, `bn`."""
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        return jax.nn.relu(self.bn(self.conv(x), train=train))
+        return jax.nn.relu(super().__call__(x, train=train))
 
     def after_average(self, x: jax.Array, counts_padding: bool, *, train: bool = False) -> jax.Array:
-        """self(average_pool(x)), for 1x1 kernels: these commute with the average, and leave fewer channels to it."""
+        """self(average_pool(x)) for 1x1 kernels, which commute with the average: the average is of the fewer channels then."""
         return jax.nn.relu(self.bn(average_pool(self.conv(x), counts_padding), train=train))
 
 
@@ -143,9 +115,9 @@ def _names(branches: _Branches) -> dict[str, list[list[str]]]:
 
 
 class Mixed(nnx.Module):
-    """Branches side by side on the same maps; their outputs are concatenated."""
+    """Branches side by side on the same maps; their outputs are concatenated. `width` multiplies the widths of all of them."""
 
-    def __init__(self, in_features: int, branches: _Branches, *, width: float, counts_padding: bool, **options: Any):
+    def __init__(self, in_features: int, branches: _Branches, *, width: float, counts_padding: bool, conv: ConvBuilder, norm: NormBuilder):
         self.counts_padding = counts_padding
         self.branches = tuple((branch, tuple(map(tuple, steps))) for branch, steps in _names(branches).items())
         self.features = 0
@@ -154,8 +126,9 @@ class Mixed(nnx.Module):
             for names, step in zip(steps, branches[branch], strict=True):
                 convs = step if isinstance(step[0], tuple) else (step,)
                 for name, (out, kernel, *stride) in zip(names, convs, strict=True):
-                    strided = {"stride": stride[0], "valid": True} if stride else {}
-                    setattr(self, name, ConvNorm(features, round(out * width), kernel, **strided, **options))
+                    strided = {"stride": stride[0], "padding": _VALID} if stride else {}
+                    built = conv(features, round(out * width), kernel, **strided)
+                    setattr(self, name, ConvNormReLU(built, norm(round(out * width))))
                 features = sum(round(out * width) for out, *_ in convs)
             self.features += features
 
@@ -183,7 +156,7 @@ class InceptionV3(Backbone):
       width: multiplies all widths.
       mixed: the blocks.
       counts_padding: whether zeros over the edge count in average pooling, as in torch, or not, as in TensorFlow.
-      use_scale: whether normalisation has a scale; TensorFlow's has none: the next convolution can do its work.
+      use_scale: whether normalisation has a scale; that of TensorFlow has none, as the next convolution can do its work.
     """
 
     def __init__(
@@ -193,21 +166,20 @@ class InceptionV3(Backbone):
         mixed: tuple[_Branches, ...] = _MIXED,
         counts_padding: bool = True,
         use_scale: bool = True,
-        epsilon: float = 1e-3,
-        momentum: float = 0.9,
-        unbiased: bool = True,
-        dtype: Any = jnp.float32,
+        dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
+        **norm: Unpack[layers.NormOptions],
     ):
-        norm = {"epsilon": epsilon, "momentum": momentum, "unbiased": unbiased}
-        options: dict[str, Any] = {"norm": norm, "use_scale": use_scale, "dtype": dtype, "rngs": rngs}
+        make_conv = functools.partial(layers.Conv, dtype=dtype, rngs=rngs)
+        norm_options: layers.NormOptions = {"epsilon": 1e-3, **norm}
+        make_norm = functools.partial(layers.BatchNorm, use_scale=use_scale, **norm_options, rngs=rngs)
         features = 3
         for i, (out, kernel, stride, stays) in enumerate(_STEM, start=1):
-            conv = ConvNorm(features, round(out * width), (kernel, kernel), stride=stride, valid=not stays, **options)
-            setattr(self, f"conv{i}", conv)
+            conv = make_conv(features, round(out * width), kernel, stride=stride, padding=None if stays else _VALID)
+            setattr(self, f"conv{i}", ConvNormReLU(conv, make_norm(round(out * width))))
             features = round(out * width)
         for i, branches in enumerate(mixed):
-            block = Mixed(features, branches, width=width, counts_padding=counts_padding, **options)
+            block = Mixed(features, branches, width=width, counts_padding=counts_padding, conv=make_conv, norm=make_norm)
             setattr(self, f"mixed{i}", block)
             features = block.features
         self.mixed, self.features = len(mixed), features

@@ -142,5 +142,7 @@ def _inception_v3() -> tuple[str, ...]:
 
 def _inception_layer(number: int, norm: bool) -> str:
     name = f"conv2d_{number}/kernel" if number else "conv2d/kernel"
-    path, _ = conversion.match(name, inception_v3.CONVERSION["keras"])
-    return path.removeprefix("backbone/").removesuffix("/conv/kernel") + ("/bn" if norm else "/conv")
+    rule = conversion.match(name, inception_v3.CONVERSION["keras"])
+    if rule is None or rule[0] is None:
+        raise KeyError(name)
+    return rule[0].removeprefix("backbone/").removesuffix("/conv/kernel") + ("/bn" if norm else "/conv")

@@ -1,21 +1,21 @@
-"""Convolution, batch normalisation and pooling, each in the form that is fast on the platform at hand.
+"""Convolution, batch normalisation and pooling, each in an implementation that is fast on the platform at hand.
 
-The forms agree up to float32 rounding; `jax.lax.platform_dependent` picks one when a program is lowered, and leaves nothing of
+The implementations agree up to float32 rounding. `jax.lax.platform_dependent` picks one when a program is lowered, and leaves nothing of
 the others in it. Images and maps are [B,H,W,C]; kernels are [kh,kw,C_in,C_out].
 """
 
 import functools
-from typing import Any
+from typing import Literal, TypedDict
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from imgclf.models.cpu import bfloat16, convolution, winograd
+from imgclf.models.cpu import bfloat16, convolution, depthwise, grouped, winograd
 from imgclf.models.initializers import HE_NORMAL, Initializer
 
-Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros before and behind, of height and width
+Padding = convolution.Edges  # zeros before and behind, of height and width
 
 
 def same_padding(kernel: int | tuple[int, int]) -> Padding:
@@ -24,19 +24,43 @@ def same_padding(kernel: int | tuple[int, int]) -> Padding:
     return ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2)
 
 
+def same_edges(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Padding before and behind an axis under TensorFlow's "same": ceil(size / stride) outputs, the odd pixel behind."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def pad_same(x: jax.Array, kernel: int, stride: int, value: float = 0.0) -> jax.Array:
+    """Pads maps as TensorFlow's "same" does for a window, which needs no padding of its own then (https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2).
+
+    `value` is −inf before max-pooling.
+    """
+    edges = [(*same_edges(size, kernel, stride), 0) for size in x.shape[1:3]]
+    return lax.pad(x, jnp.asarray(value, x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+
+
 def conv2d(
-    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0)), *, bf16_products: bool = False
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int = 1,
+    padding: Padding = ((0, 0), (0, 0)),
+    *,
+    groups: int = 1,
+    bf16_products: bool = False,
 ) -> jax.Array:
     """Cross-correlates maps with a kernel, as every deep-learning library's convolution does.
 
-    With `bf16_products`, operands are rounded to bfloat16 on the CPU where that is faster; sums and result are in `x`'s float32.
+    With several `groups`, the kernel is [kh,kw,C_in / groups,C_out], and each group of output channels reads its own group of input
+    channels. With `bf16_products`, operands are rounded to bfloat16 on the CPU where that is faster; sums and result are in `x`'s float32.
     """
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
         kernel = kernel.astype(x.dtype)
-        return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+        )
 
-    def on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    def dense_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
         products = jnp.bfloat16 if bf16_products else jnp.float32
         if winograd.suits(x, kernel, stride, padding, products):
             return winograd.conv2d(x, kernel.astype(x.dtype), padding, products)
@@ -44,16 +68,33 @@ def conv2d(
             return bfloat16.conv2d(x, kernel, stride, padding)
         return convolution.conv2d(x, kernel.astype(x.dtype), stride, padding)
 
+    def grouped_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return grouped.conv2d(x, kernel, groups, dense_on_cpu)
+
+    return lax.platform_dependent(x, kernel, cpu=dense_on_cpu if groups == 1 else grouped_on_cpu, default=plain)
+
+
+def depthwise_conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0))) -> jax.Array:
+    """Cross-correlates each channel with its own kernels: [B,H,W,C] and [kh,kw,1,C·m] to [B,h,w,C·m]."""
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1]
+        )
+
+    def on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return depthwise.conv2d(x, kernel, stride, padding)
+
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
 class Conv(nnx.Module):
-    """Convolution: parameters `kernel` [kh,kw,C_in,C_out] and, where asked for, `bias` [C_out], float32; computes in `dtype`.
+    """Convolution: parameters `kernel` [kh,kw,C_in / groups,C_out] and, where asked for, `bias` [C_out], float32; computes in `dtype`.
 
     `kernel` is (kh, kw), or one number for both; `padding` keeps the size at stride 1 by default.
     """
 
-    bf16_products = False  # static, in the graphdef; `use_bf16_products` sets an instance's own
+    bf16_products = False  # a static attribute; `use_bf16_products` sets it for an instance
 
     def __init__(
         self,
@@ -62,35 +103,76 @@ class Conv(nnx.Module):
         kernel: int | tuple[int, int],
         *,
         stride: int = 1,
+        groups: int = 1,
         padding: Padding | None = None,
         use_bias: bool = False,
         kernel_init: Initializer = HE_NORMAL,
-        dtype: Any = jnp.float32,
+        dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.stride = stride
+        if in_features % groups or out_features % groups:
+            raise ValueError(f"{in_features} and {out_features} channels can't be divided into {groups} groups")
+        self.stride, self.groups = stride, groups
         self.padding = same_padding(kernel) if padding is None else padding
         self.dtype = dtype
         kernel_size = (kernel, kernel) if isinstance(kernel, int) else kernel
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (*kernel_size, in_features, out_features), jnp.float32))
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (*kernel_size, in_features // groups, out_features), jnp.float32))
         if use_bias:
             self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32))
         self.use_bias = use_bias
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = conv2d(x.astype(self.dtype), self.kernel[...], self.stride, self.padding, bf16_products=self.bf16_products)
+        x = conv2d(x.astype(self.dtype), self.kernel[...], self.stride, self.padding, groups=self.groups, bf16_products=self.bf16_products)
         return x + self.bias[...].astype(self.dtype) if self.use_bias else x
 
     def max_pool_relu(self, x: jax.Array) -> jax.Array:
-        """relu(max_pool(self(x), 2, 2)), in one piece; for convolutions of stride 1 with bias."""
+        """Returns relu(max_pool(self(x), 2, 2)), computed faster than one after the other; for convolutions of stride 1 with bias."""
         x, bias = x.astype(self.dtype), self.bias[...].astype(self.dtype)
         return conv_max_pool_bias_relu(x, self.kernel[...], bias, self.padding, bf16_products=self.bf16_products)
 
 
+class DepthwiseConv(nnx.Module):
+    """Square depthwise convolution: parameters `kernel` [k,k,1,C·m] and, where asked for, `bias` [C·m], float32; computes in `dtype`.
+
+    `padding` is explicit, or "same" as in TensorFlow; by default symmetric, as torch's `padding=k // 2`.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        kernel: int,
+        *,
+        multiplier: int = 1,
+        stride: int = 1,
+        padding: Padding | Literal["same"] | None = None,
+        use_bias: bool = False,
+        kernel_init: Initializer = HE_NORMAL,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.stride = stride
+        self.padding = same_padding(kernel) if padding is None else padding
+        self.dtype = dtype
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (kernel, kernel, 1, features * multiplier), jnp.float32))
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros(features * multiplier, jnp.float32))
+        self.use_bias = use_bias
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.kernel[...].astype(self.dtype)
+        if isinstance(self.padding, str):
+            height, width = (same_edges(size, kernel.shape[0], self.stride) for size in x.shape[1:3])
+            padding = height, width
+        else:
+            padding = self.padding
+        x = depthwise_conv2d(x.astype(self.dtype), kernel, self.stride, padding)
+        return x + self.bias[...].astype(self.dtype) if self.use_bias else x
+
+
 def use_bf16_products(module: nnx.Module) -> None:
-    """Has the convolutions in `module` round their operands on the CPU; those of few channels stay as they are, which is faster."""
+    """Has the convolutions in `module` round their operands on the CPU; those of few channels don't, as they are faster without."""
     for _, conv in nnx.iter_modules(module):
-        if isinstance(conv, Conv) and conv.kernel.shape[2] >= 16:
+        if isinstance(conv, Conv) and conv.groups == 1 and conv.kernel.shape[2] >= 16:
             conv.bf16_products = True
 
 
@@ -100,19 +182,18 @@ def column_sums(*maps: jax.Array) -> list[jax.Array]:
     def by_reduction(*maps: jax.Array) -> list[jax.Array]:
         return [x.sum(tuple(range(x.ndim - 1))) for x in maps]
 
-    maps = [x.astype(jnp.float32) for x in maps]
-    return lax.platform_dependent(*maps, cpu=convolution.column_sums, default=by_reduction)
+    return lax.platform_dependent(*(x.astype(jnp.float32) for x in maps), cpu=convolution.column_sums, default=by_reduction)
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance of each channel, float32 [C], over the global batch."""
     count = x.size // x.shape[-1]
 
-    def two_passes(x: jax.Array) -> tuple[jax.Array, jax.Array]:  # more exact, and as quick where squares go through memory anyway
+    def two_passes(x: jax.Array) -> tuple[jax.Array, jax.Array]:  # more exact, and as fast where squares are written to memory anyway
         mean = column_sums(x)[0] / count
         return mean, column_sums(lax.square(x - mean))[0] / count
 
-    def one_pass(x: jax.Array) -> tuple[jax.Array, jax.Array]:  # one read of the maps; as flax does
+    def one_pass(x: jax.Array) -> tuple[jax.Array, jax.Array]:  # reads the maps once, as flax does
         mean, square = (total / count for total in column_sums(x, lax.square(x)))
         return mean, jnp.maximum(square - lax.square(mean), 0.0)
 
@@ -123,20 +204,23 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises maps by the statistics of the batch (Ioffe and Szegedy, 2015, algorithm 1).
 
-    Returns the maps in `x`'s dtype, and mean and biased variance, float32 [C], which carry no gradient: they are for the
-    running averages.
+    Returns the maps in `x`'s dtype; and mean and biased variance, float32 [C], for the running averages, which carry no gradient.
     """
     return _batch_norm_forward(x, scale, bias, epsilon)[0]
 
 
-def _batch_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float):
+def _batch_norm_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
     mean, variance = _moments(x)
     multiplier = lax.rsqrt(variance + epsilon)
     y = (x.astype(jnp.float32) - mean) * (multiplier * scale) + bias
     return (y.astype(x.dtype), mean, variance), (x, mean, multiplier, scale)
 
 
-def _batch_norm_backward(epsilon: float, residuals: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]):
+def _batch_norm_backward(
+    epsilon: float, residuals: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, mean, multiplier, scale = residuals
     grad = cotangents[0].astype(jnp.float32)
     normalized = (x.astype(jnp.float32) - mean) * multiplier
@@ -149,9 +233,9 @@ def _batch_norm_backward(epsilon: float, residuals: tuple[jax.Array, ...], cotan
         grad = lax.sub(grad, lax.add(bias_share, lax.mul(normalized, scale_share)))
         return lax.convert_element_type(lax.mul(grad, lax.mul(multiplier, scale)), x.dtype)
 
-    # apart on the CPU: a convolution before it uses it twice, and would compute it twice
+    # a computation of its own on the CPU, as a convolution before it uses it twice, and would compute it twice
     columns = (mean, multiplier, scale, bias_grad / count, scale_grad / count)
-    x_grad = lax.platform_dependent(x, grad, *columns, cpu=convolution.apart(centred), default=centred)
+    x_grad = lax.platform_dependent(x, grad, *columns, cpu=convolution.not_inlined(centred), default=centred)
     return x_grad, scale_grad, bias_grad
 
 
@@ -164,11 +248,13 @@ def scale_and_shift(x: jax.Array, mean: jax.Array, multiplier: jax.Array, bias: 
     return ((x.astype(jnp.float32) - mean) * multiplier + bias).astype(x.dtype)
 
 
-def _scale_and_shift_forward(x: jax.Array, mean: jax.Array, multiplier: jax.Array, bias: jax.Array):
+def _scale_and_shift_forward(
+    x: jax.Array, mean: jax.Array, multiplier: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     return scale_and_shift(x, mean, multiplier, bias), (x, mean, multiplier)
 
 
-def _scale_and_shift_backward(residuals: tuple[jax.Array, ...], cotangent: jax.Array):
+def _scale_and_shift_backward(residuals: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     x, mean, multiplier = residuals
     grad = cotangent.astype(jnp.float32)
     # autodiff's own reductions are slow on the CPU
@@ -179,16 +265,24 @@ def _scale_and_shift_backward(residuals: tuple[jax.Array, ...], cotangent: jax.A
 scale_and_shift.defvjp(_scale_and_shift_forward, _scale_and_shift_backward)
 
 
+class NormOptions(TypedDict, total=False):
+    """Options of BatchNorm that a network has for all its layers."""
+
+    epsilon: float
+    momentum: float
+    unbiased: bool
+
+
 class BatchNorm(nnx.Module):
     """Batch normalisation with running averages: parameters `scale`, `bias`; statistics `mean`, `var`; all float32 [C].
 
-    In training, statistics are of the global batch, also where it is spread over devices. Running = momentum · running +
-    (1 − momentum) · batch: torch's momentum 0.1 is 0.9 here. `unbiased` averages the variance over n − 1, as torch does; flax
-    and Keras average it over n. Where the attribute `frozen` is set, training too normalises by the running averages, and leaves
-    them as they are (Keras's `trainable = False`, torch's `eval()`).
+    In training, statistics are of the global batch, also where that is spread over devices. Running = momentum · running +
+    (1 − momentum) · batch: torch's momentum 0.1 is 0.9 here. `unbiased` averages the variance over n − 1, as torch does; flax and Keras
+    average it over n. `use_scale=False` leaves out the scale. Where the attribute `frozen` is set, training normalises by the running
+    averages, too, and leaves them as they are (Keras's `trainable = False`, torch's `eval()`).
     """
 
-    frozen = False  # static, in the graphdef; an instance's own value stands over it
+    frozen = False  # a static attribute; freezing sets it for an instance
 
     def __init__(
         self,
@@ -197,18 +291,20 @@ class BatchNorm(nnx.Module):
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         unbiased: bool = True,
+        use_scale: bool = True,
         zero_scale: bool = False,
         rngs: nnx.Rngs,
     ):
         del rngs  # nothing is random
-        self.momentum, self.epsilon, self.unbiased = momentum, epsilon, unbiased
-        self.scale = nnx.Param((jnp.zeros if zero_scale else jnp.ones)(features, jnp.float32))
+        self.momentum, self.epsilon, self.unbiased, self.use_scale = momentum, epsilon, unbiased, use_scale
+        if use_scale:
+            self.scale = nnx.Param((jnp.zeros if zero_scale else jnp.ones)(features, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros(features, jnp.float32))
         self.var = nnx.BatchStat(jnp.ones(features, jnp.float32))
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        scale, bias = self.scale[...], self.bias[...]
+        scale, bias = self.scale[...] if self.use_scale else jnp.ones_like(self.bias[...]), self.bias[...]
         if not train or self.frozen:
             multiplier = lax.rsqrt(self.var[...] + self.epsilon) * scale
             if train:
@@ -257,8 +353,8 @@ def conv_max_pool_bias_relu(
     def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         return max_pool_bias_relu(conv2d(x, kernel, padding=padding, bf16_products=bf16_products), bias)
 
-    def in_blocks(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    def by_patches(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         return convolution.conv_max_pool_bias_relu(x, kernel.astype(x.dtype), bias, padding)
 
     few_channels = x.shape[-1] <= 4
-    return lax.platform_dependent(x, kernel, bias, cpu=in_blocks if few_channels else plain, default=plain)
+    return lax.platform_dependent(x, kernel, bias, cpu=by_patches if few_channels else plain, default=plain)

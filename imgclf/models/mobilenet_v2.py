@@ -4,7 +4,8 @@ Parameter paths: `stem/{conv,bn}`, `blocks/0/{expand,depthwise,project}/{conv,bn
 `expand`.
 """
 
-from typing import Any
+import functools
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,8 @@ from flax import nnx
 
 from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
-from imgclf.models.cpu import depthwise
+from imgclf.models.blocks import ConvNorm, InvertedResidual, Stage
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT
-from imgclf.models.resnet import Stage
 from imgclf.models.weights.conversion import HALF, Rule, Weights, batch_norm, conv, keras_batch_norm, keras_depthwise, linear, same
 
 # expansion, channels, blocks, stride of the first one
@@ -25,49 +25,6 @@ def round_channels(channels: float) -> int:
     """The nearest multiple of 8, but not below 90 %, as in the authors' code."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
-
-
-class ConvNorm(nnx.Module):
-    """A convolution, plain or depthwise, and its batch normalisation: `conv`, `bn`."""
-
-    def __init__(self, conv: nnx.Module, features: int, norm: dict[str, Any], rngs: nnx.Rngs):
-        self.conv = conv
-        self.bn = layers.BatchNorm(features, **norm, rngs=rngs)
-
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        return self.bn(self.conv(x), train=train)
-
-
-class Block(nnx.Module):
-    """An inverted residual: expand (1x1), depthwise (3x3), project (1x1, no activation); a shortcut where the shape stays."""
-
-    def __init__(
-        self,
-        in_features: int,
-        features: int,
-        *,
-        expansion: int,
-        stride: int,
-        padding: str,
-        norm: dict[str, Any],
-        dtype: Any,
-        rngs: nnx.Rngs,
-    ):
-        options = {"kernel_init": HE_NORMAL_FAN_OUT, "dtype": dtype, "rngs": rngs}
-        width = in_features * expansion
-        self.expands = expansion > 1
-        if self.expands:
-            self.expand = ConvNorm(layers.Conv(in_features, width, 1, **options), width, norm, rngs)
-        edges = "same" if padding == "same" else None
-        self.depthwise = ConvNorm(depthwise.DepthwiseConv(width, 3, stride=stride, padding=edges, **options), width, norm, rngs)
-        self.project = ConvNorm(layers.Conv(width, features, 1, **options), features, norm, rngs)
-        self.residual = stride == 1 and in_features == features
-
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        y = jax.nn.relu6(self.expand(x, train=train)) if self.expands else x
-        y = jax.nn.relu6(self.depthwise(y, train=train))
-        y = self.project(y, train=train)
-        return x + y if self.residual else y
 
 
 class MobileNetV2(Backbone):
@@ -84,27 +41,34 @@ class MobileNetV2(Backbone):
         stages: tuple[tuple[int, int, int, int], ...] = _STAGES,
         last: int = 1280,
         padding: str = "symmetric",
-        epsilon: float = 1e-5,
-        momentum: float = 0.9,
-        unbiased: bool = True,
-        dtype: Any = jnp.float32,
+        dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
+        **norm: Unpack[layers.NormOptions],
     ):
-        options = {"kernel_init": HE_NORMAL_FAN_OUT, "dtype": dtype, "rngs": rngs}
-        norm = {"epsilon": epsilon, "momentum": momentum, "unbiased": unbiased}
         self.pads_same = padding == "same"
+        make_norm = functools.partial(layers.BatchNorm, **norm, rngs=rngs)
+        make_conv = functools.partial(layers.Conv, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype, rngs=rngs)
+        depthwise = functools.partial(
+            layers.DepthwiseConv,
+            kernel=3,
+            padding="same" if self.pads_same else None,
+            kernel_init=HE_NORMAL_FAN_OUT,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        block = functools.partial(InvertedResidual, conv=make_conv, depthwise=depthwise, norm=make_norm, activation=jax.nn.relu6)
         features = round_channels(32 * width)
-        edges = ((0, 0), (0, 0)) if self.pads_same else None
-        self.stem = ConvNorm(layers.Conv(3, features, 3, stride=2, padding=edges, **options), features, norm, rngs)
+        unpadded = ((0, 0), (0, 0)) if self.pads_same else None
+        self.stem = ConvNorm(make_conv(3, features, 3, stride=2, padding=unpadded), make_norm(features))
         blocks = []
         for expansion, channels, depth, first_stride in stages:
             for i in range(depth):
-                out, stride = round_channels(channels * width), first_stride if i == 0 else 1
-                blocks.append(Block(features, out, expansion=expansion, stride=stride, padding=padding, norm=norm, dtype=dtype, rngs=rngs))
+                out = round_channels(channels * width)
+                blocks.append(block(features, out, expansion=expansion, stride=first_stride if i == 0 else 1))
                 features = out
         self.blocks = Stage(blocks)
         self.features = round_channels(last * max(width, 1.0))
-        self.last = ConvNorm(layers.Conv(features, self.features, 1, **options), self.features, norm, rngs)
+        self.last = ConvNorm(make_conv(features, self.features, 1), make_norm(self.features))
         self.halvings = 1 + sum(stride == 2 for *_, stride in stages)
 
     def map_size(self, height: int, width: int) -> tuple[int, int]:
@@ -112,7 +76,7 @@ class MobileNetV2(Backbone):
         return -(-height // 2**self.halvings), -(-width // 2**self.halvings)
 
     def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
-        x = depthwise.pad_same(image, 3, 2) if self.pads_same else image
+        x = layers.pad_same(image, 3, 2) if self.pads_same else image
         x = jax.nn.relu6(self.stem(x, train=train))
         x = self.blocks(x, train=train)
         return jax.nn.relu6(self.last(x, train=train))

@@ -6,9 +6,9 @@ Parameter paths: `stem/{conv,bn}`, `stage1/0/{conv1,bn1,conv2,bn2,conv3,bn3}`, `
 `layer1.0.conv1`, `layer1.0.downsample.0` are the same in other words.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -16,133 +16,46 @@ from flax import nnx
 
 from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
+from imgclf.models.blocks import ConvNorm, ConvShape, ResidualBlock, Stage, bottleneck
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT
 from imgclf.models.weights.conversion import CAFFE_MEAN, CAFFE_STD, Rule, Weights, batch_norm, bgr, conv, keras_batch_norm, linear, same
 
 
-class ConvNorm(nnx.Module):
-    """A convolution and its batch normalisation: `conv`, `bn`."""
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        kernel: int,
-        *,
-        stride: int = 1,
-        conv_bias: bool = False,
-        norm: Mapping[str, Any] = MappingProxyType({}),
-        dtype: Any,
-        rngs: nnx.Rngs,
-    ):
-        options = {"stride": stride, "use_bias": conv_bias, "kernel_init": HE_NORMAL_FAN_OUT, "dtype": dtype, "rngs": rngs}
-        self.conv = layers.Conv(in_features, out_features, kernel, **options)
-        self.bn = layers.BatchNorm(out_features, **norm, rngs=rngs)
-
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        return self.bn(self.conv(x), train=train)
-
-
-class Block(nnx.Module):
-    """A residual block: convolutions of the given (kernel, width, stride), each normalised, all but the last followed by ReLU.
-
-    Where the size or the width changes, the shortcut is a normalised 1x1 convolution, `downsample` (option B of the paper), or,
-    with `pad_shortcut`, every second pixel with zero channels on both sides (option A), which has no parameters.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        convs: tuple[tuple[int, int, int], ...],
-        *,
-        zero_init_last: bool = False,
-        pad_shortcut: bool = False,
-        conv_bias: bool = False,
-        norm: Mapping[str, Any] = MappingProxyType({}),
-        dtype: Any,
-        rngs: nnx.Rngs,
-    ):
-        self.convs = len(convs)
-        features, stride = in_features, 1
-        for i, (kernel, width, conv_stride) in enumerate(convs, start=1):
-            options = {"stride": conv_stride, "use_bias": conv_bias, "kernel_init": HE_NORMAL_FAN_OUT, "dtype": dtype, "rngs": rngs}
-            setattr(self, f"conv{i}", layers.Conv(features, width, kernel, **options))
-            setattr(self, f"bn{i}", layers.BatchNorm(width, **norm, zero_scale=zero_init_last and i == len(convs), rngs=rngs))
-            features, stride = width, stride * conv_stride
-        changes = stride > 1 or features != in_features
-        self.padded = (stride, features - in_features) if changes and pad_shortcut else None
-        self.projects = changes and not pad_shortcut
-        if self.projects:
-            self.downsample = ConvNorm(in_features, features, 1, stride=stride, conv_bias=conv_bias, norm=norm, dtype=dtype, rngs=rngs)
-
-    def _shortcut(self, x: jax.Array, train: bool) -> jax.Array:
-        if self.projects:
-            return self.downsample(x, train=train)
-        if self.padded:
-            stride, added = self.padded
-            return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (added // 2, added - added // 2)))
-        return x
-
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        shortcut = self._shortcut(x, train)
-        for i in range(1, self.convs + 1):
-            x = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x), train=train)
-            if i < self.convs:
-                x = jax.nn.relu(x)
-        return jax.nn.relu(x + shortcut)
-
-
-class Stage(nnx.Module):
-    """Blocks in a row, named `0`, `1`, …"""
-
-    def __init__(self, blocks: list[nnx.Module]):
-        self.blocks = len(blocks)
-        for i, block in enumerate(blocks):
-            setattr(self, str(i), block)
-
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        for i in range(self.blocks):
-            x = getattr(self, str(i))(x, train=train)
-        return x
-
-
 class ResNet(Backbone):
-    """Stem (7x7/2, max-pool 3x3/2) and four stages of basic or bottleneck blocks.
+    """Stem (7x7/2, max-pool 3x3/2) and stages of residual blocks.
 
-    `zero_init_last` starts the last scale of each block at 0, so that blocks begin as identities (Goyal et al., 2017, section 5.1;
-    the default of flax's ImageNet example and of timm, not of torchvision). Keras's variant has `stride_first` (version 1),
-    `conv_bias` (in spite of the norms) and another `epsilon`; `momentum` and `unbiased` are those of layers.BatchNorm.
+    Args:
+      depths: blocks of each stage.
+      convs: the convolutions of a block, given its stage, from 0, and its stride.
+      width: channels of the stem.
+      zero_init_last: whether the last scale of each block starts at 0, so that blocks begin as identities (Goyal et al., 2017, section
+        5.1; the default of flax's ImageNet example and of timm, not of torchvision).
+      conv_bias: whether convolutions have biases in spite of the normalisation, as Keras's have.
+      norm: options of batch normalisation.
     """
 
     def __init__(
         self,
-        depths: tuple[int, int, int, int],
+        depths: tuple[int, ...],
+        convs: Callable[[int, int], tuple[ConvShape, ...]],
         *,
-        bottleneck: bool,
         width: int = 64,
         zero_init_last: bool = True,
-        stride_first: bool = False,
         conv_bias: bool = False,
-        epsilon: float = 1e-5,
-        momentum: float = 0.9,
-        unbiased: bool = True,
-        dtype: Any = jnp.float32,
+        dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
+        **norm: Unpack[layers.NormOptions],
     ):
-        norm = {"epsilon": epsilon, "momentum": momentum, "unbiased": unbiased}
-        options = {"conv_bias": conv_bias, "norm": norm, "dtype": dtype, "rngs": rngs}
-        self.stem = ConvNorm(3, width, 7, stride=2, **options)
+        make_conv = functools.partial(layers.Conv, use_bias=conv_bias, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype, rngs=rngs)
+        make_norm = functools.partial(layers.BatchNorm, **norm, rngs=rngs)
+        self.stem = ConvNorm(make_conv(3, width, 7, stride=2), make_norm(width))
         features = width
         for i, depth in enumerate(depths):
-            planes, blocks = width * 2**i, []
+            blocks = []
             for j in range(depth):
-                stride = 2 if i > 0 and j == 0 else 1
-                first, second = (stride, 1) if stride_first or not bottleneck else (1, stride)
-                convs = (
-                    ((1, planes, first), (3, planes, second), (1, 4 * planes, 1)) if bottleneck else ((3, planes, first), (3, planes, 1))
-                )
-                blocks.append(Block(features, convs, zero_init_last=zero_init_last, **options))
-                features = convs[-1][1]
+                shapes = convs(i, 2 if i > 0 and j == 0 else 1)
+                blocks.append(ResidualBlock(features, shapes, conv=make_conv, norm=make_norm, zero_init_last=zero_init_last))
+                features = shapes[-1].features
             setattr(self, f"stage{i + 1}", Stage(blocks))
         self.stages = len(depths)
         self.features = features
@@ -158,29 +71,48 @@ class ResNet(Backbone):
         return x
 
 
+def _basic(*depths: int, **options: Any) -> ResNet:
+    """A network of basic blocks: two 3x3 convolutions."""
+
+    def convs(stage: int, stride: int) -> tuple[ConvShape, ...]:
+        return ConvShape(3, 64 * 2**stage, stride), ConvShape(3, 64 * 2**stage)
+
+    return ResNet(depths, convs, **options)
+
+
+def _bottlenecks(*depths: int, width: int = 64, stride_first: bool = False, **options: Any) -> ResNet:
+    """A network of bottlenecks; `stride_first` has the stride in the first 1x1 convolution (version 1) instead of the 3x3 one."""
+
+    def convs(stage: int, stride: int) -> tuple[ConvShape, ...]:
+        planes = width * 2**stage
+        return bottleneck(planes, 4 * planes, strides=(stride, 1) if stride_first else (1, stride))
+
+    return ResNet(depths, convs, width=width, **options)
+
+
 def resnet18(**options: Any) -> ResNet:
-    return ResNet((2, 2, 2, 2), bottleneck=False, **options)
+    return _basic(2, 2, 2, 2, **options)
 
 
 def resnet34(**options: Any) -> ResNet:
-    return ResNet((3, 4, 6, 3), bottleneck=False, **options)
+    return _basic(3, 4, 6, 3, **options)
 
 
 def resnet50(**options: Any) -> ResNet:
-    return ResNet((3, 4, 6, 3), bottleneck=True, **options)
+    return _bottlenecks(3, 4, 6, 3, **options)
 
 
 def resnet101(**options: Any) -> ResNet:
-    return ResNet((3, 4, 23, 3), bottleneck=True, **options)
+    return _bottlenecks(3, 4, 23, 3, **options)
 
 
 def resnet152(**options: Any) -> ResNet:
-    return ResNet((3, 8, 36, 3), bottleneck=True, **options)
+    return _bottlenecks(3, 8, 36, 3, **options)
 
 
 def resnet_tiny(**options: Any) -> ResNet:
     """One bottleneck a stage, an eighth of the width: for tests."""
-    return ResNet((1, 1, 1, 1), bottleneck=True, width=8, **options)
+    return _bottlenecks(1, 1, 1, 1, width=8, **options)
 
 
 MODELS = {
@@ -203,8 +135,17 @@ def _timm(depth: int, recipe: str, licence: str, top1: float | None = None) -> W
 
 def _keras(depth: int, top1: float) -> Weights:
     file = f"resnet{depth}_weights_tf_dim_ordering_tf_kernels.h5"
-    options = {"variant": _KERAS, "mean": CAFFE_MEAN, "std": CAFFE_STD}
-    return Weights(f"keras/resnet{depth}", f"resnet{depth}", "keras", **options, file=file, top1=top1, source=_KERAS_URL + file)
+    return Weights(
+        f"keras/resnet{depth}",
+        f"resnet{depth}",
+        "keras",
+        variant=_KERAS,
+        mean=CAFFE_MEAN,
+        std=CAFFE_STD,
+        file=file,
+        top1=top1,
+        source=_KERAS_URL + file,
+    )
 
 
 # top-1 of the tv weights: torchvision's; of a1: timm's results table; of Keras's: https://keras.io/api/applications/

@@ -4,7 +4,9 @@ Parameter paths: `conv1`, `bn1`, `conv2`, `bn2`; `block1/{conv1/{depthwise,point
 shortcut is a convolution; `conv3/{depthwise,pointwise}`, `bn3`, `conv4/…`, `bn4`. Keras counts the first two convolutions as block 1.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from flax import nnx
 
 from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
-from imgclf.models.cpu import depthwise
+from imgclf.models.blocks import ConvBuilder, ConvNorm, NormBuilder
 from imgclf.models.weights.conversion import HALF, Rule, Weights, batch_norm, conv, keras_batch_norm, keras_depthwise, linear, same
 
 _VALID = ((0, 0), (0, 0))
@@ -21,32 +23,21 @@ _VALID = ((0, 0), (0, 0))
 class SeparableConv(nnx.Module):
     """A 3x3 depthwise convolution and a 1x1 convolution: `depthwise`, `pointwise`."""
 
-    def __init__(self, in_features: int, features: int, *, dtype: Any, rngs: nnx.Rngs):
-        self.depthwise = depthwise.DepthwiseConv(in_features, 3, dtype=dtype, rngs=rngs)
+    def __init__(self, in_features: int, features: int, *, dtype: jax.typing.DTypeLike, rngs: nnx.Rngs):
+        self.depthwise = layers.DepthwiseConv(in_features, 3, dtype=dtype, rngs=rngs)
         self.pointwise = layers.Conv(in_features, features, 1, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.pointwise(self.depthwise(x))
 
 
-class Skip(nnx.Module):
-    """The shortcut of a block that halves the maps: a normalised 1x1/2 convolution."""
-
-    def __init__(self, in_features: int, features: int, *, norm: dict[str, Any], dtype: Any, rngs: nnx.Rngs):
-        self.conv = layers.Conv(in_features, features, 1, stride=2, dtype=dtype, rngs=rngs)
-        self.bn = layers.BatchNorm(features, **norm, rngs=rngs)
-
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        return self.bn(self.conv(x), train=train)
-
-
 class Block(nnx.Module):
-    """Separable convolutions to the given widths, each after ReLU and before normalisation, then 3x3/2 max-pooling or nothing.
+    """Separable convolutions to the given widths, each after ReLU and before normalisation; then pooling, or nothing; plus the shortcut.
 
     Args:
-      relu_first: whether the input goes through ReLU, which it has behind it in block 1.
-      halves: whether the block pools; its shortcut is a convolution then, and the identity else.
-      pad_same: whether pooling pads right and bottom at even sizes, as TensorFlow does, instead of left and top.
+      conv, separable, norm: build the layers.
+      relu_first: whether the input goes through ReLU; that of block 1 has done so before.
+      pool: halves the maps, and the shortcut is a convolution then; None = no pooling, and the shortcut is the input itself.
     """
 
     def __init__(
@@ -54,30 +45,37 @@ class Block(nnx.Module):
         in_features: int,
         widths: tuple[int, ...],
         *,
-        halves: bool,
+        conv: ConvBuilder,
+        separable: Callable[[int, int], SeparableConv],
+        norm: NormBuilder,
         relu_first: bool = True,
-        pad_same: bool,
-        norm: dict[str, Any],
-        dtype: Any,
-        rngs: nnx.Rngs,
+        pool: Callable[[jax.Array], jax.Array] | None = None,
     ):
-        self.convs, self.halves, self.relu_first, self.pad_same = len(widths), halves, relu_first, pad_same
+        self.convs, self.relu_first, self.pool = len(widths), relu_first, pool
         features = in_features
         for i, width in enumerate(widths, start=1):
-            setattr(self, f"conv{i}", SeparableConv(features, width, dtype=dtype, rngs=rngs))
-            setattr(self, f"bn{i}", layers.BatchNorm(width, **norm, rngs=rngs))
+            setattr(self, f"conv{i}", separable(features, width))
+            setattr(self, f"bn{i}", norm(width))
             features = width
-        if halves:
-            self.skip = Skip(in_features, features, norm=norm, dtype=dtype, rngs=rngs)
+        if pool is not None:
+            self.skip = ConvNorm(conv(in_features, features, 1, stride=2), norm(features))
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        shortcut = self.skip(x, train=train) if self.halves else x
+        shortcut = x if self.pool is None else self.skip(x, train=train)
         for i in range(1, self.convs + 1):
             x = jax.nn.relu(x) if i > 1 or self.relu_first else x
             x = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x), train=train)
-        if self.halves:
-            x = layers.max_pool(depthwise.pad_same(x, 3, 2, -jnp.inf), 3, 2) if self.pad_same else layers.max_pool(x, 3, 2, padding=1)
-        return x + shortcut
+        return (x if self.pool is None else self.pool(x)) + shortcut
+
+
+def _max_pool(x: jax.Array) -> jax.Array:
+    """3x3/2, padded on all sides, as in torch."""
+    return layers.max_pool(x, 3, 2, padding=1)
+
+
+def _max_pool_same(x: jax.Array) -> jax.Array:
+    """3x3/2, padded at the right and the bottom of even sizes, as in TensorFlow."""
+    return layers.max_pool(layers.pad_same(x, 3, 2, -jnp.inf), 3, 2)
 
 
 class Xception(Backbone):
@@ -93,34 +91,34 @@ class Xception(Backbone):
         middle: int = 8,
         width: float = 1.0,
         padding: str = "symmetric",
-        epsilon: float = 1e-5,
-        momentum: float = 0.9,
-        unbiased: bool = True,
-        dtype: Any = jnp.float32,
+        dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
+        **norm: Unpack[layers.NormOptions],
     ):
-        norm = {"epsilon": epsilon, "momentum": momentum, "unbiased": unbiased}
-        options: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+        conv = functools.partial(layers.Conv, dtype=dtype, rngs=rngs)
+        separable = functools.partial(SeparableConv, dtype=dtype, rngs=rngs)
+        make_norm = functools.partial(layers.BatchNorm, **norm, rngs=rngs)
+        pool = _max_pool_same if padding == "same" else _max_pool
 
-        def wide(*widths: int) -> tuple[int, ...]:
-            return tuple(round(w * width) for w in widths)
+        def wide(channels: int) -> int:
+            return round(channels * width)
 
-        stem, entry, body, last = wide(32, 64), wide(128, 256, 728), wide(728, 1024), wide(1536, 2048)
-        self.conv1 = layers.Conv(3, stem[0], 3, stride=2, padding=_VALID, **options)
-        self.bn1 = layers.BatchNorm(stem[0], **norm, rngs=rngs)
-        self.conv2 = layers.Conv(*stem, 3, padding=_VALID, **options)
-        self.bn2 = layers.BatchNorm(stem[1], **norm, rngs=rngs)
-        blocks = [((w, w), True) for w in entry] + [((body[0],) * 3, False)] * middle + [(body, True)]
-        features = stem[1]
+        self.conv1 = conv(3, wide(32), 3, stride=2, padding=_VALID)
+        self.bn1 = make_norm(wide(32))
+        self.conv2 = conv(wide(32), wide(64), 3, padding=_VALID)
+        self.bn2 = make_norm(wide(64))
+        block = functools.partial(Block, conv=conv, separable=separable, norm=make_norm)
+        body = wide(728)
+        blocks = [((w, w), True) for w in (wide(128), wide(256), body)] + [((body,) * 3, False)] * middle + [((body, wide(1024)), True)]
+        features = wide(64)
         for i, (widths, halves) in enumerate(blocks, start=1):
-            block = Block(features, widths, halves=halves, relu_first=i > 1, pad_same=padding == "same", norm=norm, **options)
-            setattr(self, f"block{i}", block)
+            setattr(self, f"block{i}", block(features, widths, relu_first=i > 1, pool=pool if halves else None))
             features = widths[-1]
-        self.conv3 = SeparableConv(features, last[0], **options)
-        self.bn3 = layers.BatchNorm(last[0], **norm, rngs=rngs)
-        self.conv4 = SeparableConv(*last, **options)
-        self.bn4 = layers.BatchNorm(last[1], **norm, rngs=rngs)
-        self.blocks, self.features = len(blocks), last[1]
+        self.conv3 = separable(features, wide(1536))
+        self.bn3 = make_norm(wide(1536))
+        self.conv4 = separable(wide(1536), wide(2048))
+        self.bn4 = make_norm(wide(2048))
+        self.blocks, self.features = len(blocks), wide(2048)
 
     def map_size(self, height: int, width: int) -> tuple[int, int]:
         """Size of the maps of images of this size: the first two convolutions cut the edges off, pooling rounds up."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from imgclf.models.cpu import depthwise
+from imgclf.models import layers
 
 few = settings(deadline=None, derandomize=True, max_examples=5)
 
@@ -44,7 +44,7 @@ def test_both_forms_agree_with_their_gradients(size, channels, multiplier, kerne
         return lax.conv_general_dilated(x, weights, (stride, stride), padding, dimension_numbers=numbers, feature_group_count=channels)
 
     def ours(x, weights):
-        return depthwise.depthwise_conv2d(x, weights, stride, padding)
+        return layers.depthwise_conv2d(x, weights, stride, padding)
 
     both = jax.jit(lambda *arguments: [forward_and_gradients(fn, *arguments) for fn in (ours, grouped)])
     for mine, theirs in zip(*both(x, weights), strict=True):
@@ -53,7 +53,7 @@ def test_both_forms_agree_with_their_gradients(size, channels, multiplier, kerne
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_the_grouped_convolution_is_for_accelerators_only(platform):
-    fn = jax.jit(depthwise.depthwise_conv2d)
+    fn = jax.jit(layers.depthwise_conv2d)
     text = fn.trace(maps(1, 5, 5, 4), maps(3, 3, 1, 4)).lower(lowering_platforms=(platform,)).as_text()
     assert ("stablehlo.convolution" in text) == (platform != "cpu")
 
@@ -66,9 +66,9 @@ def test_same_padding_is_laxs(size, kernel, stride):
 
     @jax.jit
     def run(x, weights):
-        conv = depthwise.DepthwiseConv(2, kernel, stride=stride, padding="same", rngs=nnx.Rngs(0))
+        conv = layers.DepthwiseConv(2, kernel, stride=stride, padding="same", rngs=nnx.Rngs(0))
         conv.kernel.set_value(weights)
-        padded = depthwise.depthwise_conv2d(depthwise.pad_same(x, kernel, stride), weights, stride)
+        padded = layers.depthwise_conv2d(layers.pad_same(x, kernel, stride), weights, stride)
         return (
             lax.conv_general_dilated(x, weights, (stride, stride), "SAME", dimension_numbers=numbers, feature_group_count=2),
             conv(x),
@@ -82,6 +82,6 @@ def test_same_padding_is_laxs(size, kernel, stride):
 
 def test_bfloat16_is_summed_in_float32():
     x, weights = jnp.ones((1, 3, 3, 1), jnp.bfloat16), jnp.full((3, 3, 1, 1), 2.0**-7, jnp.bfloat16).at[0, 0].set(2)
-    y = jax.jit(depthwise.depthwise_conv2d)(x, weights)
+    y = jax.jit(layers.depthwise_conv2d)(x, weights)
     assert y.dtype == jnp.bfloat16
     assert float(y[0, 0, 0, 0]) == float(jnp.bfloat16(2 + 8 * 2.0**-7))

@@ -1,7 +1,6 @@
-"""VGG, DenseNet, Xception and Inception: shapes, pooling, and tables that name every tensor once."""
+"""VGG, DenseNet, Xception and Inception: shapes, pooling."""
 
 import functools
-import inspect
 
 import jax
 import jax.numpy as jnp
@@ -138,12 +137,3 @@ def test_the_published_vgg_head_drops_out_in_training_and_knows_a_sigmoid():
     assert not np.array_equal(head(maps, train=True, key=jax.random.key(0)), logits)
     with pytest.raises(ValueError, match="key"):
         head(maps, train=True)
-
-
-@pytest.mark.parametrize("module", [vgg, densenet, xception, inception_v3], ids=lambda module: module.__name__.rsplit(".", 1)[-1])
-def test_weights_name_a_model_a_table_and_options_that_exist(module):
-    backbone = {vgg: vgg.VGG, densenet: densenet.DenseNet, xception: xception.Xception, inception_v3: inception_v3.InceptionV3}[module]
-    for weights in module.WEIGHTS:
-        assert weights.layout in module.CONVERSION
-        assert callable(getattr(module, weights.model))
-        assert set(weights.variant) <= set(inspect.signature(backbone.__init__).parameters)

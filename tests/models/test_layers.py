@@ -81,6 +81,37 @@ def test_convolutions_and_their_gradients_are_laxs(size, channels, kernel, strid
     assert_agree(lambda x, weights: layers.conv2d(x, weights, stride, padding), plain, x, weights)
 
 
+@settings(few, max_examples=6)
+@given(
+    size=st.tuples(st.integers(4, 7), st.integers(4, 7)),
+    groups=st.integers(1, 6),
+    widths=st.tuples(st.sampled_from((1, 4, 40)), st.integers(1, 3)),
+    kernel=st.sampled_from((1, 3)),
+    stride=st.integers(1, 2),
+)
+def test_grouped_convolutions_and_their_gradients_are_laxs(size, groups, widths, kernel, stride):
+    padding = layers.same_padding(kernel)
+
+    def plain(x, weights):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, weights, (stride, stride), padding, dimension_numbers=numbers, feature_group_count=groups)
+
+    x, weights = maps(2, *size, groups * widths[0]), maps(kernel, kernel, widths[0], groups * widths[1], seed=1)
+    assert_agree(lambda x, weights: layers.conv2d(x, weights, stride, padding, groups=groups), plain, x, weights)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_on_the_cpu_no_convolution_has_groups(platform):
+    fn = jax.jit(lambda x, weights: layers.conv2d(x, weights, groups=4))
+    text = fn.trace(maps(1, 5, 5, 8), maps(3, 3, 2, 8)).lower(lowering_platforms=(platform,)).as_text()
+    assert ("feature_group_count = 4" in text) == (platform != "cpu")
+
+
+def test_channels_that_cant_be_divided_into_groups_are_refused():
+    with pytest.raises(ValueError, match="6 and 8 channels can't be divided into 4 groups"):
+        layers.Conv(6, 8, 3, groups=4, rngs=nnx.Rngs(0))
+
+
 def test_he_initialisation_has_variance_two_over_the_inputs_of_a_unit():
     kernel = layers.Conv(32, 128, 3, rngs=nnx.Rngs(0)).kernel[...]
     assert float(kernel.var()) == pytest.approx(2 / (9 * 32), rel=0.05)

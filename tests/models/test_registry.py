@@ -39,6 +39,14 @@ def test_a_family_is_complete(place):
     assert {entry.layout for entry in family.weights} <= set(family.conversion)
 
 
+def test_weights_ask_for_options_that_their_familys_builders_have():
+    for family in registry.families():
+        small = next((model.build for model in family.models.values() if model.parameters is None), None)
+        for options in {tuple(entry.variant.items()) for entry in family.weights if entry.variant}:
+            assert small is not None
+            nnx.eval_shape(lambda build=small, options=options: build(**dict(options), rngs=nnx.Rngs(0)))
+
+
 def test_unknown_names_get_near_ones():
     with pytest.raises(UserError, match=r"resnet51.*resnet5"):
         registry.family("resnet51")

@@ -1,7 +1,7 @@
-"""Sums, convolutions and max-pooling in forms that are fast on XLA:CPU, forward and gradients; `layers` picks them there.
+"""Sums, convolutions and max-pooling that are fast on XLA:CPU, forward and backward; `layers` uses them there.
 
-XLA:CPU's own gradient of max-pooling, select-and-scatter, is slow. Here the forward pass keeps the place of each window's largest
-value as one byte, so that the gradient is one comparison per input.
+XLA:CPU's own gradient of max-pooling, select-and-scatter, is slow. Here the forward pass keeps the place of the largest value in each
+window as one byte, so that the gradient is one comparison per input.
 """
 
 import functools
@@ -16,15 +16,16 @@ from jax.experimental.xla_metadata import set_xla_metadata
 Edges = tuple[tuple[int, int], tuple[int, int]]  # zeros before and behind, of height and width
 
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
-_OFF = 4  # place that no input has: ReLU stopped the gradient
+_OFF = 4  # stands for no place in the window: ReLU has stopped the gradient
 
 
-def apart(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles `fn`, made of lax operations, as a computation of its own.
+def not_inlined(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles `fn`, made of lax operations, as a computation that XLA does not inline.
 
-    XLA:CPU would fuse it into each of its users (the next convolution's input, its transposed copy for the kernel's gradient, the
-    backward pass), repeat it there, and read its input in their order; `optimization_barrier` is gone by then.
-    A call marked as not inlineable stays (https://github.com/openxla/xla/blob/main/xla/service/call_inliner.cc).
+    XLA:CPU would otherwise fuse it into each of its consumers (the next convolution's input, the transposed copy of that for the gradient
+    of the kernel, the backward pass), compute it anew in each, and read its input in their order. `optimization_barrier` does not help:
+    it is removed before fusion. A call that is marked as not inlineable stays
+    (https://github.com/openxla/xla/blob/main/xla/service/call_inliner.cc).
     """
     compiled = jax.jit(fn)
 
@@ -44,8 +45,8 @@ def image_sums(*maps: jax.Array) -> tuple[jax.Array, ...]:
 def column_sums(*maps: jax.Array) -> list[jax.Array]:
     """Sums over all axes but the last, float32 [...,W,C] to [C], of one or several maps of one shape.
 
-    Images are added up first, in one loop with whatever makes the maps, so that these never go through memory. The rest is a dot with
-    a row of ones. The columns of a row are added up last: shorter sums are more exact, and few channels still fill the dot.
+    Images are added up first, in one loop with whatever computes the maps, so that these are never written to memory. The rest is a dot
+    with a row of ones. The columns of a row are added up last: shorter sums are more exact, and few channels still fill the dot.
     """
 
     def of_one(x: jax.Array) -> jax.Array:
@@ -56,7 +57,7 @@ def column_sums(*maps: jax.Array) -> list[jax.Array]:
 
 
 def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.Array:
-    """A convolution, at strides above 1 of a 1x1 kernel or of images with few channels in terms of one at stride 1."""
+    """A convolution; at strides above 1, that of a 1x1 kernel or of images with few channels is computed by one at stride 1."""
     kh, kw, channels, features = kernel.shape
     if kh == kw == 1 and padding == ((0, 0), (0, 0)):
         return _conv_1x1(x[:, ::stride, ::stride] if stride > 1 else x, kernel)
@@ -90,15 +91,15 @@ def _plain_conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.Array:
-    """A convolution whose gradients are convolutions of operands transposed apart."""
+    """A convolution whose gradients are convolutions of operands that are transposed by computations of their own."""
     return _plain_conv2d(x, kernel, stride, padding)
 
 
-def _conv_residuals(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges):
+def _conv_residuals(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _conv(x, kernel, stride, padding), (x, kernel)
 
 
-def _conv_gradients(stride: int, padding: Edges, residuals: tuple[jax.Array, jax.Array], grad: jax.Array):
+def _conv_gradients(stride: int, padding: Edges, residuals: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
     return _input_gradient(grad, kernel, x.shape[1:3], stride, padding), kernel_gradient(x, grad, kernel.shape, stride, padding)
 
@@ -107,37 +108,39 @@ _conv.defvjp(_conv_residuals, _conv_gradients)
 
 
 def _cropped(x: jax.Array, edges: Edges) -> tuple[jax.Array, Edges]:
-    """The maps without what negative padding takes away, and the rest of the padding."""
+    """The maps without what negative padding takes away, and the padding that is left to do."""
+    (top, bottom), (left, right) = edges
     crops = ((0, 0, 0), *((min(low, 0), min(high, 0), 0) for low, high in edges), (0, 0, 0))
-    return lax.pad(x, jnp.zeros((), x.dtype), crops), tuple((max(low, 0), max(high, 0)) for low, high in edges)
+    return lax.pad(x, jnp.zeros((), x.dtype), crops), ((max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0)))
 
 
 def kernel_gradient(x: jax.Array, grad: jax.Array, shape: tuple[int, ...], stride: int, padding: Edges) -> jax.Array:
-    """The convolution of the maps with their gradient: channels are the images, and images the channels."""
+    """The convolution of the maps with their gradient, in which channels take the place of images, and images that of channels."""
     sizes = zip(shape[:2], x.shape[1:3], grad.shape[1:3], padding, strict=True)
-    x, edges = _cropped(x, tuple((low, k + stride * (n - 1) - size - low) for k, size, n, (low, _) in sizes))
-    maps = apart(lambda x: lax.transpose(x, (3, 1, 2, 0)))(x)
-    window = apart(lambda grad: lax.transpose(grad, (1, 2, 0, 3)))(grad)
+    vertical, horizontal = ((low, k + stride * (n - 1) - size - low) for k, size, n, (low, _) in sizes)
+    x, edges = _cropped(x, (vertical, horizontal))
+    maps = not_inlined(lambda x: lax.transpose(x, (3, 1, 2, 0)))(x)
+    window = not_inlined(lambda grad: lax.transpose(grad, (1, 2, 0, 3)))(grad)
     by_channel = lax.conv_general_dilated(maps, window, (1, 1), edges, rhs_dilation=(stride, stride), dimension_numbers=_NUMBERS)
-    return apart(lambda kernel: lax.transpose(kernel, (1, 2, 0, 3)))(by_channel)
+    return not_inlined(lambda kernel: lax.transpose(kernel, (1, 2, 0, 3)))(by_channel)
 
 
 def flipped(kernel: jax.Array) -> jax.Array:
-    """The kernel turned by 180°, its inputs and outputs exchanged: [kh,kw,C,K] to [kh,kw,K,C]."""
+    """The kernel rotated by 180°, its inputs and outputs exchanged: [kh,kw,C,K] to [kh,kw,K,C]."""
     kh, kw, channels, features = kernel.shape
-    places = apart(lambda kernel: lax.transpose(kernel, (0, 2, 1)))(lax.reshape(kernel, (kh * kw, channels, features)))
-    return lax.reshape(apart(lambda places: lax.rev(places, (0,)))(places), (kh, kw, features, channels))
+    places = not_inlined(lambda kernel: lax.transpose(kernel, (0, 2, 1)))(lax.reshape(kernel, (kh * kw, channels, features)))
+    return lax.reshape(not_inlined(lambda places: lax.rev(places, (0,)))(places), (kh, kw, features, channels))
 
 
 def _input_gradient(grad: jax.Array, kernel: jax.Array, size: tuple[int, ...], stride: int, padding: Edges) -> jax.Array:
-    """The convolution of the gradient with the flipped kernel; above stride 1 one for each place in a block of inputs.
+    """The convolution of the gradient with the flipped kernel; above stride 1, one for each place in a block of stride x stride inputs.
 
-    XLA's own form spreads the gradient out and multiplies the zeros in between.
+    XLA itself spreads the gradient out, and multiplies the zeros in between.
     """
-    turned = flipped(kernel)
+    rotated = flipped(kernel)
 
     def taps(axis: int, place: int) -> tuple[slice, tuple[int, int]]:
-        """What inputs at stride · i + place meet of the flipped kernel, and the gradient's padding for it."""
+        """The part of the flipped kernel that inputs at stride · i + place are multiplied by, and the padding of the gradient for it."""
         k, low = kernel.shape[axis], padding[axis][0]
         first = (place + low) % stride
         count = len(range(first, k, stride))
@@ -150,28 +153,28 @@ def _input_gradient(grad: jax.Array, kernel: jax.Array, size: tuple[int, ...], s
         for j in range(stride):
             (rows, vertical), (columns, horizontal) = taps(0, i), taps(1, j)
             cropped, edges = _cropped(grad, (vertical, horizontal))
-            shares.append(_plain_conv2d(cropped, turned[rows, columns], 1, edges))
+            shares.append(_plain_conv2d(cropped, rotated[rows, columns], 1, edges))
     if stride == 1:
         return shares[0]
 
     def interleaved(*shares: jax.Array) -> jax.Array:
-        total, zero = None, jnp.zeros((), grad.dtype)
+        zero, spread = jnp.zeros((), grad.dtype), []
         for place, share in enumerate(shares):
             edges = [(start, stride - 1 - start, stride - 1) for start in divmod(place, stride)]
-            spread = lax.pad(share, zero, ((0, 0, 0), *edges, (0, 0, 0)))
-            total = spread if total is None else lax.add(total, spread)
+            spread.append(lax.pad(share, zero, ((0, 0, 0), *edges, (0, 0, 0))))
+        total = functools.reduce(lax.add, spread)
         return lax.slice(total, (0, 0, 0, 0), (total.shape[0], *size, total.shape[3]))
 
-    return apart(interleaved)(*shares)
+    return not_inlined(interleaved)(*shares)
 
 
 @jax.custom_vjp
 def _conv_1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A 1x1 convolution whose kernel's gradient is a dot: several times faster than the convolution that XLA makes of it."""
+    """A 1x1 convolution in which the gradient of the kernel is a dot, several times faster than the convolution that XLA makes of it."""
     return _plain_conv2d(x, kernel, 1, ((0, 0), (0, 0)))
 
 
-def _conv_1x1_residuals(x: jax.Array, kernel: jax.Array):
+def _conv_1x1_residuals(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _conv_1x1(x, kernel), (x, kernel)
 
 
@@ -192,7 +195,7 @@ def _zeros(like: jax.Array) -> jax.Array:
 def _quarters(x: jax.Array, in_blocks: bool) -> list[jax.Array]:
     """The four inputs of each 2x2 window, in reading order, as [B,h,w,C] each.
 
-    `x` is [B,H,W,C], or [B,h,w,4·C] where the inputs of a window lie side by side (`in_blocks`).
+    `x` is [B,H,W,C], or [B,h,w,4·C] where the four inputs of a window are in one pixel (`in_blocks`).
     """
     if in_blocks:
         channels = x.shape[-1] // 4
@@ -220,6 +223,8 @@ def _pool_forward(x: jax.Array, bias: jax.Array, in_blocks: bool) -> tuple[jax.A
 def _pool_backward(places: jax.Array, grad: jax.Array, shape: tuple[int, ...], in_blocks: bool) -> jax.Array:
     """Sends each gradient to the place of its maximum; zeros elsewhere."""
     batch, h, w, channels = grad.shape
+    wide: tuple[int, ...]
+    axes: tuple[int, ...]
     if in_blocks:
         wide, axes = (batch, h, w, 4, channels), (0, 1, 2, 4)
         place = lax.broadcasted_iota(jnp.uint8, wide, 3)
@@ -239,15 +244,15 @@ def _pool(x: jax.Array, bias: jax.Array, in_blocks: bool) -> jax.Array:
     return _pool_forward(x, bias, in_blocks)[0]
 
 
-def _pool_residuals(x: jax.Array, bias: jax.Array, in_blocks: bool):
-    y, places = apart(lambda x, bias: _pool_forward(x, bias, in_blocks))(x, bias)
-    return y, (places, jnp.zeros((0, *x.shape[1:]), x.dtype))  # the empty array stands for the shape
+def _pool_residuals(x: jax.Array, bias: jax.Array, in_blocks: bool) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    y, places = not_inlined(lambda x, bias: _pool_forward(x, bias, in_blocks))(x, bias)
+    return y, (places, jnp.zeros((0, *x.shape[1:]), x.dtype))  # the empty array tells the shape
 
 
 def _pool_gradients(in_blocks: bool, residuals: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     places, empty = residuals
     shape = (grad.shape[0], *empty.shape[1:])
-    x_grad = apart(lambda places, grad: _pool_backward(places, grad, shape, in_blocks))(places, grad)
+    x_grad = not_inlined(lambda places, grad: _pool_backward(places, grad, shape, in_blocks))(places, grad)
     passed = lax.select(places < _OFF, grad, _zeros(grad)).astype(jnp.float32)
     return x_grad, column_sums(passed)[0].astype(grad.dtype)
 
@@ -276,20 +281,20 @@ def conv_max_pool_bias_relu(x: jax.Array, kernel: jax.Array, bias: jax.Array, pa
     """relu(max_pool(conv2d(x, kernel), 2, 2) + bias) of images with few channels.
 
     The four outputs that one window pools are four columns of one dot: [patches of (k+1)², rounded up to even] times [the kernel
-    at four offsets, zeros around]. For 3x3 on RGB that is 48 instead of 27 multiplications, at several times the speed,
-    forward and in the kernel's gradient: long rows instead of 3 channels, and windows side by side in memory.
+    at four offsets, with zeros around it]. For 3x3 on RGB that is 48 instead of 27 multiplications, but several times faster, forward and
+    in the gradient of the kernel: rows are long where they had 3 channels, and the outputs of a window are adjacent in memory.
     """
     kh, kw, _, features = kernel.shape
     size = max(kh, kw) + 1
     size += size % 2
     batch, height, width, _ = x.shape
     h, w = ((height + sum(padding[0]) - kh + 1) // 2, (width + sum(padding[1]) - kw + 1) // 2)
-    # to the exact extent of the patches: pixels past the last window are cut off, missing ones only ever meet zeros of the kernel
+    # to just what the patches cover: pixels behind the last window are cut off; pixels that are added meet zeros of the kernel only
     edges = [(low, 2 * (n + size // 2 - 1) - extent - low, 0) for n, extent, (low, _) in zip((h, w), (height, width), padding, strict=True)]
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
     offsets = [jnp.pad(kernel, ((i, size - kh - i), (j, size - kw - j), (0, 0), (0, 0))) for i in range(2) for j in range(2)]
     columns = jnp.stack(offsets, axis=3).reshape(-1, 4 * features)
-    windows = apart(lambda x: _patches(x, size, h, w))(x).reshape(batch * h * w, -1) @ columns
+    windows = not_inlined(lambda x: _patches(x, size, h, w))(x).reshape(batch * h * w, -1) @ columns
     return _pool(windows.reshape(batch, h, w, 4 * features), bias, True)
 
 
@@ -317,7 +322,7 @@ def _max_pool_forward(x: jax.Array, window: int, stride: int, padding: int) -> t
 
 
 def _max_pool_backward(places: jax.Array, grad: jax.Array, window: int, stride: int, padding: int, shape: tuple[int, ...]) -> jax.Array:
-    zero, total = jnp.zeros((), grad.dtype), None
+    zero, shares = jnp.zeros((), grad.dtype), []
     _, h, w, _ = grad.shape
     for place in range(window * window):
         share = lax.select(lax.eq(places, lax.full(places.shape, place, jnp.uint8)), grad, _zeros(grad))
@@ -326,26 +331,25 @@ def _max_pool_backward(places: jax.Array, grad: jax.Array, window: int, stride: 
             (start - padding, size + padding - start - stride * (n - 1) - 1, stride - 1)
             for start, size, n in ((i, shape[1], h), (j, shape[2], w))
         ]
-        share = lax.pad(share, zero, ((0, 0, 0), *edges, (0, 0, 0)))
-        total = share if total is None else lax.add(total, share)
-    return total
+        shares.append(lax.pad(share, zero, ((0, 0, 0), *edges, (0, 0, 0))))
+    return functools.reduce(lax.add, shares)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
-    """Largest value of each window, from strided slices; at most 15x15 windows."""
+    """The largest value of each window, found by comparing strided slices; windows of at most 15x15."""
     return _max_pool_forward(x, window, stride, padding)[0]
 
 
-def _max_pool_residuals(x: jax.Array, window: int, stride: int, padding: int):
-    y, places = apart(lambda x: _max_pool_forward(x, window, stride, padding))(x)
+def _max_pool_residuals(x: jax.Array, window: int, stride: int, padding: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    y, places = not_inlined(lambda x: _max_pool_forward(x, window, stride, padding))(x)
     return y, (places, jnp.zeros((0, *x.shape[1:]), x.dtype))
 
 
 def _max_pool_gradient(window: int, stride: int, padding: int, residuals: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array]:
     places, empty = residuals
     shape = (grad.shape[0], *empty.shape[1:])
-    return (apart(lambda places, grad: _max_pool_backward(places, grad, window, stride, padding, shape))(places, grad),)
+    return (not_inlined(lambda places, grad: _max_pool_backward(places, grad, window, stride, padding, shape))(places, grad),)
 
 
 max_pool.defvjp(_max_pool_residuals, _max_pool_gradient)

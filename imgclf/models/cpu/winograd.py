@@ -1,4 +1,4 @@
-"""3x3 convolutions on the CPU with 16 instead of 36 multiplications for each 2x2 outputs; `layers` picks them where they are faster.
+"""3x3 convolutions on the CPU with 16 instead of 36 multiplications for each 2x2 outputs; `layers` uses them where they are faster.
 
 Algorithm F(2x2, 3x3) of Lavin and Gray, 2016 (https://arxiv.org/abs/1509.09308): tiles of the maps and the kernel are transformed, and
 the convolution becomes one large dot for each of the 16 places in a tile. The transforms only add and halve, so that results differ
@@ -7,40 +7,38 @@ from the plain convolution's by float32 rounding. Maps are [B,H,W,C], kernels [3
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from imgclf.models.cpu.convolution import apart, flipped, kernel_gradient
+from imgclf.models.cpu.convolution import Edges, flipped, kernel_gradient, not_inlined
 
-Edges = tuple[tuple[int, int], tuple[int, int]]
 Matrix = tuple[tuple[float, ...], ...]
 
 _MAPS = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # the paper's Bᵀ
 _KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))  # G
 _OUTPUTS = ((1, 1, 1, 0), (0, 1, -1, -1))  # Aᵀ
 
-_ROOM = 2**24  # bytes of the transformed maps, so that they stay near the cache; with many channels twice that still pays
+_MOST_BYTES = 2**24  # of the transformed maps, so that they stay in or near the cache; with many channels, twice that is still faster
 
 
-def suits(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges, products: Any = jnp.float32) -> bool:
-    """Whether it beats the plain convolution: where the dots save more than the transforms cost, which is memory mostly.
+def suits(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges, products: jax.typing.DTypeLike = jnp.float32) -> bool:
+    """Whether this algorithm is faster than the plain convolution: where the dots save more than the transforms cost, mostly in memory.
 
-    Channels must be many; the tiles too, for the kernel is transformed at each call.
+    That takes many channels, and many tiles, as the kernel is transformed at each call.
     """
     if kernel.shape[:2] != (3, 3) or stride != 1 or x.dtype != jnp.float32 or max(map(max, padding)) > 2:
         return False
     few, many = sorted(kernel.shape[2:])
     tiles = x.shape[0] * _tiles(x.shape[1]) * _tiles(x.shape[2])
-    room = _ROOM * (4 if products == jnp.bfloat16 else 2 if few >= 256 else 1)  # beside rounded plain convolutions it pays longer
-    return few >= 64 and tiles >= 128 and 16 * 4 * tiles * many <= room
+    most = _MOST_BYTES * (4 if products == jnp.bfloat16 else 2 if few >= 256 else 1)  # the alternative to rounded products is slower
+    return few >= 64 and tiles >= 128 and 16 * 4 * tiles * many <= most
 
 
 def _combination(row: tuple[float, ...], part: Callable[[int], jax.Array]) -> jax.Array:
-    """Σ row[i] · part(i), without the zeros."""
-    total = None
+    """Σ row[i] · part(i), without the terms that are zero."""
+    total: jax.Array | None = None
     for i, weight in enumerate(row):
         if not weight:
             continue
@@ -51,12 +49,17 @@ def _combination(row: tuple[float, ...], part: Callable[[int], jax.Array]) -> ja
             total = total + share if weight == 1 else total - share
         else:
             total = total + share * weight
+    assert total is not None  # no row is all zeros
     return total
 
 
 def _transform(matrix: Matrix, part: Callable[[int, int], jax.Array]) -> list[jax.Array]:
     """matrix · parts · matrixᵀ, row by row, for a square of arrays."""
-    return [_combination(row, lambda i, c=column: _combination(c, lambda j: part(i, j))) for row in matrix for column in matrix]
+
+    def place(row: tuple[float, ...], column: tuple[float, ...]) -> jax.Array:
+        return _combination(row, lambda i: _combination(column, lambda j: part(i, j)))
+
+    return [place(row, column) for row in matrix for column in matrix]
 
 
 def _tiles(size: int) -> int:
@@ -64,7 +67,7 @@ def _tiles(size: int) -> int:
 
 
 def _padded(x: jax.Array, padding: Edges, h: int, w: int) -> jax.Array:
-    """The maps with all that the tiles of h x w outputs reach."""
+    """The maps padded to all pixels that the tiles of h x w outputs reach."""
     edges = [(low, 2 * _tiles(n) + 2 - size - low, 0) for n, size, (low, _) in zip((h, w), x.shape[1:3], padding, strict=True)]
     return lax.pad(x, lax.full((), 0, x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
 
@@ -83,16 +86,15 @@ def _map_tiles(x: jax.Array) -> list[jax.Array]:
 def _outputs(products: list[jax.Array], batch: int, h: int, w: int) -> jax.Array:
     """The convolution [B,h,w,K] of its 16 products."""
     features = products[0].shape[-1]
-    zero, total = lax.full((), 0, products[0].dtype), None
+    zero, shares = lax.full((), 0, products[0].dtype), []
     for place, share in enumerate(_transform(_OUTPUTS, lambda i, j: products[4 * i + j])):
         share = lax.reshape(share, (batch, _tiles(h), _tiles(w), features))
         edges = [(start, 1 - start, 1) for start in divmod(place, 2)]
-        share = lax.pad(share, zero, ((0, 0, 0), *edges, (0, 0, 0)))
-        total = share if total is None else lax.add(total, share)
-    return lax.slice(total, (0, 0, 0, 0), (batch, h, w, features))
+        shares.append(lax.pad(share, zero, ((0, 0, 0), *edges, (0, 0, 0))))
+    return lax.slice(functools.reduce(lax.add, shares), (0, 0, 0, 0), (batch, h, w, features))
 
 
-def _conv(x: jax.Array, kernel: jax.Array, padding: Edges, products: Any) -> jax.Array:
+def _conv(x: jax.Array, kernel: jax.Array, padding: Edges, products: jax.typing.DTypeLike) -> jax.Array:
     h, w = (size + sum(edges) - 2 for size, edges in zip(x.shape[1:3], padding, strict=True))
 
     def of_padded(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -101,27 +103,32 @@ def _conv(x: jax.Array, kernel: jax.Array, padding: Edges, products: Any) -> jax
         shares = [lax.dot(tile.astype(products), k, preferred_element_type=jnp.float32) for tile, k in zip(tiles, kernels, strict=True)]
         return _outputs(shares, x.shape[0], h, w)
 
-    return apart(of_padded)(_padded(x, padding, h, w), kernel)  # what is transformed is freed at once
+    return not_inlined(of_padded)(_padded(x, padding, h, w), kernel)  # not inlined, so that the transformed maps are freed at once
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv2d(x: jax.Array, kernel: jax.Array, padding: Edges, products: Any = jnp.float32) -> jax.Array:
+def conv2d(x: jax.Array, kernel: jax.Array, padding: Edges, products: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
     """A convolution of stride 1 of float32 maps with a 3x3 kernel; padding is less than 3 on each side.
 
-    `products` is the dtype that the operands of the dots are rounded to, also in the gradient of the maps; sums and results are in
-    float32. By bfloat16 the error is 1.5 times that of the plain convolution of rounded operands.
+    `products` is the dtype to which the operands of the dots are rounded, also in the gradient of the maps; sums and results are in
+    float32. With bfloat16, the error is 1.5 times that of the plain convolution of rounded operands.
     """
     return _conv(x, kernel, padding, products)
 
 
-def _residuals(x: jax.Array, kernel: jax.Array, padding: Edges, products: Any):
+def _residuals(
+    x: jax.Array, kernel: jax.Array, padding: Edges, products: jax.typing.DTypeLike
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return conv2d(x, kernel, padding, products), (x, kernel)
 
 
-def _gradients(padding: Edges, products: Any, residuals: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _gradients(
+    padding: Edges, products: jax.typing.DTypeLike, residuals: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
-    around = tuple((2 - low, 2 - high) for low, high in padding)
-    # the kernel's gradient gains nothing by transforms: two large operands instead of one
+    (top, bottom), (left, right) = padding
+    around = (2 - top, 2 - bottom), (2 - left, 2 - right)
+    # the gradient of the kernel gains nothing from transforms, as both of its operands are large
     return _conv(grad, flipped(kernel), around, products), kernel_gradient(x, grad, kernel.shape, 1, padding)
 
 

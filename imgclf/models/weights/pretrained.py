@@ -1,9 +1,9 @@
 """Published weights: found by name, fetched from the Hugging Face hub or read from a file, checked and converted."""
 
 import dataclasses
+import functools
 import hashlib
 import math
-import operator
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -232,16 +232,17 @@ def looks_like(shapes: _Shapes) -> str:
     known = [
         (max(_known(shapes, rules) for rules in family.conversion.values()), family) for family in registry.families() if family.conversion
     ]
-    most, family = max(known, key=operator.itemgetter(0))
+    most = max(count for count, _ in known)
     if most < len(shapes) / 2:
         return ""
     size = sum(math.prod(shape) for shape in shapes.values())
-    counts = {name: model.parameters for name, model in family.models.items() if model.parameters is not None}
+    of_families = [name for count, family in known if count == most for name in family.models]  # relatives may have the same names
+    counts = {name: count for name, count in registry.parameters().items() if name in of_families}
     scores = {"": 0.5}
     for model in sorted(counts, key=lambda name: abs(counts[name] - size))[:2]:  # tracing one can take a second
-        state = nnx.state(nnx.eval_shape(lambda model=model: family.models[model].build(rngs=nnx.Rngs(0))))
+        state = nnx.state(nnx.eval_shape(functools.partial(registry.builder(model), rngs=nnx.Rngs(0))))
         wanted = {(path, leaf.shape) for path, leaf in conversion.flatten({"backbone": nnx.to_pure_dict(state)}).items()}
-        for rules in family.conversion.values():
+        for rules in registry.family(model).conversion.values():
             given = {item for item in converted_shapes(shapes, rules).items() if item[0].startswith("backbone/")}
             scores[model] = max(scores.get(model, 0.0), len(wanted & given) / len(wanted | given))
     return max(scores, key=scores.__getitem__)

@@ -1,0 +1,166 @@
+"""Blocks that several families are built of.
+
+Blocks take the builders of their layers, `conv` and `norm`, with the options that all layers of a network share already bound by
+`functools.partial`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from imgclf.models import layers
+from imgclf.models.initializers import HE_NORMAL_FAN_OUT
+
+ConvBuilder = Callable[..., layers.Conv]  # called with (in_features, features, kernel, stride=, groups=)
+NormBuilder = Callable[..., layers.BatchNorm]  # called with (features, zero_scale=)
+DepthwiseBuilder = Callable[..., layers.DepthwiseConv]  # called with (features, stride=)
+
+
+class ConvNorm(nnx.Module):
+    """A convolution, plain or depthwise, and its batch normalisation: `conv`, `bn`."""
+
+    def __init__(self, conv: layers.Conv | layers.DepthwiseConv, norm: layers.BatchNorm):
+        self.conv = conv
+        self.bn = norm
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        return self.bn(self.conv(x), train=train)
+
+
+class Stage(nnx.Module):
+    """Blocks one after another, named `0`, `1`, …"""
+
+    def __init__(self, blocks: Sequence[nnx.Module]):
+        self.blocks = len(blocks)
+        for i, block in enumerate(blocks):
+            setattr(self, str(i), block)
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        for i in range(self.blocks):
+            x = getattr(self, str(i))(x, train=train)
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvShape:
+    """One convolution of a residual block."""
+
+    kernel: int
+    features: int
+    stride: int = 1
+    groups: int = 1
+
+
+def bottleneck(width: int, features: int, *, strides: tuple[int, int] = (1, 1), groups: int = 1) -> tuple[ConvShape, ...]:
+    """Convolutions of 1x1 to `width` channels, 3x3, and 1x1 to `features`; `strides` of the first two."""
+    return ConvShape(1, width, strides[0]), ConvShape(3, width, strides[1], groups), ConvShape(1, features)
+
+
+class ResidualBlock(nnx.Module):
+    """Convolutions `conv1`, `conv2`, … with normalisations `bn1`, …, all but the last followed by ReLU; plus the shortcut, then ReLU.
+
+    Where the size or the number of channels changes, the shortcut is a normalised 1x1 convolution, `downsample` (option B of He et al.,
+    2016), or, with `pad_shortcut`, every second pixel with zero channels on both sides (option A), which has no parameters.
+    `zero_init_last` starts the scale of the last normalisation at 0.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        convs: Sequence[ConvShape],
+        *,
+        conv: ConvBuilder,
+        norm: NormBuilder,
+        zero_init_last: bool = False,
+        pad_shortcut: bool = False,
+    ):
+        self.convs = len(convs)
+        features, stride = in_features, 1
+        for i, shape in enumerate(convs, start=1):
+            setattr(self, f"conv{i}", conv(features, shape.features, shape.kernel, stride=shape.stride, groups=shape.groups))
+            setattr(self, f"bn{i}", norm(shape.features, zero_scale=zero_init_last and i == len(convs)))
+            features, stride = shape.features, stride * shape.stride
+        changes = stride > 1 or features != in_features
+        self.padded = (stride, features - in_features) if changes and pad_shortcut else None
+        self.projects = changes and not pad_shortcut
+        if self.projects:
+            self.downsample = ConvNorm(conv(in_features, features, 1, stride=stride), norm(features))
+
+    def _shortcut(self, x: jax.Array, train: bool) -> jax.Array:
+        if self.projects:
+            return self.downsample(x, train=train)
+        if self.padded:
+            stride, added = self.padded
+            return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (added // 2, added - added // 2)))
+        return x
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        shortcut = self._shortcut(x, train)
+        for i in range(1, self.convs + 1):
+            x = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x), train=train)
+            if i < self.convs:
+                x = jax.nn.relu(x)
+        return jax.nn.relu(x + shortcut)
+
+
+class SqueezeExcite(nnx.Module):
+    """Scales each channel by a sigmoid of two dense layers on the average of all (Hu et al., 2018): `reduce`, `expand`."""
+
+    def __init__(self, features: int, width: int, *, dtype: jax.typing.DTypeLike, rngs: nnx.Rngs):
+        init = HE_NORMAL_FAN_OUT
+        self.reduce = nnx.Linear(features, width, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+        self.expand = nnx.Linear(width, features, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        pooled = x.astype(jnp.float32).mean((1, 2))
+        gate = jax.nn.sigmoid(self.expand(jax.nn.silu(self.reduce(pooled))))
+        return x * gate[:, None, None].astype(x.dtype)
+
+
+class InvertedResidual(nnx.Module):
+    """Expand (1x1), depthwise, squeeze-and-excitation if asked for, project (1x1, no activation); a shortcut where the shape stays.
+
+    Sandler et al., 2018 (https://arxiv.org/abs/1801.04381), and, with squeeze-and-excitation, MBConv of EfficientNet. Parameter paths:
+    `{expand,depthwise,project}/{conv,bn}`, `se/{reduce,expand}`; without an expansion there is no `expand`.
+
+    Args:
+      expansion: how many times wider than the input the depthwise convolution is.
+      stride: of the depthwise convolution.
+      conv, depthwise, norm: build the layers.
+      activation: after the expansion and the depthwise convolution.
+      squeeze_excite: builds that layer, called with the channels and the inner width, a quarter of the input's; None = no such layer.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        *,
+        expansion: int,
+        stride: int,
+        conv: ConvBuilder,
+        depthwise: DepthwiseBuilder,
+        norm: NormBuilder,
+        activation: Callable[[jax.Array], jax.Array],
+        squeeze_excite: Callable[[int, int], SqueezeExcite] | None = None,
+    ):
+        width = in_features * expansion
+        self.activation = activation
+        self.expands, self.squeezes = expansion > 1, squeeze_excite is not None
+        if self.expands:
+            self.expand = ConvNorm(conv(in_features, width, 1), norm(width))
+        self.depthwise = ConvNorm(depthwise(width, stride=stride), norm(width))
+        if squeeze_excite is not None:
+            self.se = squeeze_excite(width, max(1, in_features // 4))
+        self.project = ConvNorm(conv(width, features, 1), norm(features))
+        self.residual = stride == 1 and in_features == features
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        y = self.activation(self.expand(x, train=train)) if self.expands else x
+        y = self.activation(self.depthwise(y, train=train))
+        y = self.se(y) if self.squeezes else y
+        y = self.project(y, train=train)
+        return x + y if self.residual else y
