@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from imgclf.config.fields import DataConfig
 from imgclf.data import color_profile, formats, value_range
@@ -187,15 +187,37 @@ def pixels_of(array: np.ndarray, decoding: Decoding = Decoding()) -> np.ndarray:
     return array if array.shape[2] == 3 else np.repeat(array, 3, axis=2)
 
 
-def pixels_of_picture(picture: Image.Image) -> np.ndarray:
-    """The pixels of an image that Pillow holds, as `decode` would give them of its file: uint8 [h, w, 3], upright, alpha over white.
+def pixels_of_picture(picture: Image.Image, decoding: Decoding = Decoding()) -> np.ndarray:
+    """The pixels of an image that Pillow holds, as `decode` gives them of its file: uint8 [h, w, 3], upright, alpha over white.
+
+    What Pillow has not read yet is decoded from the file itself, as Pillow makes 8 bits of 16-bit colours.
 
     Raises:
       ImageError: if Pillow can't read it to its end.
     """
     with _reported(picture.format or "image"):
+        _check_pixels(*picture.size, decoding.max_pixels)
+        if (data := _unread(picture)) is not None:
+            return decode(data, decoding=decoding)
         picture.load()  # before the orientation is read: TIFF turns itself while loading
-        return _orient(_rgb(picture), _orientation(picture))
+        if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+            values = np.asarray(picture)
+            return _orient(_scaled(Samples(values, None, values.dtype.name, None), decoding, b""), _orientation(picture))
+        profile = picture.info.get("icc_profile") or b"" if decoding.color_profile else b""
+        return _orient(_rgb(picture, profile), _orientation(picture))
+
+
+def _unread(picture: Image.Image) -> bytes | None:
+    """The file of an image of which Pillow has read the header only; None where it has read more, or stands at another frame."""
+    if not isinstance(picture, ImageFile.ImageFile) or not picture.tile or picture.tell():
+        return None
+    if picture.fp is None or not picture.fp.seekable():
+        return None
+    position = picture.fp.tell()
+    picture.fp.seek(0)
+    data = picture.fp.read()
+    picture.fp.seek(position)
+    return data
 
 
 def inspect(data: bytes | np.ndarray, max_pixels: int) -> Inspection:

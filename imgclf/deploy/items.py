@@ -46,14 +46,15 @@ class NamedItems(Items, Protocol):
 class Objects:
     """Images that a program holds in memory, or whose paths it holds."""
 
-    def __init__(self, items: Sequence[Any], ids: Sequence[str] | None = None, root: str = ""):
+    def __init__(self, items: Sequence[Any], decoding: images.Decoding, ids: Sequence[str] | None = None, root: str = ""):
         """
         Args:
           items: asked by position, each once; they are checked then.
+          decoding: how the run's images become pixels.
           ids: what the images are called; None = a path as it is given, the file's name that a Pillow image knows, else the position.
           root: the folder that relative paths are in.
         """
-        self._items, self._named, self._root = items, ids is not None, root
+        self._items, self._decoding, self._named, self._root = items, decoding, ids is not None, root
         self.ids: list[str] = list(map(str, range(len(items)) if ids is None else ids))
         self._lock = threading.Lock()  # one Pillow image or open file may stand in several rows, and they can't be read by two threads
 
@@ -69,7 +70,7 @@ class Objects:
                 raise ImageError("missing", "no path")
             return os.path.join(self._root, os.path.expanduser(path))
         with self._lock:
-            return _read(item)
+            return _read(item, self._decoding)
 
 
 def take(sources: Any, config: DataConfig, *, column: str = "", root: str | os.PathLike[str] = "") -> NamedItems:
@@ -92,7 +93,7 @@ def take(sources: Any, config: DataConfig, *, column: str = "", root: str | os.P
             return inputs.find([path], column=column or "path", root=folder)
     if isinstance(sources, pd.DataFrame):
         return _of_table(sources, config, column, folder)
-    return Objects(_listed(sources), root=folder)
+    return Objects(_listed(sources), images.Decoding.of(config), root=folder)
 
 
 def is_many(sources: NamedItems) -> bool:
@@ -160,7 +161,7 @@ def _of_table(table: pd.DataFrame, config: DataConfig, column: str, root: str) -
         items = [_of_id(item, config, folders[row] if folders else None) for row, item in enumerate(items)]
     named = "id" if list(table.columns).count("id") == 1 else name
     known = table[named].notna().all() and (named == "id" or all(isinstance(value, str | os.PathLike) for value in table[named]))
-    return Objects(items, list(map(str, table[named])) if known else None, root)
+    return Objects(items, images.Decoding.of(config), list(map(str, table[named])) if known else None, root)
 
 
 def _of_id(item: Any, config: DataConfig, folder: str | None) -> Any:
@@ -186,7 +187,7 @@ def _name(item: object) -> str:
     return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else ""
 
 
-def _read(item: Any) -> bytes | np.ndarray:
+def _read(item: Any, decoding: images.Decoding) -> bytes | np.ndarray:
     """The bytes or pixels of what is no path.
 
     Raises:
@@ -195,7 +196,7 @@ def _read(item: Any) -> bytes | np.ndarray:
     if isinstance(item, bytes | bytearray | memoryview):
         return bytes(item)
     if isinstance(item, Image.Image):
-        return images.pixels_of_picture(item)
+        return images.pixels_of_picture(item, decoding)
     if hasattr(item, "read"):
         if getattr(item, "seekable", lambda: False)():
             item.seek(0)  # where it was written just now, it stands at its end
@@ -206,7 +207,7 @@ def _read(item: Any) -> bytes | np.ndarray:
     if item is None or item is pd.NA or item is pd.NaT or (isinstance(item, float) and item != item):
         raise ImageError("missing", "no path")
     if hasattr(item, "__array__"):
-        return _pixels(_as_array(item))
+        return _pixels(_as_array(item), decoding)
     raise ImageError("not_an_image", f"of type {type(item).__name__}; give a path, bytes, a Pillow image or an array")
 
 
@@ -217,20 +218,21 @@ def _as_array(value: object) -> np.ndarray:
         raise UserError(f"The {type(value).__name__} can't be read as an array ({error}): give a NumPy array.") from error
 
 
-def _pixels(array: np.ndarray) -> np.ndarray:
+def _pixels(array: np.ndarray, decoding: images.Decoding) -> np.ndarray:
     """uint8 [h, w, 3] of an array.
 
     Raises:
       ImageError: for another type or shape; what the values mean is never guessed.
     """
-    if array.dtype != np.uint8:
+    known = decoding.value_range or any(array.dtype.name == kind for kind, _, _ in decoding.kinds)  # from the run's own images
+    if array.dtype != np.uint8 and not known:
         way = {"f": "(255 * array).round().astype('uint8') if they are from 0 to 1", "b": "255 * array.astype('uint8')"}
         told = way.get(array.dtype.kind, "array.astype('uint8') if they are from 0 to 255")
         raise ImageError("unsupported", f"an array of {array.dtype}, whose values might mean anything; give uint8, such as {told}")
-    if array.ndim == 3 and array.shape[2] == 4:
+    if array.ndim == 3 and array.shape[2] == 4 and array.dtype == np.uint8:
         return images.pixels_of_picture(Image.fromarray(array))  # with transparency
     if array.ndim == 3 and array.shape[2] not in (1, 3):
         channels_first = array.shape[0] in (1, 3, 4)
         told = "channels come last: array.transpose(1, 2, 0)" if channels_first else "several grey images are [n, h, w, 1]"
         raise ImageError("unsupported", f"an array of shape {list(array.shape)}, not [h, w], [h, w, 1], [h, w, 3] or [h, w, 4]; {told}")
-    return images.pixels_of(array)
+    return images.pixels_of(array, decoding)

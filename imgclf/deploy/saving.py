@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 
-from imgclf import outputs
+from imgclf import files, outputs
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
 
@@ -16,7 +15,7 @@ MARK = "imgclf_model.json"  # by which a folder that may be replaced is known
 
 
 def save(predictor: Predictor, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Copies the classifier into `folder`; see `Classifier.save`."""
+    """Copies what `imgclf.load` needs of the classifier's run into `folder`; see `Classifier.save`."""
     run = predictor.folder
     if run is None or not (run / "results.json").exists():
         raise UserError(f"The run that this classifier was loaded from is gone ({run}): restore it, or train again.")
@@ -27,27 +26,15 @@ def save(predictor: Predictor, folder: str | os.PathLike[str], *, overwrite: boo
     outputs.check_folder(target, of, MARK, overwrite=overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise UserError(f"{target} can't be written ({error.strerror}): choose another folder.") from error
-    try:
-        _write(run, aside, of)
-        aside.chmod(0o755)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)) / "old"
-            target.rename(old)  # a folder with files can't be replaced in one move
-            aside.rename(target)
-            shutil.rmtree(old.parent)
-        else:
-            aside.rename(target)
+        with files.replacing_folder(target) as aside:
+            _write(run, aside, of)
     except OSError as error:
         raise UserError(f"{target} can't be written ({error.strerror or error}): make room, or choose another folder.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return Path(folder)
+    return Path(folder).expanduser()
 
 
 def _write(run: Path, folder: Path, of: outputs.Identity) -> None:
+    """Fills the folder of a saved model."""
     results = json.loads((run / "results.json").read_text())
     for name in ("config.json", "results.json", "environment.json", "report.html"):
         if (run / name).exists():

@@ -5,6 +5,7 @@ import io
 import types
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -156,6 +157,22 @@ def test_transparency_lies_over_white(pixels):
     clear = np.concatenate([pixels, np.zeros((6, 8, 1), np.uint8)], axis=2)
     assert (items.take(clear, CONFIG)[0] == 255).all()
     np.testing.assert_array_equal(items.take([Image.fromarray(clear)], CONFIG)[0], 255)
+
+
+@pytest.mark.parametrize("mode", ["grey", "color"])
+def test_deep_images_are_read_as_those_of_the_run(tmp_path, mode):
+    values = np.random.default_rng(1).integers(0, 4096, (6, 8) if mode == "grey" else (6, 8, 3), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), values if mode == "grey" else values[:, :, ::-1])
+    own = config_lib.default_config().data
+    own.value_range = (("uint16", 0, 4095),)
+    grey = values if mode == "color" else np.repeat(values[:, :, None], 3, axis=2)
+    expected = np.rint(grey * (255 / 4095)).astype(np.uint8)
+    np.testing.assert_array_equal(items.take(values, own)[0], expected)
+    with Image.open(tmp_path / "a.png") as picture:
+        np.testing.assert_array_equal(items.take(picture, own)[0], expected)
+        if mode == "grey":
+            picture.load()
+            np.testing.assert_array_equal(items.take(picture, own)[0], expected)
 
 
 def test_a_pillow_image_stands_upright(pixels, tmp_path):
