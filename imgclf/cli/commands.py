@@ -3,7 +3,6 @@
 import sys
 from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -26,11 +25,12 @@ from imgclf.errors import UserError
 
 
 class _Group(TyperGroup):
-    def invoke(self, ctx: click.Context) -> Any:
+    # ctx: see ConfigCommand.
+    def invoke(self, ctx: Any) -> Any:
         with endings.told():
             return super().invoke(ctx)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)  # as they are added below: in the order of a first day's work
 
 

@@ -84,8 +84,8 @@ def show(
     from imgclf.workflows import show as workflow  # and JAX: after --help and the mistakes above
 
     epochs = range(epoch, epoch + views)
-    options = {"ids": ids or [], "epochs": epochs, "out": out, "overwrite": overwrite, "console": Console(stderr=True)}
-    page = workflow.show(config, fields=fields or [], **options)
+    console = Console(stderr=True)
+    page = workflow.show(config, fields=fields or [], ids=ids or [], epochs=epochs, out=out, overwrite=overwrite, console=console)
     typer.echo(f"Page: {page}")
 
 

@@ -40,8 +40,7 @@ def lr_find(
     from imgclf.workflows.console import or_terminal
 
     console = or_terminal(None)
-    options = {"steps": steps, "low": low, "high": high, "out": out, "overwrite": overwrite, "console": console}
-    found = workflow.lr_find(config, fields=fields or [], **options)
+    found = workflow.lr_find(config, fields=fields or [], steps=steps, low=low, high=high, out=out, overwrite=overwrite, console=console)
     sweep, suggestion = found.sweep, found.suggestion
     ended = f"ended by divergence after {len(sweep.losses)} steps" if sweep.diverged else f"{len(sweep.losses)} steps"
     if suggestion.valley is None:

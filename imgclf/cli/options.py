@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperCommand
 
@@ -26,7 +25,8 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of 
 class ConfigCommand(TyperCommand):
     """A command with the option --set, which also takes what run.py takes: --config=CONFIG and --config.FIELD=VALUE."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    # ctx is a click.Context, or that of the click which newer versions of typer bring along.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(_in_one_form(args)))
 
 

@@ -50,8 +50,8 @@ def robustness(
     from imgclf.workflows.console import or_terminal
 
     console = or_terminal(None)
-    options = {"severities": asked, "out": out, "overwrite": overwrite, "console": console}
-    found = workflow.robustness(run, data, corruptions=names or tuple(CORRUPTIONS), **options)
+    chosen = names or tuple(CORRUPTIONS)
+    found = workflow.robustness(run, data, corruptions=chosen, severities=asked, out=out, overwrite=overwrite, console=console)
     results, clean, turned = found.results, found.results["clean"], found.results["orientations"]
     headline = {"top1": clean["top1"], "top1_ci95": clean["top1_ci95"], "split": results["split"], "n": results["n"]}
     console.print(f"Clean: {metrics.headline(headline)}")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from imgclf.config.fields import Config, Fields
 from imgclf.config.names import override, parse_assignment
@@ -109,7 +109,7 @@ def _from_file(path: Path, argument: str | None) -> Config:
         raise UserError(f"The config file {path} can't be used: {_reason(error)}. All fields stand in imgclf/config/fields.py.") from error
     if not isinstance(config, Fields):
         raise UserError(f"get_config() of {path} returns {type(config).__name__}, no config: begin with imgclf.config.default_config().")
-    return config  # type: ignore[return-value]  # at run time a Config is a ConfigDict, see fields.py
+    return cast(Config, config)  # at run time a Config is a ConfigDict, see fields.py
 
 
 def _module(path: Path) -> ModuleType:

@@ -89,23 +89,20 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 def _parsed(name: str, text: str) -> Any:
     kind = type(_default_of(name))
-    if kind is str:
-        return text
-    if kind is bool:
-        truth = {"true": True, "t": True, "1": True, "yes": True, "false": False, "f": False, "0": False, "no": False}
-        value = truth.get(text.strip().lower())
-    else:
-        try:
-            value = kind(text) if kind is not tuple else ast.literal_eval(text)
-        except (SyntaxError, ValueError):
-            value = None
-        if kind is tuple and isinstance(value, int | float | str) and name not in _SIZES:
-            value = (value,)
-    if value is None:
-        raise UserError(f"config.{name}={text!r} is not valid; expected {expected(name)}.")
-    return value
+    try:
+        if kind is str:
+            return text
+        if kind is bool:
+            return _TRUTH[text.strip().lower()]
+        if kind is tuple:
+            value = ast.literal_eval(text)
+            return value if name in _SIZES or not isinstance(value, int | float | str) else (value,)
+        return kind(text)
+    except (KeyError, SyntaxError, ValueError):
+        raise UserError(f"config.{name}={text!r} is not valid; expected {expected(name)}.") from None
 
 
+_TRUTH = {"true": True, "t": True, "1": True, "yes": True, "false": False, "f": False, "0": False, "no": False}
 _SIZES = ("data.image_size",)  # a single number is a square there, elsewhere a tuple of one
 
 

@@ -201,12 +201,14 @@ def _validate_freeze(config: Config) -> None:
         raise UserError(f"config.freeze.table={options.table!r} does not go with the presets {', '.join(map(repr, presets))}; {way_out}.")
 
 
-_NOT_KERAS = ("crop_scale", "zoom_joint", "perspective", "pad_crop", "margin_crop", "margin_scale", "policy")
-_NOT_KERAS += ("contrast", "saturation", "hue", "grayscale")
+_NOT_KERAS = (
+    *("crop_scale", "zoom_joint", "perspective", "pad_crop", "margin_crop", "margin_scale", "policy"),
+    *("contrast", "saturation", "hue", "grayscale"),
+)
 
 
 def _validate_keras(config: Config) -> None:
-    """ImageDataGenerator had no more than it had."""
+    """Raises a UserError for what augment.mode="keras_legacy" can't do, as Keras's ImageDataGenerator couldn't."""
     default = default_config().augment
     for name in _NOT_KERAS:
         if config.augment[name] != default[name]:
