@@ -31,7 +31,7 @@ class Downloads:
       folder: of the selection.
       status: a row per image: image_id, status (see `ledger.STATUSES`).
       attribution: the table of ATTRIBUTION.csv, a row per photo that is there.
-      silence: why this run ended early: nobody answered; "" = it did not.
+      silence: why this run ended before all photos were asked for: nobody answered; "" = it did not.
     """
 
     folder: Path
@@ -86,7 +86,8 @@ def download(folder: Path, options: DownloadOptions | None = None, console: Cons
             if not (Ledger(folder).records["status"] == "ok").any():
                 _uncount(folder, begun)
                 raise
-            silence = str(error)
+            if len(todo) > pool.GIVE_UP:  # else all of them were asked
+                silence = str(error)
         except DiskError as error:
             raise UserError(pool.disk_is_full(error)) from None
         finally:

@@ -19,7 +19,7 @@ from imgclf.openimages.photo import DiskError, Fetcher
 from imgclf.openimages.rates import HostRates
 from imgclf.openimages.selection import check_ids
 
-_GIVE_UP = 10  # photos in a row that nobody answers, with no answer before them
+GIVE_UP = 10  # photos in a row that nobody answers, with no answer before them
 
 
 class SilenceError(UserError):
@@ -171,7 +171,7 @@ class _Pool:
                 self._silent += 1
             else:
                 self._heard += 1
-            if not self._heard and self._silent >= min(_GIVE_UP, len(self._share.images)):
+            if not self._heard and self._silent >= min(GIVE_UP, len(self._share.images)):
                 self.problems.append(
                     SilenceError(f"{entry['url']} can't be reached ({entry['detail']}): check the network and the mirror's URL.")
                 )

@@ -279,6 +279,7 @@ def test_a_url_that_stays_bad_is_asked_in_three_runs_and_stops_none_of_them(what
         downloads = download(few, options(server, tries=2, timeout=timeout))
         found.append((downloads.counts(), downloads.missing, record(few)["runs"], server.photo_requests()[ID] > before))
         assert list(downloads.attribution["image_id"]) == list(IDS[1:])
+        assert not downloads.silence
     transient, abandoned = {"ok": 2, "transient": 1}, {"ok": 2, "abandoned": 1}
     assert found == [
         (transient, 1, 1, True), (transient, 1, 2, True), (abandoned, 1, 3, True), (abandoned, 1, 3, False), (abandoned, 1, 3, False),
