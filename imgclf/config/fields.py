@@ -223,7 +223,7 @@ class CnnConfig(Group):
 class ModelConfig(Group):
     """The network, and the weights that it starts from."""
 
-    name: str = "cnn"  # see imgclf.models.NAMES
+    name: str = "cnn"  # one that `imgclf models` lists, or a builder of your own, my_module:build (docs/extending.md)
     # f32 (exact everywhere: a GPU does not use TF32) | bf16 (bfloat16 activations; on the CPU the operands of convolutions, where float32
     # activations cost nothing: faster in evaluation, not in training) | auto (bf16 on GPU and TPU; f32 on the CPU, whose results are the
     # published weights' to 1e-5).

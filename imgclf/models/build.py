@@ -15,7 +15,7 @@ from imgclf.models import layers, registry
 from imgclf.models.backbone import Backbone
 from imgclf.models.heads import DenseHead, Head, NormHead
 from imgclf.models.network import Network
-from imgclf.models.weights import pretrained
+from imgclf.models.weights import conversion, pretrained
 from imgclf.models.weights.conversion import Weights
 
 _log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def _build_backbone(config: Config, rngs: nnx.Rngs) -> Backbone:
         options |= {key: value for key, value in config.model.cnn.items() if key not in _CNN_HEAD}
     options |= {"dtype": activation_dtype(config.model.precision), "rngs": rngs}
     if name not in registry.NAMES:
-        return _build_users_backbone(name, options)
+        return _build_users_backbone(config, options)
     try:
         return registry.builder(name)(**options)
     except TypeError as error:
@@ -99,22 +99,42 @@ def _build_backbone(config: Config, rngs: nnx.Rngs) -> Backbone:
         raise UserError(f"config.model.variant={config.model.variant!r} does not suit {name!r} ({error}); leave it at 'auto'.") from None
 
 
-def _build_users_backbone(name: str, options: dict[str, Any]) -> Backbone:
+def _build_users_backbone(config: Config, options: dict[str, Any]) -> Backbone:
     """Calls a builder of the user's own and checks what it returns; an error inside it keeps its traceback."""
-    build = registry.builder(name)
+    told, build = f"config.model.name={config.model.name!r}", registry.builder(config.model.name)
     try:
-        inspect.signature(build).bind(**options)
+        _signature(build).bind(**options)
     except TypeError as error:
         raise UserError(
-            f"config.model.name={name!r} can't be called with {', '.join(options)} ({error}): a builder takes dtype, rngs, and the "
-            "arguments in config.model.variant."
+            f"{told} can't be called with {', '.join(options)} ({error}): a builder takes dtype, rngs, and the arguments in "
+            "config.model.variant."
         ) from None
     backbone = build(**options)
     if not isinstance(backbone, nnx.Module):
-        raise UserError(f"config.model.name={name!r} returns {type(backbone).__name__}, not a backbone (imgclf.models.Backbone).")
+        raise UserError(f"{told} returns {type(backbone).__name__}, not a backbone; see imgclf.models.Backbone.")
     if lacking := [attribute for attribute in ("features", "map_size") if not hasattr(backbone, attribute)]:
-        raise UserError(f"config.model.name={name!r} returns a module without {' and '.join(lacking)}; see imgclf.models.Backbone.")
+        raise UserError(f"{told} returns a module without {' and '.join(lacking)}; see imgclf.models.Backbone.")
+    others = nnx.state(backbone, nnx.Not(nnx.Any(nnx.Param, nnx.BatchStat)))
+    if names := sorted(conversion.flatten(nnx.to_pure_dict(others))):
+        raise UserError(
+            f"{told} has variables ({', '.join(names)}) that are neither nnx.Param nor nnx.BatchStat, which training can't keep."
+        )
+    size = config.data.image_size
+    stated = (*backbone.map_size(*size), backbone.features)
+    if min(stated) > 0:
+        image = jax.ShapeDtypeStruct((1, *size, 3), options["dtype"])
+        maps = nnx.eval_shape(lambda backbone, image: backbone(image, train=False), backbone, image)
+        if maps.shape[1:] != stated:
+            raise UserError(f"{told} returns maps of shape {maps.shape[1:]}, but states {stated} by map_size and features.")
     return backbone
+
+
+def _signature(build: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a builder; that of a class is its constructor's, which nnx.Module hides."""
+    if not isinstance(build, type):
+        return inspect.signature(build)
+    signature = inspect.signature(build.__init__)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 def _build_head(config: Config, backbone: Backbone, num_classes: int, rngs: nnx.Rngs) -> Head:

@@ -17,8 +17,10 @@ The same module may export WEIGHTS, CONVERSION, HEAD and NEW_HEAD; its WEIGHTS g
 """
 
 import dataclasses
+import hashlib
 import importlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -95,6 +97,15 @@ def family(name: str) -> Family:
 def builder(name: str) -> Builder:
     """The builder of a model, by `config.model.name`; raises as `family` does."""
     return family(name).models[name].build
+
+
+def code_sha256(name: str) -> str:
+    """The hash of the file that a builder of the user's own is in; "" for a model of this package, whose results don't change."""
+    if name in _BY_MODEL:
+        return ""
+    family(name)  # imports the module
+    file = importlib.import_module(name.partition(":")[0]).__file__
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
 def parameters() -> dict[str, int]:

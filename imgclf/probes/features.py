@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from imgclf.config import Config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
+from imgclf.models import registry
 from imgclf.models.network import Network
 from imgclf.probes.feature_store import FeatureStore
 from imgclf.training import batch_augment
@@ -95,6 +96,8 @@ def _identity(config: Config, classifier: Network, backbone_sha256: str, *, augm
         "mean": data["mean"],
         "std": data["std"],
     }
+    if code := registry.code_sha256(model["name"]):
+        identity["code_sha256"] = code
     if model["name"] == "cnn":
         identity["cnn"] = {key: model["cnn"][key] for key in ("widths", "kernel", "padding", "pool", "norm")}
     if data["resize"] == "pad":
