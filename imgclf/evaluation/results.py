@@ -47,6 +47,7 @@ def score(config: Config, dataset: Dataset, trained: TrainedModel, audit_report:
     results |= {
         "steps": trained.steps,
         "train_seconds": round(trained.progress.seconds, 2),
+        "train_flops": trained.progress.flops,
         "params_sha256": trained.about["params_sha256"],
         "class_names": list(dataset.class_names),
         "checkpoint": f"checkpoints/{trained.progress.kept}",

@@ -52,4 +52,4 @@ class LinearHead:
             features, labels, self.validation, solver=probe.solver, standardize=probe.standardize, class_weight=self.class_weight
         )
         params = {"head": split_model(model.head)[1] | {"logits": linear_head(solved, config.model.output)}}
-        return TrainedModel(params, {}, solved.about, TrainProgress(), 0, FeatureLogits(config, model, dataset, params, {}))
+        return TrainedModel(params, {}, solved.about, TrainProgress(flops=0), 0, FeatureLogits(config, model, dataset, params, {}))

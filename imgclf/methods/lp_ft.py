@@ -9,6 +9,7 @@ from pathlib import Path
 from imgclf.methods.base import Task
 from imgclf.methods.fit import Fit
 from imgclf.methods.probe import Probe
+from imgclf.training import work
 from imgclf.training.trained_model import TrainedModel
 
 
@@ -26,4 +27,6 @@ class LpFt:
     def train(self, workdir: Path) -> TrainedModel:
         probed = self.probe.train(workdir)
         trained = self.fit.train_from(probed.params, probed.batch_stats, workdir, trained=True)
-        return dataclasses.replace(trained, results=trained.results | {"method": "lp_ft", "probe": probed.results["probe"]})
+        added = {"method": "lp_ft", "probe": probed.results["probe"]}
+        added |= {"train_flops": work.total(probed.progress.flops, trained.progress.flops)}
+        return dataclasses.replace(trained, results=trained.results | added)

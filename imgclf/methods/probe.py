@@ -14,9 +14,9 @@ from imgclf.data import augment
 from imgclf.methods.base import Task
 from imgclf.methods.linear_head import LinearHead
 from imgclf.methods.minibatch_head import MinibatchHead
-from imgclf.probes.features import extract
+from imgclf.probes.features import extract, features_flops
 from imgclf.probes.heads import FeatureLogits
-from imgclf.training import mixing
+from imgclf.training import mixing, work
 from imgclf.training.checkpoint import Checkpoints, load_model
 from imgclf.training.class_weights import class_counts, class_weights
 from imgclf.training.state import count_parameters, split_model, tree_sha256
@@ -72,7 +72,9 @@ class Probe:
         found = self.solver.train(workdir if alone else workdir / KEPT)
         params, batch_stats = jax.device_get(split_model(model)[1:])
         params, batch_stats = params | found.params, batch_stats | found.batch_stats
-        progress = dataclasses.replace(found.progress, kept=KEPT, seconds=time.perf_counter() - start)
+        images = int((dataset.table["split"] == "train").sum()) * (1 + config.probe.views)
+        flops = work.total(features_flops(config, model, images), found.progress.flops)  # whether the cache had the features or not
+        progress = dataclasses.replace(found.progress, kept=KEPT, seconds=time.perf_counter() - start, flops=flops)
         about = {
             "class_names": list(dataset.class_names),
             "params_sha256": tree_sha256(params),

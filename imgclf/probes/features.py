@@ -20,7 +20,7 @@ from imgclf.data.table import Dataset
 from imgclf.models import registry
 from imgclf.models.network import Network
 from imgclf.probes.feature_store import FeatureStore
-from imgclf.training import batch_augment
+from imgclf.training import batch_augment, work
 from imgclf.training.state import Tree, split_model, tree_sha256
 from imgclf.training.step import normalize
 
@@ -151,6 +151,15 @@ def _extract(
     speed = f" in {seconds:,.1f} s ({computed / seconds:,.0f}/s)" if computed else ""
     console.print(f"Features of {len(rows):,} {what}: {computed:,} computed{speed}, the others in the cache ({key}).", highlight=False)
     return store.read(store.find(keys))
+
+
+def features_flops(config: Config, model: Network, images: int) -> int | None:
+    """Floating-point operations of the features of so many images; None where XLA doesn't tell. Nothing is computed."""
+    graphdef, params, batch_stats = split_model(model)
+    forward = _forward(graphdef, tuple(config.data.mean), tuple(config.data.std))
+    image = jax.ShapeDtypeStruct((1, *config.data.image_size, 3), np.uint8)
+    one = work.flops(forward, params, batch_stats, {"image": image})
+    return None if one is None else images * one
 
 
 @functools.lru_cache(maxsize=8)  # models of one kind compile once

@@ -37,6 +37,7 @@ from imgclf.training.setup import TrainingSetup
 from imgclf.training.state import TrainState, Tree
 from imgclf.training.stopping import Interrupted, StoppedWhileEvaluating, StopRequest
 from imgclf.training.trained_model import TrainedModel, TrainProgress
+from imgclf.training.work import WorkCounter
 
 OnEvaluation = Callable[[int, dict[str, float]], None]  # the evaluation's number, and val_loss and val_top1
 
@@ -76,7 +77,7 @@ def fit(
         bar = opened.enter_context(progress_bars.bar(console, "{task.fields[note]}"))
         task = bar.add_task("training", total=plan.total, completed=step, note="compiling the step")
         stop = opened.enter_context(StopRequest())
-        window = MetricsWindow()
+        window, work = MetricsWindow(), WorkCounter(progress)
         clock = TrainingClock(progress.seconds, config.loader.batch_size, config.train.checkpoint_seconds)
         best = BestModels(config, plan, setup.dataset.class_names, setup.has_val, checkpoints, progress)
 
@@ -114,8 +115,10 @@ def fit(
                 phase += 1
                 state = phases[phase].begin(state)
                 clock.start_up()
-            state, metrics = phases[phase].step(state, batch_augment.inputs(batch))
+            inputs = batch_augment.inputs(batch)
+            state, metrics = phases[phase].step(state, inputs)
             step += 1
+            work.stepped(phases[phase], state, inputs)
             window.add(step, metrics)
             clock.stepped(metrics)
 
@@ -145,7 +148,7 @@ def _restored_or(
     first = sharding.replicate(phases[0].first_state(*start), setup.mesh)
     restored = checkpoints.restore(lambda step: phases[at(phases, step)].like(first), console)
     if restored is None:
-        return first, TrainProgress()
+        return first, TrainProgress(flops=0)
     console.print(f"Continuing from step {int(restored.state.step)} of {setup.plan.total}.", highlight=False)
     return restored.state, TrainProgress.of(restored.progress)
 

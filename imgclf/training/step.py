@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,16 @@ from imgclf.training.scalars import Scalars
 from imgclf.training.state import TrainState, Tree, make_apply_fn, overlay, select
 
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, dict[str, jax.Array], Scalars], tuple[TrainState, Metrics]]
+
+
+class TrainStep(Protocol):
+    """A compiled training step; see `make_train_step`."""
+
+    def __call__(self, state: TrainState, batch: dict[str, jax.Array], scalars: Scalars, /) -> tuple[TrainState, Metrics]: ...
+
+    def lower(self, *arguments: object) -> jax.stages.Lowered: ...
+
+
 EvalStep = Callable[[Tree, Tree, dict[str, jax.Array]], dict[str, jax.Array]]
 
 

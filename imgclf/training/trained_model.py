@@ -23,6 +23,7 @@ class TrainProgress:
     evaluations_since_best: int = 0
     stopped_early: bool = False
     seconds: float = 0.0  # of training so far, over all restarts
+    flops: int | None = None  # floating-point operations of training so far; None = not known
 
     @classmethod
     def of(cls, saved: dict[str, Any]) -> "TrainProgress":

@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from digits_experiment import digits_config
 from rich.console import Console
-from training.digits_experiment import digits_config
 
 from imgclf.errors import UserError
 from imgclf.studies import run as study

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from digits_experiment import digits_config
 from rich.console import Console
-from training.digits_experiment import digits_config
 
 from imgclf import config as config_lib
 from imgclf.data import pipeline
@@ -52,6 +52,7 @@ def test_the_best_arm_is_ready_to_run(finished):
     assert summary["best"] == summary["best"] | {"arm": "base", "top": "base", "tied": ["base"]}
     assert summary["best"]["command"] == f"python run.py --config={workdir}/best.json"
     assert summary["arms"]["base"]["images_per_second"] > 0
+    assert summary["arms"]["base"]["train_flops"] == summary["arms"]["still"]["train_flops"] > 0  # equal networks, whoever compiled first
     config = config_lib.from_json((workdir / "best.json").read_text())
     assert not config_lib.changes(config, small().base)
 
