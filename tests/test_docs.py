@@ -252,7 +252,7 @@ def test_examples_of_extending_run(title, tmp_path):
         (tmp_path / block.partition("\n")[0].removeprefix("# ")).write_text(block)
     for block in changes:
         apply_diff(block, tmp_path)
-    commands = [words for words in command_lines(section) if words[:2] == ["python", "run.py"]]
+    commands = [words for words in command_lines(section) if words[:2] == ["imgclf", "train"]]
     assert commands
     for number, words in enumerate(commands):
         few = [f"--workdir=run{number}", "--config.train.duration=3 steps", "--config.loader.threads=1", "--config.data.image_size=(8, 8)"]

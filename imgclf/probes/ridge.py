@@ -27,7 +27,7 @@ def fit_ridge(
 ) -> Solutions:
     """Minimises the objective for every subset and strength; arguments and result as those of `fit_logistic`.
 
-    The result's outputs are regressions, not logits: `probe.fit_linear` scales them.
+    The result's outputs are regressions, not logits: `cross_validation.fit_linear` scales them.
     """
     width = features.shape[1]
     kernel = np.zeros((len(weights), len(strengths), width, classes), np.float32)

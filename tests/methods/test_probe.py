@@ -163,7 +163,6 @@ def test_what_does_not_fit_is_refused_at_once(changes, message, tmp_path):
 
 
 def test_a_probe_on_real_features_equals_scikit_learns(shared, tmp_path):
-    pytest.importorskip("h5py")
     config = default_config()
     config.data.path, config.data.image_size = str(shared / "data/clothing10"), (96, 96)
     config.data.split.fractions = (1.0, 0.0, 0.0)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
 import jax
 import numpy as np
 import pytest
@@ -448,7 +449,6 @@ def expected_tensors() -> dict[str, tuple[int, ...]]:
 
 
 def test_legacy_hdf5(tmp_path):
-    h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "legacy.h5", "w") as root:
         root.attrs["layer_names"] = [*(name.encode() for name in keras_layers()), b"relu"]
         for layer, variables in keras_layers().items():
@@ -462,7 +462,6 @@ def test_legacy_hdf5(tmp_path):
 
 
 def test_a_whole_model_saved_by_keras_3_as_hdf5(tmp_path):
-    h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "model.h5", "w") as file:
         layers = [{"class_name": "DepthwiseConv2D", "config": {"name": "dw"}}, {"class_name": "Conv2D", "config": {"name": "conv"}}]
         file.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": {"layers": layers}})
@@ -478,7 +477,6 @@ def test_a_whole_model_saved_by_keras_3_as_hdf5(tmp_path):
 
 @pytest.mark.parametrize("named", [True, False])
 def test_weights_h5(tmp_path, named):
-    h5py = pytest.importorskip("h5py")
     classes = {"conv": "conv2d_12", "bn": "batch_normalization", "dw": "depthwise_conv2d_1", "predictions": "dense"}
     with h5py.File(tmp_path / "model.weights.h5", "w") as file:
         for layer, variables in keras_layers().items():
@@ -492,10 +490,3 @@ def test_weights_h5(tmp_path, named):
     else:
         with pytest.raises(UserError, match="load and save it again"):
             files.shapes(tmp_path / "model.weights.h5")
-
-
-def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(UserError, match=r'pip install "imgclf\[keras\]"'):
-        files.shapes(tmp_path / "a.h5")

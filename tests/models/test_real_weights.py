@@ -22,11 +22,6 @@ from imgclf.training.step import normalize
 SQUEEZENET, MOBILENET = "squeezenet1_1.torchvision.safetensors", "mobilenet_v2_1.0_224.keras.h5"
 
 
-@pytest.fixture(autouse=True)
-def needs_h5py():
-    pytest.importorskip("h5py")
-
-
 def config_of(shared: Path, name: str, file: str, size: int, classes: int) -> Config:
     config = default_config()
     config.model.name, config.model.weights = name, f"path:{shared}/weights/{file}"

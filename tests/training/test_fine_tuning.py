@@ -23,7 +23,6 @@ STEPS = 20
 
 
 def config_of(shared, name: str, file: str):
-    pytest.importorskip("h5py")
     config = default_config()
     config.data.path, config.data.image_size = str(shared / "data/doraemon_walle"), (64, 64)
     config.model.name, config.model.weights = name, f"path:{shared}/weights/{file}"

@@ -114,7 +114,6 @@ def test_runs_get_fresh_folders(parts, tmp_path, monkeypatch):
 
 
 def test_the_four_lines_on_photographs(shared, tmp_path):
-    pytest.importorskip("h5py")
     data = imgclf.load_images(shared / "data" / "doraemon_walle", verbose=False)
     train, test = data.filter(lambda table: table.groupby("class_name").cumcount() % 3 == 0).split(0.7, seed=2, verbose=False)
     weights = f"path:{shared}/weights/mobilenet_v2_0.35_224_no_top.keras.h5"

@@ -71,10 +71,8 @@ def _read_safetensors(path: Path, shapes_only: bool) -> dict[str, Any]:
 
 
 def _read_hdf5(path: Path, shapes_only: bool) -> dict[str, Any]:
-    try:
-        import h5py
-    except ImportError:
-        raise UserError(f'{path} is HDF5, which needs h5py: pip install "imgclf[keras]".') from None
+    import h5py  # not at the top: most files of weights are safetensors
+
     try:
         with h5py.File(path) as file:
             group = file.get("model_weights", file)  # of a whole saved model
