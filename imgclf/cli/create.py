@@ -7,6 +7,7 @@ import typer
 
 from imgclf.cli import endings
 from imgclf.cli.options import Fields
+from imgclf.errors import UserError
 
 
 def create(
@@ -31,12 +32,11 @@ def create(
 
       imgclf create PHOTOS --weights path:mobilenet_v2.h5 --method lp_ft --set train.duration=20
     """
-    from imgclf.config import parse_assignment
-    from imgclf.data.prepare import load_path  # without JAX
-    from imgclf.errors import UserError
-
     if not photos.exists():
         raise UserError(f"There is no folder or table {str(photos)!r}: check the path.")
+    from imgclf.config import parse_assignment
+    from imgclf.data.prepare import load_path  # without JAX
+
     overrides = dict(map(parse_assignment, fields or []))
     own = {name.removeprefix("data."): value for name, value in overrides.items() if name.startswith("data.")}
     reading = {name: value for name, value in own.items() if name not in ("image_size", "resize", "crop_fraction", "mean", "std")}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imgclf.cli import endings
-from imgclf.cli.options import RunArgument
+from imgclf.cli.options import RunArgument, check_run
 
 
 def evaluate(
@@ -52,15 +52,3 @@ def evaluate(
 
 def _percent(value: float | None) -> str:
     return "–".rjust(8) if value is None else f"{value:8.1%}"
-
-
-def check_run(run: Path, data: Path | None) -> None:
-    """Raises a UserError where there is no finished run, or no such data; before JAX is imported."""
-    from imgclf.errors import UserError
-
-    if not run.is_dir():
-        raise UserError(f"There is no run {str(run)!r}: give the folder of a finished run, or of a saved model.")
-    if not (run / "results.json").exists():
-        raise UserError(f"{run} is not a finished run (it has no results.json): train it first, with imgclf train CONFIG --workdir={run}.")
-    if data is not None and not data.exists():
-        raise UserError(f"There is no folder or table {str(data)!r}: check the path.")

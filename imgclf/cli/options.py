@@ -1,11 +1,14 @@
 """What the commands that take a config have in common: its argument, and one way to set fields in it."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
+
+from imgclf.errors import UserError
 
 CONFIG_HELP = "A shipped config (quickstart, folder:PHOTOS), a config file FILE.py[:ARGUMENT], or a run's folder or config.json."
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, show_default=False)]
@@ -20,6 +23,17 @@ Fields = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what another model left there.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.", show_default=False)]
+
+
+def check_run(run: Path, *data: Path | str | None) -> None:
+    """Raises a UserError where there is no finished run, or no such data; quick, before JAX is imported."""
+    if not run.is_dir():
+        raise UserError(f"There is no run {str(run)!r}: give the folder of a finished run, or of a saved model.")
+    if not (run / "results.json").exists():
+        raise UserError(f"{run} is not a finished run (it has no results.json): train it first, with imgclf train CONFIG --workdir={run}.")
+    for path in data:
+        if path is not None and not os.path.exists(path):
+            raise UserError(f"{path} does not exist (looked for as {os.path.abspath(path)}): check the path.")
 
 
 class ConfigCommand(TyperCommand):

@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from imgclf.cli import endings
+from imgclf.cli.options import RunArgument, check_run
+
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.", show_default=False)],
+    run: RunArgument,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -54,35 +57,23 @@ def predict(
 
       imgclf predict runs/larger PHOTOS --threshold 0.8 --conformal
     """
-    from imgclf.deploy import inputs, predict_files
+    check_run(run, *sources)
     from imgclf.deploy.options import Options
 
-    predict_files.check_out(out)
     options = Options(top_k, batch or 1, threshold, conformal)  # says what is wrong with them before the run is loaded
-    _quieten()
+    endings.quieten()
     from rich.console import Console
 
+    from imgclf.deploy import inputs, predict_files  # and JAX: after --help and the mistakes above
     from imgclf.deploy.classifier import load
 
+    predict_files.check_out(out)
     predictor = dataclasses.replace(load(run), reduced_decode=reduced_decode)
     if conformal and (rule := predictor.need_conformal()).admits_all:
         typer.echo(f"The run's {rule.n} val images are too few for alpha {rule.alpha:g}: every set holds all classes.", err=True)
     images = inputs.find(sources, column=column, root=root)
     options = dataclasses.replace(options, batch_size=batch or predictor.config.loader.eval_batch_size)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's on odd metadata; what can't be read is told in its row
-            done = predict_files.predict_files(predictor, images, out, options, Console(stderr=True), overwrite=overwrite)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. Give the same command to continue.", err=True)
-        raise typer.Exit(130) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's on odd metadata; what can't be read is told in its row
+        done = predict_files.predict_files(predictor, images, out, options, Console(stderr=True), overwrite=overwrite)
     typer.echo(predict_files.describe(done, images.ignored, out))
-
-
-def _quieten() -> None:
-    import logging
-
-    from absl import logging as absl_logging
-
-    absl_logging.set_verbosity(absl_logging.ERROR)  # orbax tells of its inner life
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from imgclf.cli import endings
-from imgclf.cli.options import Overwrite, RunArgument
+from imgclf.cli.options import Overwrite, RunArgument, check_run
 
 
 def robustness(
@@ -33,7 +33,6 @@ def robustness(
 
       imgclf robustness runs/larger PHOTOS --corruptions gaussian_blur,jpeg --severities 1,3,5
     """
-    from imgclf.cli.evaluate import check_run
     from imgclf.errors import UserError
 
     try:

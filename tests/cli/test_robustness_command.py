@@ -13,7 +13,7 @@ from imgclf.errors import UserError
         (["nowhere", "--severities", "1;2"], "is no list"),
         (["nowhere"], "There is no run 'nowhere'"),
         (["photos"], "photos is not a finished run"),
-        (["run", "elsewhere"], "There is no folder or table 'elsewhere'"),
+        (["run", "elsewhere"], "elsewhere does not exist"),
         (["run", "--corruptions", "blurr"], "no corruption 'blurr'"),
     ],
 )

@@ -1,0 +1,52 @@
+"""Commonest mistakes in paths and fields are answered before JAX is imported, and leave nothing behind."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from imgclf.cli import main
+sys.argv = ["imgclf", *sys.argv[1:]]
+try:
+    main()
+finally:
+    assert "jax" not in sys.modules, "JAX was imported"
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nowhere"], "no config file 'nowhere'"),
+        (["train", "folder:nowhere"], "nowhere does not exist"),
+        (["train", "finetune:nowhere"], "nowhere does not exist"),
+        (["train", "folder:photos", "--set", "data.sorce=x"], "did you mean 'data.source'"),
+        (["train", "folder:photos", "--set", "loader.batch_size=0"], "config.loader.batch_size=0"),
+        (["train", "folder:photos", "--workdir", "photos/run"], "--workdir=photos/run lies in the folder of the photos"),
+        (["train", "quickstart", "--workdir", "photos/cat.txt/run"], "choose another with --workdir"),
+        (["lr-find", "folder:nowhere"], "nowhere does not exist"),
+        (["label-errors", "folder:nowhere"], "nowhere does not exist"),
+        (["data", "show", "folder:nowhere"], "nowhere does not exist"),
+        (["data", "balance", "nowhere", "--out", "x"], "nowhere does not exist"),
+        (["create", "nowhere"], "no folder or table 'nowhere'"),
+        (["study", "nowhere.py"], "no study file 'nowhere.py'"),
+        (["evaluate", "nowhere"], "There is no run 'nowhere'"),
+        (["robustness", "photos"], "photos is not a finished run"),
+        (["predict", "nowhere", "photos"], "There is no run 'nowhere'"),
+        (["predict", "run", "nowhere.jpg"], "nowhere.jpg does not exist"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_told_before_jax_is_imported(arguments, message, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.txt").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").touch()
+    before = sorted(tmp_path.rglob("*"))
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert sorted(tmp_path.rglob("*")) == before
