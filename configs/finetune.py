@@ -11,9 +11,8 @@ Command: imgclf train finetune:PATH[,model=resnet50][,weights=timm/resnet50.a1_i
 
 from pathlib import Path
 
-from imgclf.data.paths import existing
-
 from imgclf.config import Config, default_config, parse_config_argument
+from imgclf.data.paths import existing
 from imgclf.errors import UserError
 
 
