@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.progress import Progress
 
+from imgclf import files, progress
 from imgclf.config import Config
 from imgclf.data import augment
 from imgclf.data.augment import color
@@ -122,18 +122,16 @@ def write(dataset: Dataset, config: Config, to: int, folder: Path, console: Cons
             parent.mkdir(parents=True, exist_ok=True)
 
         def make(copy: Copy) -> None:
-            target = folder / copy.path
-            aside = target.with_name(target.name + ".part")
-            if copy.number >= 0:
-                aside.write_bytes(_encoded(_copy(dataset, config, copy, edge), target.suffix))
-            elif link:
-                aside.unlink(missing_ok=True)
-                aside.symlink_to(sources[copy.row])
-            else:
-                shutil.copyfile(sources[copy.row], aside)
-            aside.replace(target)
+            with files.replacing(folder / copy.path) as aside:
+                if copy.number >= 0:
+                    aside.write_bytes(_encoded(_copy(dataset, config, copy, edge), Path(copy.path).suffix))
+                elif link:
+                    aside.unlink(missing_ok=True)
+                    aside.symlink_to(sources[copy.row])
+                else:
+                    shutil.copyfile(sources[copy.row], aside)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        with ThreadPoolExecutor(os.cpu_count()) as pool, progress.bar(console) as bar:
             futures = [pool.submit(make, copy) for copy in pending]
             try:
                 for future in bar.track(futures, description="images"):
@@ -141,7 +139,7 @@ def write(dataset: Dataset, config: Config, to: int, folder: Path, console: Cons
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        _write(folder / TABLE, _table(dataset, copies).to_csv(index=False))
+        files.write_text(folder / TABLE, _table(dataset, copies).to_csv(index=False))
     except OSError as error:
         raise UserError(
             f"{error.filename or folder} can't be written ({error.strerror}): make room, then give the same command to continue."
@@ -160,14 +158,8 @@ def _begin(folder: Path, asked: dict[str, Any], split: pd.DataFrame) -> None:
     if folder.is_dir() and any(path.name != f"{SPLIT}.part" for path in folder.iterdir() if path.name != SPLIT):
         raise UserError(f"{folder} holds other files, and nothing is overwritten: choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / SPLIT, split.to_csv(index=False))
-    _write(about, text)
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text, encoding="utf-8", errors="surrogateescape")
-    aside.replace(path)
+    files.write_text(folder / SPLIT, split.to_csv(index=False))
+    files.write_text(about, text)
 
 
 def _names(table: pd.DataFrame) -> list[str]:
@@ -188,7 +180,7 @@ def _safe(name: str) -> str:
 def _file(dataset: Dataset, row: int) -> str:
     reader = dataset.reader
     while isinstance(reader, RowsReader):
-        reader, row = reader.reader, int(reader.rows[row])
+        row, reader = int(reader.rows[row]), reader.reader
     if not isinstance(reader, FileReader):
         raise UserError("Only images that are files can be balanced on disk: use loader.sampling='balanced' in the training's config.")
     return reader.path(row)
@@ -197,10 +189,10 @@ def _file(dataset: Dataset, row: int) -> str:
 def _copy(dataset: Dataset, config: Config, copy: Copy, edge: int) -> np.ndarray:
     """The augmented copy, uint8 [h, w, 3]: of the original's size and proportions, or smaller."""
     table, fields = dataset.table, config.augment
-    full_size = int(table["height"].iat[copy.row]), int(table["width"].iat[copy.row])
-    scale = min(1.0, edge / max(full_size)) if edge else 1.0
-    size = tuple(max(1, round(pixels * scale)) for pixels in full_size)
-    drawn = augment.draw(augment.view_rng(config.seed, table["id"].iat[copy.row], copy.number), fields)
+    height, width = (int(table[name].to_numpy()[copy.row]) for name in ("height", "width"))
+    scale = min(1.0, edge / max(height, width)) if edge else 1.0
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    drawn = augment.draw(augment.view_rng(config.seed, table["id"].to_numpy()[copy.row], copy.number), fields)
     view = augment.render(dataset.reader[copy.row], drawn, size, fill=fields.fill, fill_value=fields.fill_value)
     return view if drawn.color is None else color.apply(view, color.matrix(drawn.color, view))
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import struct
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -78,23 +78,20 @@ class Decoding:
         Raises:
           UserError: for a value_range that is neither (black, white) nor rows of (kind, black, white).
         """
-        asked = data.value_range or otherwise
+        asked: Any = data.value_range or otherwise
+        plain = len(asked) == 2 and all(isinstance(value, int | float) for value in asked)
         try:
-            if len(asked) == 2 and all(isinstance(value, int | float) for value in asked):
-                black, white = map(float, asked)
-                found = cls(data.max_pixels, data.color_profile, (black, white))
-            else:
-                rows = tuple((str(kind), float(black), float(white)) for kind, black, white in asked)
-                found = cls(data.max_pixels, data.color_profile, None, rows)
+            rows = [("", *asked)] if plain else list(asked)
+            ranges = [(str(kind), float(black), float(white)) for kind, black, white in rows]
+            valid = all(black < white for _, black, white in ranges)
         except (TypeError, ValueError):
-            found = None
-        ranges = [] if found is None else [found.value_range or (0, 1), *((black, white) for _, black, white in found.kinds)]
-        if found is None or not all(black < white for black, white in ranges):
+            valid = False
+        if not valid:
             raise UserError(
                 f"config.data.value_range={asked!r} is not valid; expected (black, white), such as (0, 4095), or rows of (kind, black, "
                 'white), such as (("uint16", 0, 4095),), with black below white.'
             )
-        return found
+        return cls(data.max_pixels, data.color_profile, ranges[0][1:] if plain else None, () if plain else tuple(ranges))
 
     def range_of(self, samples: Samples) -> tuple[float, float]:
         """Black and white of an image."""
@@ -195,16 +192,15 @@ def pixels_of_picture(picture: Image.Image, decoding: Decoding = Decoding()) -> 
     Raises:
       ImageError: if Pillow can't read it to its end.
     """
+    profile = picture.info.get("icc_profile") or b"" if decoding.color_profile else b""
     with _reported(picture.format or "image"):
         _check_pixels(*picture.size, decoding.max_pixels)
         if (data := _unread(picture)) is not None:
             return decode(data, decoding=decoding)
         picture.load()  # before the orientation is read: TIFF turns itself while loading
-        if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-            values = np.asarray(picture)
-            return _orient(_scaled(Samples(values, None, values.dtype.name, None), decoding, b""), _orientation(picture))
-        profile = picture.info.get("icc_profile") or b"" if decoding.color_profile else b""
-        return _orient(_rgb(picture, profile), _orientation(picture))
+        samples = value_range.held(picture)
+        pixels = _rgb(picture, profile) if samples is None else _scaled(samples, decoding, profile)
+        return _orient(pixels, _orientation(picture))
 
 
 def _unread(picture: Image.Image) -> bytes | None:

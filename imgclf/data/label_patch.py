@@ -56,7 +56,7 @@ def apply(table: pd.DataFrame, class_names: tuple[str, ...], path: str) -> pd.Da
     index = {name: label for label, name in enumerate(class_names)}
     row_of = {example: row for row, example in enumerate(table["id"])}
     before = table["class_name"].to_numpy(object)
-    after, written = before.copy(), {}
+    after, written = before.copy(), dict[str, str]()
     for line, row in enumerate(patch.to_dict("records"), start=2):
         example, label, place = row["id"], row["label"], f"{file}, row {line}"
         if not label:

@@ -41,7 +41,7 @@ def walk(root: str) -> Files:
     mtimes: list[int] = []
     files = Files([], np.empty(0), np.empty(0), [], [], Counter(), [])
     seen: dict[tuple[int, int], str] = {}
-    folders, links = [""], []
+    folders, links = [""], list[str]()
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
         try:

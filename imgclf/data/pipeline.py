@@ -20,14 +20,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import cv2
-import grain
+import grain  # type: ignore[import-untyped]  # grain ships no types
 import numpy as np
 from absl import flags
 
 from imgclf.config import Config
 from imgclf.config.fields import LoaderConfig
-from imgclf.data import augment as geometry
-from imgclf.data import sampling
+from imgclf.data import augment, sampling
 from imgclf.data.images import ImageError
 from imgclf.data.readers import ImageReader
 from imgclf.data.table import Dataset
@@ -261,7 +260,7 @@ class _Fetch:
     size: tuple[int, int]
     resize: str
     crop_fraction: float
-    augment: types.SimpleNamespace  # a ConfigDict takes microseconds per attribute
+    fields: types.SimpleNamespace  # config.augment; a ConfigDict takes microseconds per attribute
     seed: int
     augmented: bool
     decoded: dict[tuple[int, int], np.ndarray] | None  # None = the images do not fit in memory
@@ -271,7 +270,7 @@ class _Fetch:
         mask = rows >= 0
         image = np.zeros((len(rows), *self.size, 3), np.uint8)
         label = np.where(mask, self.labels[rows], 0).astype(np.int32)
-        batch = {"image": image, "label": label, "index": rows, "mask": mask}
+        batch: Batch = {"image": image, "label": label, "index": rows, "mask": mask}
         if self.augmented:
             batch |= self._nothing(len(rows))
         for i, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
@@ -279,9 +278,9 @@ class _Fetch:
                 continue
             image[i], drawn = self._view(row, epoch)
             if drawn.color is not None:
-                batch["color"][i] = geometry.color.matrix(drawn.color, image[i])
+                batch["color"][i] = augment.color.matrix(drawn.color, image[i])
             if drawn.erase is not None:
-                batch["erase"][i] = geometry.erase.boxes(drawn.erase, self.augment, self.size)
+                batch["erase"][i] = augment.erase.boxes(drawn.erase, self.fields, self.size)
                 if "erase_seed" in batch:
                     batch["erase_seed"][i] = drawn.erase.seed
         return batch
@@ -289,29 +288,29 @@ class _Fetch:
     def _nothing(self, count: int) -> Batch:
         """The arrays for the training step, as they are for images to which it does nothing."""
         arrays = {}
-        if geometry.color.is_on(self.augment):
-            arrays["color"] = np.tile(geometry.color.IDENTITY, (count, 1, 1))
-        if boxes := geometry.erase.boxes_per_image(self.augment):
+        if augment.color.is_on(self.fields):
+            arrays["color"] = np.tile(augment.color.IDENTITY, (count, 1, 1))
+        if boxes := augment.erase.boxes_per_image(self.fields):
             arrays["erase"] = np.zeros((count, boxes, 4), np.int32)
-            if self.augment.erase_fill == "noise":
+            if self.fields.erase_fill == "noise":
                 arrays["erase_seed"] = np.zeros(count, np.uint32)
         return arrays
 
-    def _view(self, row: int, epoch: int) -> tuple[np.ndarray, geometry.Draw]:
+    def _view(self, row: int, epoch: int) -> tuple[np.ndarray, augment.Draw]:
         full_size = int(self.heights[row]), int(self.widths[row])
         # Evaluation decodes whole images: it shows what `augment.view` shows of an array.
-        drawn, factor = geometry.evaluation(self.augment), 1
+        drawn, factor = augment.evaluation(self.fields), 1
         if self.augmented:
-            drawn = geometry.draw(geometry.view_rng(self.seed, self.ids[row], epoch), self.augment)
-            factor = geometry.reduction(drawn, full_size, self.size, self.resize, self.crop_fraction)
-        image = geometry.render(
+            drawn = augment.draw(augment.view_rng(self.seed, self.ids[row], epoch), self.fields)
+            factor = augment.reduction(drawn, full_size, self.size, self.resize, self.crop_fraction)
+        image = augment.render(
             self._image(row, factor, full_size),
             drawn,
             self.size,
             self.resize,
             crop_fraction=self.crop_fraction,
-            fill=self.augment.fill,
-            fill_value=self.augment.fill_value,
+            fill=self.fields.fill,
+            fill_value=self.fields.fill_value,
             full_size=full_size,
         )
         return image, drawn
@@ -356,9 +355,10 @@ def _batches(dataset: Dataset, config: Config, order: Any, start: int, stop: int
     if isinstance(dataset, VectorDataset):
         vectors = _FetchVectors(order, table["label"].to_numpy(np.int32), dataset.vectors)
         return Batches(vectors, start, stop, config.loader)
+    height, width = data.image_size
     heights, widths = table["height"].to_numpy(np.int32), table["width"].to_numpy(np.int32)
     fits = 3 * int(heights.astype(np.int64) @ widths.astype(np.int64)) <= data.in_memory_mb * 2**20
-    augment = types.SimpleNamespace(**config.augment.to_dict())
+    fields = types.SimpleNamespace(**config.augment.to_dict())
     fetch = _Fetch(
         order=order,
         reader=dataset.reader,
@@ -366,12 +366,12 @@ def _batches(dataset: Dataset, config: Config, order: Any, start: int, stop: int
         labels=table["label"].to_numpy(np.int32),
         heights=heights,
         widths=widths,
-        size=tuple(data.image_size),
+        size=(height, width),
         resize=data.resize,
         crop_fraction=data.crop_fraction,
-        augment=augment,
+        fields=fields,
         seed=config.seed,
-        augmented=augmented and not geometry.is_neutral(augment),
+        augmented=augmented and not augment.is_neutral(fields),
         decoded=_decoded(dataset.reader) if fits and not config.loader.workers else None,
     )
     return Batches(fetch, start, stop, config.loader)

@@ -200,13 +200,13 @@ def _targets(counts: np.ndarray, shares: Sequence[float]) -> np.ndarray:
 
     Equal remainders go to the part that has been short-changed most so far, so that many small classes don't all favour the same.
     """
-    shares = np.asarray(shares, np.float64)
+    wanted = np.asarray(shares, np.float64)
     targets = np.zeros((len(counts), len(shares)), np.int64)
     owed = np.zeros(len(shares))
     for row, count in zip(targets, counts, strict=True):
-        ideal = count * shares
+        ideal = count * wanted
         row[:] = np.floor(ideal + 1e-9)
-        order = sorted(range(len(shares)), key=lambda part: (-round(ideal[part] - row[part], 9), -round(owed[part], 9), part))
+        order = sorted(range(len(shares)), key=lambda part: (-round(float(ideal[part] - row[part]), 9), -round(float(owed[part]), 9), part))
         row[order[: count - row.sum()]] += 1
         while count >= len(shares) and row.min() == 0:
             row[row.argmax()] -= 1
@@ -233,7 +233,7 @@ def _draw(
     units_of_class = np.bincount(pairs[1], minlength=len(names))
     counts = np.bincount(labels, minlength=len(names))
     targets = _targets(counts, shares)
-    for label in np.flatnonzero((counts > 0) & (units_of_class < len(shares))):
+    for label in np.flatnonzero((counts > 0) & (units_of_class < len(shares))).tolist():
         have = _count(counts[label], "example")
         if units_of_class[label] != counts[label]:
             have += f" in {_count(units_of_class[label], 'group')} that must stay whole"
@@ -256,7 +256,7 @@ def _draw(
     small = order[sizes[order] == 1]
     small = small[np.argsort(pairs[1, starts[small]], kind="stable")]  # by class; within it in the order of the hash
     bounds = np.searchsorted(pairs[1, starts[small]], np.arange(len(names) + 1))
-    for label in np.flatnonzero(np.diff(bounds)):
+    for label in np.flatnonzero(np.diff(bounds)).tolist():
         members = small[bounds[label] : bounds[label + 1]]
         part[members] = np.repeat(np.arange(len(shares)), _fill(np.maximum(left[label], 0), len(members)))
 

@@ -66,9 +66,9 @@ def load_dataset(config: Config) -> Dataset:
         max_pixels=data.max_pixels,
         cache=cache_file(listing.cached_as, data.max_pixels) if listing.cached_as else None,
     )
-    good = (result["reason"] == "").to_numpy()
-    rows = np.flatnonzero(good)
-    bad = [(listing.ids[row], result["reason"].iat[row], result["detail"].iat[row]) for row in np.flatnonzero(~good)]
+    reasons, details = result["reason"].tolist(), result["detail"].tolist()
+    rows = np.array([row for row, reason in enumerate(reasons) if not reason], np.int64)
+    bad = [(listing.ids[row], reason, details[row]) for row, reason in enumerate(reasons) if reason]
     if listing.classes is None:
         stored = result["label"].to_numpy()
         if (hidden := int((stored[rows] < 0).sum())) > 0:
@@ -82,12 +82,12 @@ def load_dataset(config: Config) -> Dataset:
     index = {name: label for label, name in enumerate(names)}
     table = pd.DataFrame(
         {
-            "id": pd.Series([listing.ids[row] for row in rows], dtype="str"),
+            "id": pd.Series([listing.ids[row] for row in rows.tolist()], dtype="str"),
             "source": pd.Series([listing.source] * len(rows), dtype="str"),
             "class_name": pd.Series(kept, dtype="str"),
             "label": np.array([index[name] for name in kept], np.int32),
-            "split": pd.Series([listing.splits[row] for row in rows], dtype="str"),
-            "group": pd.Series([listing.groups[row] for row in rows], dtype="str"),
+            "split": pd.Series([listing.splits[row] for row in rows.tolist()], dtype="str"),
+            "group": pd.Series([listing.groups[row] for row in rows.tolist()], dtype="str"),
             "sha256": result["sha256"].iloc[rows].astype("str").reset_index(drop=True),
             "width": result["width"].to_numpy()[rows],
             "height": result["height"].to_numpy()[rows],

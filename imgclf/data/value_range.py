@@ -51,12 +51,17 @@ def stored(image: Image.Image, data: bytes) -> Samples | None:
     if image.format == "TIFF":
         assert isinstance(image, TiffImagePlugin.TiffImageFile)
         return _of_tiff(image, data)
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image)
-        # Pillow scales what these two formats hold to all of 16 bits.
-        declared = (0.0, 65535.0) if image.format in ("PPM", "JPEG2000") and values.dtype != np.float32 else None
-        return _samples(values, values.dtype.name, declared)
-    return None
+    return held(image)
+
+
+def held(image: Image.Image) -> Samples | None:
+    """The values of an image that Pillow holds in more than 8 bits; None for one of 8 or fewer."""
+    if not (image.mode.startswith("I;16") or image.mode in ("I", "F")):
+        return None
+    values = np.asarray(image)
+    # Pillow scales what these two formats hold to all of 16 bits.
+    declared = (0.0, 65535.0) if image.format in ("PPM", "JPEG2000") and values.dtype != np.float32 else None
+    return _samples(values, values.dtype.name, declared)
 
 
 def unknown_tiff(data: bytes, max_pixels: int | None = None) -> Samples | str:
@@ -67,7 +72,7 @@ def unknown_tiff(data: bytes, max_pixels: int | None = None) -> Samples | str:
     if max_pixels is not None and max(_tuple(tags[_WIDTH])) * max(_tuple(tags[_HEIGHT])) > max_pixels:
         return "a TIFF of more pixels than config.data.max_pixels"
     bands, bits = tags.get(_PER_PIXEL, 1), max(_tuple(tags.get(_BITS, 1)))
-    named = {1: "unsigned integers", 2: "signed integers", 3: "floats"}.get(max(_tuple(tags.get(_FORMAT, 1))), "unusual numbers")
+    named = {1: "unsigned integers", 2: "signed integers", 3: "floats"}.get(int(max(_tuple(tags.get(_FORMAT, 1)))), "unusual numbers")
     values = _unchanged(data) if bands in (1, 3, 4) else None
     if values is None or (values.shape[2] if values.ndim == 3 else 1) != bands:
         return f"a TIFF of {bands} {'band' if bands == 1 else 'bands'} of {bits}-bit {named}"

@@ -1,12 +1,10 @@
 """Every image is decoded to its end once; what was learnt is kept in a cache and used as long as the file does not change."""
 
-import contextlib
 import hashlib
 import logging
 import os
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,14 +13,14 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from imgclf import files, progress
 from imgclf.data import images
 from imgclf.data.readers import Reader
 from imgclf.files import cache_dir
 
 _log = logging.getLogger(__name__)
-_DTYPES = {
+_DTYPES: dict[str, type] = {
     "reason": object, "detail": object, "sha256": object, "width": np.int32, "height": np.int32, "phash": np.int64,
     "kind": object, "low": np.float64, "high": np.float64, "label": np.int32,
 }  # fmt: skip
@@ -54,7 +52,7 @@ def verify(
       (int32, oriented), phash (int64), kind, low and high (of images of more than 8 bits, see `images.Inspection`), label (int32; -1
       where the source does not store labels with its images).
     """
-    columns = {name: np.zeros(len(ids), dtype) for name, dtype in _DTYPES.items()}
+    columns: dict[str, np.ndarray] = {name: np.zeros(len(ids), dtype) for name, dtype in _DTYPES.items()}
     todo = np.ones(len(ids), bool)
     keys = pd.DataFrame({"id": pd.Series(ids, dtype="str"), "size": sizes, "mtime_ns": mtimes_ns})
     stale = False
@@ -92,11 +90,12 @@ def _inspect_all(reader: Reader, rows: np.ndarray, max_pixels: int, columns: dic
 
     pool = ThreadPoolExecutor(min(len(chunks), os.cpu_count() or 1), thread_name_prefix="verify")
     try:
-        with _bar(len(rows)) as advance, warnings.catch_warnings():
+        with progress.bar(Console(stderr=True)) as bar, warnings.catch_warnings():
+            task = bar.add_task("Verifying images", total=len(rows))
             warnings.simplefilter("ignore", UserWarning)  # Pillow on odd metadata; the pixels are what is checked here
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels judges that
             for chunk, _ in zip(chunks, pool.map(work, chunks), strict=True):
-                advance(len(chunk))
+                bar.advance(task, len(chunk))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -111,50 +110,21 @@ def _inspect_row(reader: Reader, row: int, max_pixels: int) -> tuple:
     return (*images.inspect(data, max_pixels), label)
 
 
-@contextlib.contextmanager
-def _bar(total: int) -> Iterator:
-    """Yields advance(n). The bar appears after a second: short work needs none."""
-    progress = Progress(
-        TextColumn("Verifying images"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    task = progress.add_task("", total=total)
-    start = time.monotonic()
-
-    def advance(count: int) -> None:
-        progress.advance(task, count)
-        if not progress.live.is_started and time.monotonic() - start > 1:
-            progress.start()
-
-    try:
-        yield advance
-    finally:
-        if progress.live.is_started:
-            progress.stop()
-
-
 def _load(cache: Path) -> pd.DataFrame | None:
     if not cache.exists():
         return None
     try:
-        return pd.read_parquet(cache).drop_duplicates("id").astype({"size": np.int64, "mtime_ns": np.int64} | _DTYPES)
+        return pd.read_parquet(cache).drop_duplicates("id").astype({"size": np.int64, "mtime_ns": np.int64, **_DTYPES})
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         _log.warning("The cache %s is damaged (%s): all images are verified anew.", cache, error)
         return None
 
 
 def _save(cache: Path, table: pd.DataFrame) -> None:
-    """Writes aside, then renames: a reader never sees half a file. A cache that can't be written costs time, not the run."""
-    aside = cache.with_name(f"{cache.name}.{os.getpid()}")
+    """Keeps what was learnt. A cache that can't be written costs time, not the run."""
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        table.to_parquet(aside, index=False, compression="zstd")
-        os.replace(aside, cache)
+        with files.replacing(cache) as aside:
+            table.to_parquet(aside, index=False, compression="zstd")
     except OSError as error:
         _log.warning("The verification can't be kept in %s (%s): the next run will repeat it.", cache, error)
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)

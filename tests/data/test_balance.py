@@ -7,13 +7,13 @@ from pictures import save
 from PIL import Image
 from rich.console import Console
 
-from imgclf.cli import balance_config
 from imgclf.config import default_config
 from imgclf.data import balance
 from imgclf.data.audit import audit
 from imgclf.data.splits import assign_splits
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
+from imgclf.workflows.balance import config_for
 
 QUIET = Console(quiet=True)
 SIZES = {"cats": 20, "dogs": 10, "owls, old": 45}
@@ -33,7 +33,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture
 def config(photos):
-    config = balance_config.get_config(str(photos))
+    config = config_for(photos)
     config.data.layout = "classes"  # all have folders a and b, as splits would
     return config
 

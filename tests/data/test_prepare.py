@@ -10,7 +10,7 @@ from pictures import folder_config, save
 from imgclf.data.prepare import load_path, prepare
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
-from imgclf.workflows import robustness, run_folder
+from imgclf.workflows import run_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -67,14 +67,8 @@ def test_a_runs_images_are_found_again(photos, tmp_path, method, per_class):
     run_folder.write_inputs(tmp_path, config, prepared.dataset, prepared.audit_report)
     run_folder.check_same_data(prepare(config).dataset, tmp_path)
     assert json.loads((tmp_path / "audit.json").read_text())["mode"] == "fix"
-
-    class Loaded:  # the two attributes of a predictor that are read
-        folder = tmp_path
-
-    Loaded.config = config
-    found = robustness.images_of(Loaded, "test")
-    expected = prepared.dataset.table[prepared.dataset.table["split"] == "test"]
-    assert found.table["id"].tolist() == expected["id"].tolist()
+    found = run_folder.images(tmp_path, config)
+    assert found.table["id"].tolist() == prepared.dataset.table["id"].tolist()
 
 
 def test_a_path_is_told_from_its_kind(photos, tmp_path):

@@ -134,7 +134,7 @@ def _boxes(
     """
     scale, y, x = drawn.margin
     if scale != 1:
-        larger = tuple(int(pixels * scale + 1e-6) for pixels in out_size)  # so that 1.15 · 100 is 115, as in float32
+        larger = int(out_size[0] * scale + 1e-6), int(out_size[1] * scale + 1e-6)  # so that 1.15 · 100 is 115, as in float32
         box, (top, left, rows, columns) = _boxes(dataclasses.replace(drawn, margin=(1.0, 0.0, 0.0)), in_size, larger, resize, crop_fraction)
         top, left = (edge - int(u * (n - pixels + 1)) for edge, u, n, pixels in zip((top, left), (y, x), larger, out_size, strict=True))
         return box, (top, left, rows, columns)
@@ -253,8 +253,8 @@ def _placed(image: np.ndarray, corner: tuple[int, int], size: Size, fill: str, f
     if corner == (0, 0) and (h, w) == size:
         return image
     bottom, right = size[0] - top - h, size[1] - left - w
-    margins = [max(0, margin) for margin in (top, bottom, left, right)]
-    padded = cv2.copyMakeBorder(image, *margins, BORDERS[fill], value=(fill_value,) * 3)
+    above, below, before, after = (max(0, margin) for margin in (top, bottom, left, right))
+    padded = cv2.copyMakeBorder(image, above, below, before, after, BORDERS[fill], value=(fill_value,) * 3)
     y, x = max(0, -top), max(0, -left)
     return padded[y : y + size[0], x : x + size[1]]
 

@@ -154,7 +154,9 @@ def noise(image: np.ndarray, sigma: float, seed: int) -> np.ndarray:
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """Codes as JPEG of a quality, 1..100 (colours at half the resolution), and decodes."""
     coded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
-    return cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB)
+    assert decoded is not None  # it was coded just now
+    return decoded
 
 
 def _blend(degenerate: int, factor: float) -> np.ndarray:

@@ -37,16 +37,19 @@ def render(
     Returns:
       uint8 [H, W, 3].
     """
-    place = {"crop_fraction": crop_fraction, "fill": fill, "fill_value": fill_value, "full_size": full_size}
+
+    def resampled(drawn: Draw) -> np.ndarray:
+        return resample(image, drawn, size, resize, crop_fraction=crop_fraction, fill=fill, fill_value=fill_value, full_size=full_size)
+
     if len(drawn.policy) < 2:
-        out = resample(image, drawn, size, resize, **place)
+        out = resampled(drawn)
         return pixels.apply(out, (*drawn.policy[0].pixels, *drawn.pixels) if drawn.policy else drawn.pixels)
-    plain = resample(image, dataclasses.replace(drawn, policy=()), size, resize, **place)
+    plain = resampled(dataclasses.replace(drawn, policy=()))
     mixed, total = np.zeros(plain.shape, np.float32), 0.0
     for chain in drawn.policy:
         if chain.weight == 0:
             continue
-        view = resample(image, dataclasses.replace(drawn, policy=(chain,)), size, resize, **place) if chain.turns else plain
+        view = resampled(dataclasses.replace(drawn, policy=(chain,))) if chain.turns else plain
         total += chain.weight
         cv2.accumulateWeighted(pixels.apply(view, chain.pixels), mixed, chain.weight / total)  # the mean of those so far
     return pixels.apply(cv2.convertScaleAbs(mixed), drawn.pixels)

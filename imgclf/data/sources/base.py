@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class Listing:
       class_names: each must get an image; () = those in `classes`.
       splits: train | val | test | ""; () = none.
       groups: images of one group stay on one side of a split; "" = none; () = no groups at all.
-      sizes: int64 [n], bytes; with mtimes_ns (int64 [n], nanoseconds) what tells that an image is still the same; None = zeros.
+      sizes: int64 [n], bytes; with mtimes_ns (int64 [n], nanoseconds) what tells that an image is still the same; empty = zeros.
       quarantine: images that can't be used: id, reason, detail.
       ignored: what is no image: kind → count.
       notes: sentences that the user should know, such as how the splits were told.
@@ -38,8 +38,8 @@ class Listing:
     class_names: tuple[str, ...] = ()
     splits: Sequence[str] = ()
     groups: Sequence[str] = ()
-    sizes: np.ndarray | None = None
-    mtimes_ns: np.ndarray | None = None
+    sizes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    mtimes_ns: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     quarantine: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
     ignored: Counter[str] = dataclasses.field(default_factory=Counter)
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -49,10 +49,11 @@ class Listing:
         count = len(self.ids)
         self.splits = self.splits or [""] * count
         self.groups = self.groups or [""] * count
-        self.sizes = np.zeros(count, np.int64) if self.sizes is None else self.sizes
-        self.mtimes_ns = np.zeros(count, np.int64) if self.mtimes_ns is None else self.mtimes_ns
+        self.sizes = self.sizes if len(self.sizes) else np.zeros(count, np.int64)
+        self.mtimes_ns = self.mtimes_ns if len(self.mtimes_ns) else np.zeros(count, np.int64)
         self.class_names = self.class_names or tuple(sorted(set(self.classes or ())))
-        columns = {"splits": self.splits, "groups": self.groups, "sizes": self.sizes, "mtimes_ns": self.mtimes_ns, "reader": self.reader}
+        columns: dict[str, Sized] = {"splits": self.splits, "groups": self.groups, "reader": self.reader}
+        columns |= {"sizes": self.sizes, "mtimes_ns": self.mtimes_ns}
         if self.classes is not None:
             columns["classes"] = self.classes
         for name, column in columns.items():
