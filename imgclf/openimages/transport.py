@@ -133,7 +133,6 @@ def retries(tries: int) -> Retry:
     """
     return Retry(
         total=tries - 1,
-        status_forcelist=BUSY,
         backoff_factor=BACKOFF / 2,
         backoff_jitter=BACKOFF / 2,
         backoff_max=60,
