@@ -157,7 +157,7 @@ def _fetch_all(whole: pool.Share, console: Console) -> None:
 
 
 def _report(problems: list[UserError], shares: int) -> None:
-    """Raises a problem of the shares. Silence is one only where all shares met it: an answer to one of them shows that somebody is there."""
+    """Raises a problem of the shares. Silence is one only where all of them met it: an answer shows that somebody is there."""
     for problem in problems:
         if not isinstance(problem, pool.SilenceError):
             raise problem
