@@ -7,17 +7,18 @@ Views are made by the code of training: geometry, policies and pixel operations 
 import dataclasses
 import os
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from imgclf.config import default_config
 from imgclf.data import augment
 from imgclf.data.augment import Draw, view_rng
 from imgclf.data.augment.color import Color
-from imgclf.data.augment.erase import Erase
 from imgclf.data.augment.pixels import Operation
 from imgclf.reporting import pages
 from imgclf.training import batch_augment, mixing
@@ -40,7 +41,7 @@ class Row:
     shown: Shown
 
 
-def write_page(images: Sequence[tuple[str, np.ndarray]], partner: np.ndarray, path: str | os.PathLike) -> Path:
+def write_page(images: Sequence[tuple[str, np.ndarray]], partner: np.ndarray, path: str | os.PathLike[str]) -> Path:
     """Writes the page.
 
     Args:
@@ -58,7 +59,7 @@ def write_page(images: Sequence[tuple[str, np.ndarray]], partner: np.ndarray, pa
     partners = [pixels for _, pixels in images[1:]] + [partner]
     pictures = []
     for (name, image), other in zip(images, partners, strict=True):
-        sections = []
+        sections: list[dict[str, Any]] = []
         for title, text, rows in sections_of(image, other):
             shown = [
                 {"name": row.name, "fields": row.fields, "remark": row.remark, "shown": [(said, _source(view)) for said, view in row.shown]}
@@ -66,7 +67,7 @@ def write_page(images: Sequence[tuple[str, np.ndarray]], partner: np.ndarray, pa
             ]
             sections.append({"title": title, "text": text, "rows": shown})
         pictures.append({"name": name, "plain": _source(augment.view(image, SIZE, "crop")), "sections": sections})
-    count = len({row["name"] for section in pictures[0]["sections"] for row in section["rows"]})
+    count = len({row["name"] for section in sections for row in section["rows"]})
     context = {"pictures": pictures, "operations": count, "style": pages.source("report.css") + pages.source("augmentations.css")}
     return pages.write(path, "augmentations.html.j2", context)
 
@@ -206,7 +207,7 @@ def _color(image: np.ndarray) -> list[Row]:
 
     def shown(**captions: Color) -> Shown:
         affine = np.stack([augment.color.matrix(drawn, view) for drawn in captions.values()])
-        return [("as it is", view), *zip(captions, _in_step(np.stack([view] * len(affine)), color=affine), strict=True)]
+        return [("as it is", view), *zip(captions, _in_step({"image": np.stack([view] * len(affine)), "color": affine}), strict=True)]
 
     factors = (0.4, 0.7, 1.3, 1.6)
     return [
@@ -238,11 +239,11 @@ def _erasing(image: np.ndarray) -> list[Row]:
 
     def shown(fill: str, **fields: Any) -> Shown:
         asked = _fields(erase_fill=fill, **fields)
-        drawn: list[Erase] = [augment.draw(view_rng(0, "gallery", n), asked).erase for n in range(4)]
+        drawn = [erase for n in range(4) if (erase := augment.draw(view_rng(0, "gallery", n), asked).erase) is not None]  # all of them
         arrays = {"erase": np.stack([augment.erase.boxes(each, asked, SIZE) for each in drawn])}
         if fill == "noise":
             arrays["erase_seed"] = np.array([each.seed for each in drawn], np.uint32)
-        views = _in_step(np.stack([view] * len(drawn)), **arrays)
+        views = _in_step({"image": np.stack([view] * len(drawn)), **arrays})
         return [(f"draw {n + 1}", each) for n, each in enumerate(views)]
 
     return [
@@ -261,28 +262,32 @@ def _mixing(image: np.ndarray, partner: np.ndarray) -> list[Row]:
     both = np.stack([augment.view(each, SIZE, "crop") for each in (image, partner)])
     shares = (0.9, 0.7, 0.5, 0.3)
 
-    def mixed(share: float, box: Sequence[int] = (0, 0, 0, 0)) -> np.ndarray:
-        weight = 1.0 if any(box) else share
-        return _in_step(both, mixing.Mix(np.float32(share), np.float32(weight), np.array(box, np.int32)))[0]
+    def mixed(share: float, weight: float, box: jax.Array) -> np.ndarray:
+        return _in_step({"image": both}, mixing.Mix(jnp.float32(share), jnp.float32(weight), box))[0]
 
-    boxes = [
-        np.asarray(mixing.cut_box(share, y, x, SIZE)) for share, y, x in zip(shares, (40, 120, 96, 110), (60, 130, 70, 96), strict=True)
-    ]
+    nowhere = jnp.zeros(4, jnp.int32)
+    boxes = [mixing.cut_box(share, y, x, SIZE) for share, y, x in zip(shares, (40, 120, 96, 110), (60, 130, 70, 96), strict=True)]
     kept = [float(mixing.kept_share(box, SIZE)) for box in boxes]
     return [
-        Row("MixUp", "mixup=0.2", "Alpha of the Beta distribution of the share (Zhang 2018).", [(f"share {s}", mixed(s)) for s in shares]),
+        Row(
+            "MixUp",
+            "mixup=0.2",
+            "Alpha of the Beta distribution of the share (Zhang 2018).",
+            [(f"share {s}", mixed(s, s, nowhere)) for s in shares],
+        ),
         Row(
             "CutMix",
             "cutmix=1.0",
             "Likewise; the share is what the box leaves (Yun 2019).",
-            [(f"share {share:.2f}", mixed(share, box)) for share, box in zip(kept, boxes, strict=True)],
+            [(f"share {share:.2f}", mixed(share, 1.0, box)) for share, box in zip(kept, boxes, strict=True)],
         ),
     ]
 
 
-def _in_step(views: np.ndarray, mix: mixing.Mix | None = None, **arrays: np.ndarray) -> np.ndarray:
-    """What the training step makes of uint8 [B, H, W, 3], rounded to uint8."""
-    out = np.asarray(batch_augment.augmented({"image": views, **arrays}, _MEAN, _STD, mix))
+def _in_step(batch: Mapping[str, np.ndarray], mix: mixing.Mix | None = None) -> np.ndarray:
+    """What the training step makes of a batch, see `batch_augment.augmented`; rounded to uint8 [B, H, W, 3]."""
+    arrays = {name: jnp.asarray(array) for name, array in batch.items()}
+    out = np.asarray(batch_augment.augmented(arrays, _MEAN, _STD, mix))
     return np.clip(np.rint(out), 0, 255).astype(np.uint8)
 
 

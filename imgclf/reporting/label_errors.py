@@ -114,7 +114,7 @@ def _cards(dataset: Dataset, suspects: Suspects, found: pd.DataFrame, first: int
             "split": split,
             "given_probability": probability,
             "row": first + place,
-            **row,
+            **{str(name): value for name, value in row.items()},
         }
         for place, (picture, blown_up, split, probability, row) in enumerate(
             zip(pictures, small, table["split"], believed, rows, strict=True)

@@ -45,7 +45,7 @@ def write_page(
         {"src": f"data:image/webp;base64,{picture}", "small": blown, **row}
         for picture, blown, row in zip(pictures, small, shown.to_dict("records"), strict=True)
     ]
-    pairs = mistakes.groupby(["true", "predicted"]).size().sort_values(ascending=False, kind="stable")
+    pairs = mistakes.groupby(["true", "predicted"]).size().sort_values(ascending=False, kind="stable").head(PAIRS).reset_index(name="n")
     support = {name: row["support"] for name, row in results["per_class"].items()}
     headline = metrics.headline(results)
     context = {
@@ -55,7 +55,7 @@ def write_page(
         "cards": cards,
         "wrong": len(mistakes),
         "n": len(dataset.table),
-        "pairs": [{"true": t, "predicted": p, "n": int(n), "support": support[t]} for (t, p), n in pairs.head(PAIRS).items()],
+        "pairs": pairs.assign(support=pairs["true"].map(support)).to_dict("records"),
         "style": pages.source("report.css"),
     }
     return pages.write(path, "mistakes.html.j2", context, of)

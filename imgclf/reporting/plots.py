@@ -29,7 +29,7 @@ def row_width(charts: int) -> int:
     return (ROW - GAP * (charts - 1)) // charts
 
 
-def curves(series: dict[str, pd.DataFrame], title: str, best_epoch: float | None = None, *, share: bool = False) -> Markup:
+def curves(series: Mapping[str, pd.DataFrame], title: str, best_epoch: float | None = None, *, share: bool = False) -> Markup:
     """Draws lines over epochs.
 
     Args:
@@ -81,7 +81,6 @@ def overlaid(frame: pd.DataFrame, title: str, *, share: bool = False, width: int
     return _svg(band + line, title, height=HEIGHT + legend_height, width=width)
 
 
-AnyChart = alt.Chart | alt.LayerChart | alt.VConcatChart
 _LABEL_LIMIT = 190  # pixels
 _LABEL_WIDTH = 6.8  # pixels a letter, in the widest of the fonts that browsers take for system-ui; Vega measures with a narrower one
 
@@ -124,7 +123,7 @@ def data_sizes(found: Mapping[str, Mapping[str, Any]], title: str) -> Markup:
     Args:
       found: name → what `evaluation.learning_curve.extrapolate` returned.
     """
-    rows: dict[str, list[dict]] = {"points": [], "curve": []}
+    rows: dict[str, list[dict[str, Any]]] = {"points": [], "curve": []}
     for name, about in found.items():
         last = about["points"][-1]["images"]
         for kind, own in rows.items():
@@ -155,7 +154,7 @@ def data_sizes(found: Mapping[str, Mapping[str, Any]], title: str) -> Markup:
     return _svg(alt.layer(*layers), title, height=HEIGHT + 60)
 
 
-def learning_rates(sweep: pd.DataFrame, marks: dict[str, float], title: str) -> tuple[Markup, bytes]:
+def learning_rates(sweep: pd.DataFrame, marks: Mapping[str, float], title: str) -> tuple[Markup, bytes]:
     """Draws the loss over the learning rate of a finder's sweep, with its suggestions.
 
     Args:
@@ -193,7 +192,7 @@ def learning_rates(sweep: pd.DataFrame, marks: dict[str, float], title: str) -> 
     return _svg(chart, title), png
 
 
-def severities(series: dict[str, pd.DataFrame], title: str, *, legend: bool = True) -> Markup:
+def severities(series: Mapping[str, pd.DataFrame], title: str, *, legend: bool = True) -> Markup:
     """Draws accuracy over the severity of a corruption: one line with the band of its interval, or several lines.
 
     Args:
@@ -206,14 +205,12 @@ def severities(series: dict[str, pd.DataFrame], title: str, *, legend: bool = Tr
     ticks = sorted(int(severity) for severity in frame["severity"].unique())
     horizontal = alt.X("severity:Q", title="severity", axis=alt.Axis(values=ticks, format="d", grid=False), scale=alt.Scale(nice=False))
     key, key_height = _legend_below(list(series)) if legend and len(series) > 1 else (None, 0)
-    if len(series) == 1:
-        colour = alt.value(BLUE)
-    else:
-        colour = alt.Color("series:N", sort=None, scale=alt.Scale(domain=list(series), scheme="tableau20"), legend=key)
+    many = alt.Color("series:N", sort=None, scale=alt.Scale(domain=list(series), scheme="tableau20"), legend=key)
+    colour = {"color": many if len(series) > 1 else alt.value(BLUE)}
     value = alt.Y("value:Q", title=None, scale=scale, axis=axis)
     layers = [
-        alt.Chart(frame).mark_line(strokeWidth=1.8).encode(x=horizontal, y=value, color=colour),
-        alt.Chart(frame).mark_circle(size=22, opacity=1).encode(x=horizontal, y=value, color=colour),
+        alt.Chart(frame).mark_line(strokeWidth=1.8).encode(x=horizontal, y=value, **colour),
+        alt.Chart(frame).mark_circle(size=22, opacity=1).encode(x=horizontal, y=value, **colour),
     ]
     if len(series) == 1:
         low = alt.Y("low:Q", title=None, scale=scale, axis=axis)
@@ -221,7 +218,7 @@ def severities(series: dict[str, pd.DataFrame], title: str, *, legend: bool = Tr
     return _svg(alt.layer(*layers), title, height=HEIGHT + key_height)
 
 
-def reliability(bins: list[dict]) -> Markup:
+def reliability(bins: Sequence[Mapping[str, Any]]) -> Markup:
     """Draws accuracy over confidence against the diagonal, and how many examples stand in each bin.
 
     Args:
@@ -327,14 +324,14 @@ def _title(text: str, frame: Literal["bounds", "group"] = "group") -> alt.TitleP
 
 
 def _styled(
-    chart: AnyChart,
+    chart: alt.TopLevelMixin,
     title: str | None = None,
     *,
     width: int = WIDTH,
     height: int = HEIGHT,
     frame: Literal["bounds", "group"] = "group",
     background: str = "transparent",
-) -> AnyChart:
+) -> alt.TopLevelMixin:
     """Gives a chart the page's type and colours.
 
     Args:
@@ -364,7 +361,7 @@ def _styled(
 
 
 def _svg(
-    chart: AnyChart,
+    chart: alt.TopLevelMixin,
     title: str | None = None,
     *,
     width: int = WIDTH,

@@ -155,7 +155,8 @@ def _facts(results: dict, table: pd.DataFrame | None) -> list[tuple[str, str, st
         remark = "all trainable" if trainable == results["params_total"] else f"{trainable:,} trainable"
         facts.append(("parameters", f"{results['params_total']:,}", remark))
     if "train_seconds" in results:
-        facts.append(("training", formatting.duration(results["train_seconds"]), formatting.count(results.get("steps", 0), "step")))
+        work = f", {formatting.flops(results['train_flops'])}" if results.get("train_flops") else ""
+        facts.append(("training", formatting.duration(results["train_seconds"]), formatting.count(results.get("steps", 0), "step") + work))
     return facts
 
 
@@ -163,11 +164,10 @@ def _class_counts(table: pd.DataFrame | None, names: list[str]) -> dict | None:
     if table is None or table.empty:
         return None
     counts = pd.crosstab(table["class_name"], table["split"]).reindex(names, fill_value=0)
-    splits = [split for split in SPLITS if split in counts] + sorted(set(counts) - set(SPLITS))
+    splits = [split for split in SPLITS if split in counts] + sorted(set(map(str, counts)) - set(SPLITS))
     largest = max(1, int(counts.to_numpy().sum(1).max()))
     rows = []
-    for name in names:
-        each = [int(counts.loc[name, split]) for split in splits]
+    for name, each in zip(names, counts[splits].to_numpy().tolist(), strict=True):
         rows.append({"name": name, "counts": each, "total": sum(each), "widths": [100 * n / largest for n in each]})
     chart = plots.class_sizes(counts.to_numpy().sum(1)) if len(names) > MATRIX_CLASSES else None
     return {"splits": splits, "rows": rows, "totals": [int(counts[split].sum()) for split in splits], "chart": chart}
@@ -276,7 +276,7 @@ def _mistakes(run: Path, index: dict, predictions: pd.DataFrame | None) -> dict 
 def _quarantine(frame: pd.DataFrame | None, audit: dict) -> dict | None:
     if frame is None:
         return None
-    reasons = frame["reason"].value_counts() if len(frame) else {}
+    reasons = frame["reason"].value_counts() if len(frame) else pd.Series(dtype=int)
     return {
         "n": len(frame),
         "reasons": [(str(reason).replace("_", " "), int(n)) for reason, n in reasons.items()],

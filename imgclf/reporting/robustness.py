@@ -77,7 +77,7 @@ def write_study(folder: Path, results: Mapping[str, Any]) -> Path:
     arms = results["arms"]
     names = list(next(iter(arms.values()))["corruptions"])
     of = {name: {arm: curve(row, name) for arm, row in arms.items()} for name in names}
-    mean = {arm: sum(of[name][arm] for name in names) / len(names) for arm in arms}
+    mean = {arm: pd.concat([of[name][arm] for name in names]).groupby(level=0).mean() for arm in arms}
     charts = [
         plots.severities(mean, "mean of all corruptions"),
         *(plots.severities(of[name], CORRUPTIONS[name].title, legend=False) for name in names),

@@ -9,14 +9,15 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from imgclf import files
 from imgclf.data.table import Dataset
 
 EDGE = 160  # pixels: longer side of a thumbnail
@@ -26,7 +27,7 @@ MISTAKES = 24
 GROUPS, GROUP_IMAGES = 8, 4  # of each kind of duplicate
 
 
-def save(run: Path, dataset: Dataset, predictions: pd.DataFrame, audit: dict) -> Path:
+def save(run: Path, dataset: Dataset, predictions: pd.DataFrame, audit: dict[str, Any]) -> Path:
     """Writes thumbnails for the sample grid, the most confident mistakes and the audit's findings.
 
     The choice depends on the ids alone (by their hash), not on their order. Thumbnails are WebP, at most 160 px, lossless for small images.
@@ -64,9 +65,7 @@ def save(run: Path, dataset: Dataset, predictions: pd.DataFrame, audit: dict) ->
         thumbnails[image_id] = {"file": name, "width": image.shape[1], "height": image.shape[0]}
 
     index = {"thumbnails": thumbnails, "grid": grid, "mistakes": wrong, "unreadable": unreadable}
-    aside = folder / "index.json.tmp"
-    aside.write_text(json.dumps(index, indent=1), encoding="utf-8")
-    os.replace(aside, folder / "index.json")
+    files.write_text(folder / "index.json", json.dumps(index, indent=1))
     return folder / "index.json"
 
 
@@ -82,10 +81,10 @@ def _grid(table: pd.DataFrame) -> dict[str, list[str]]:
         names = sorted(sorted(names, key=_digest)[:GRID_CLASSES])
     each = max(1, min(GRID_PER_CLASS, GRID_TOTAL // len(names))) if names else 0
     ids = table[table["class_name"].isin(names)].groupby("class_name")["id"]
-    return {name: sorted(group, key=_digest)[:each] for name, group in ids}
+    return {str(name): sorted(group, key=_digest)[:each] for name, group in ids}
 
 
-def _audited(audit: dict) -> Iterator[str]:
+def _audited(audit: dict[str, Any]) -> Iterator[str]:
     groups = [audit.get(kind, {}).get("groups", [])[:GROUPS] for kind in ("exact_duplicates", "near_duplicates")]
     groups.append([conflict["ids"] for conflict in audit.get("label_conflicts", [])[:GROUPS]])
     for group in (group for kind in groups for group in kind):

@@ -51,10 +51,12 @@ def write_page(
     config.loader.eval_batch_size, config.loader.workers = len(rows), 0
     with pipeline.row_batches(dataset, config, np.array(rows)) as batches:
         plain = next(batches)["image"]
-    examples = []
+    examples: list[dict[str, Any]] = []
+    beyond = False
     with progress.bar(console) as bar:
         for row, image in bar.track(list(zip(rows, plain, strict=True)), description="views"):
             found = [_view(dataset, view) | {"beyond": view.step >= steps} for view in seen.views(config, dataset, row, epochs)]
+            beyond = beyond or any(view["beyond"] for view in found)
             examples.append({**_name(dataset, row), "plain": _picture(image), "views": found})
     defaults = flatten(default_config())
     fields = {**flatten(config.augment, "augment."), "loader.sampling": config.loader.sampling, "seed": config.seed}
@@ -65,7 +67,7 @@ def write_page(
             "title": config.name,
             "examples": examples,
             "steps": steps,
-            "beyond": any(view["beyond"] for example in examples for view in example["views"]),
+            "beyond": beyond,
             "fields": [f"{name}={_short(value)}" for name, value in fields.items() if value != defaults[name] or name == "seed"],
             "natural": config.loader.sampling == "natural",
             "small": max(config.data.image_size) <= pages.LOSSLESS_EDGE,
