@@ -26,15 +26,15 @@ def augmentations(
 
       imgclf data augmentations cat.jpg dog.jpg --out=augmentations.html
     """
+    from imgclf import outputs
     from imgclf.data import images as decoder
     from imgclf.errors import UserError
     from imgclf.reporting import augmentations as page
-    from imgclf.reporting import pages
 
     images = images or []
     if len(images) > page.MOST:
         raise UserError(f"{len(images)} pictures are more than one page shows well: name up to {page.MOST}.")
-    pages.check_target(out)
+    outputs.check_file(out)
     pictures = []
     for path in images:
         try:

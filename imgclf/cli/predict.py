@@ -38,7 +38,7 @@ def predict(
             help="Decode large JPEGs at a reduced scale: a tenth of the time for 12 megapixels, about a grey level apart from evaluation.",
         ),
     ] = False,
-    column: Annotated[str, typer.Option(help="The list's column of paths.")] = "path",
+    column: Annotated[str, typer.Option(help="The list's column of paths. Default: that of the run's own table, or path.")] = "",
     root: Annotated[str, typer.Option(help="The folder that the list's paths are relative to; default: the list's own.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an --out that was made of something else.")] = False,
 ) -> None:
@@ -71,8 +71,10 @@ def predict(
     predictor = dataclasses.replace(load(run), reduced_decode=reduced_decode)
     if conformal and (rule := predictor.need_conformal()).admits_all:
         typer.echo(f"The run's {rule.n} val images are too few for alpha {rule.alpha:g}: every set holds all classes.", err=True)
-    images = inputs.find(sources, column=column, root=root)
+    images = inputs.find(sources, column=column, usual=predictor.config.data.columns.path, root=root)
     options = dataclasses.replace(options, batch_size=batch or predictor.config.loader.eval_batch_size)
+    for note in images.notes:
+        typer.echo(note, err=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's on odd metadata; what can't be read is told in its row
         done = predict_files.predict_files(predictor, images, out, options, Console(stderr=True), overwrite=overwrite)

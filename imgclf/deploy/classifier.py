@@ -148,11 +148,21 @@ def load(run: str | os.PathLike[str]) -> Classifier:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} (looked for as {folder.absolute()}): name the folder of a finished run.")
     if not (folder / "results.json").exists():
-        raise UserError(f"{folder} is not a finished run (it has no results.json); train it with run.py --workdir={folder}.")
+        raise UserError(
+            f"{folder} is not a finished run (it has no results.json): finish it with imgclf train CONFIG --workdir={folder}, or name "
+            "another folder."
+        )
     compilation_cache.enable()
-    config = config_lib.from_json((folder / "config.json").read_text())
-    results = json.loads((folder / "results.json").read_text())
-    model, about = load_model(folder / results["checkpoint"])
+    try:
+        config = config_lib.from_json((folder / "config.json").read_text(encoding="utf-8"))
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        checkpoint = folder / results["checkpoint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} is damaged: its config.json or results.json can't be read ({type(error).__name__}: {error}); restore the run from a "
+            "copy, or train again."
+        ) from error
+    model, about = load_model(checkpoint)
     if list(about["class_names"]) != results.get("class_names", list(about["class_names"])):
         raise UserError(
             f"{folder} is of two runs: its results.json names {len(results['class_names'])} classes, its kept model "

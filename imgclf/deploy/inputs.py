@@ -18,6 +18,9 @@ from imgclf.errors import UserError
 LISTS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".txt")
 
 
+_COLUMN, _ROOT = "--column (in Python: column=)", "--root (in Python: root=)"
+
+
 @dataclasses.dataclass(frozen=True)
 class Inputs:
     """The images' paths, in the order of the predictions.
@@ -28,6 +31,7 @@ class Inputs:
       bad: row → why the image can't be read, as far as that is known without opening it; taking such an item raises this.
       others: the list's other columns, a row per image; None where there are none.
       ignored: files that are no images: kind → count.
+      notes: what the user should know of the list, such as which separator was recognised.
       sha256: of all ids, sizes, times of change and other columns: two equal ones stand for the same images.
     """
 
@@ -36,6 +40,7 @@ class Inputs:
     bad: dict[int, ImageError]
     others: pd.DataFrame | None
     ignored: Counter[str]
+    notes: tuple[str, ...]
     sha256: str
 
     def __len__(self) -> int:
@@ -47,13 +52,14 @@ class Inputs:
         return self.paths[row]
 
 
-def find(sources: Sequence[str], *, column: str = "path", root: str = "") -> Inputs:
+def find(sources: Sequence[str], *, column: str = "", usual: str = "path", root: str = "") -> Inputs:
     """Finds the images that `sources` name.
 
     Args:
       sources: folders (with all in them, hidden files and operating systems' leftovers aside) and image files, or one list: .csv, .tsv,
-        .parquet with the column `column`, or .txt with a path per line.
-      column: the list's column of paths.
+        .parquet with a column of paths, or .txt with a path per line.
+      column: the list's column of paths; "" = `usual`, or `path` where there is none.
+      usual: the column of paths of the table that the run was trained on.
       root: the folder that the list's paths are relative to; "" = the list's own.
 
     Raises:
@@ -66,7 +72,7 @@ def find(sources: Sequence[str], *, column: str = "path", root: str = "") -> Inp
     if lists and len(sources) > 1:
         raise UserError(f"{lists[0]} is a list of paths and stands beside other images: give one list, or folders and images.")
     if lists:
-        return _from_list(lists[0], column, root)
+        return _from_list(lists[0], column, usual, root)
     rows: list[tuple[str, str, ImageError | None]] = []
     ignored = Counter[str]()
     for source in sources:
@@ -87,13 +93,14 @@ def find(sources: Sequence[str], *, column: str = "path", root: str = "") -> Inp
     return _inputs(list(ids), list(paths), {row: error for row, error in enumerate(bad) if error}, None, ignored)
 
 
-def _from_list(file: str, column: str, root: str) -> Inputs:
+def _from_list(file: str, column: str, usual: str, root: str) -> Inputs:
     if root and not os.path.isdir(root):
-        raise UserError(f"--root={root} is no folder: name the one that the paths in {file} are relative to.")
+        raise UserError(f"The root {root} is no folder: name the one that the paths in {file} are relative to.")
     root = os.path.abspath(root or os.path.dirname(file))
-    listed = _lines(file, column) if file.lower().endswith(".txt") else lists.read(file)
+    listed = _lines(file, column or usual) if file.lower().endswith(".txt") else lists.read(file)
+    column = column or (usual if usual in listed.table else "path")
     lists.check_header(listed, root, [column])
-    given = listed.column(column, "--column")
+    given = listed.column(column, _COLUMN)
     located = lists.locate(root, given)
     paths = [os.path.join(root, path) for path in located.paths]
     bad = {row: ImageError(*reason) for row, reason in enumerate(located.reasons) if reason[0]}
@@ -106,9 +113,10 @@ def _from_list(file: str, column: str, root: str) -> Inputs:
         ids = others["id"].astype(str).tolist()
         others = listed.table.drop(columns="id")  # with the path, which is not in the ids then
     others = others[[name for name in others if _is_plain(others[name])]].reset_index(drop=True)
-    inputs = _inputs(ids, paths, bad, others if others.shape[1] else None, Counter({"blank rows": listed.blank} if listed.blank else {}))
+    ignored = Counter({"blank rows": listed.blank} if listed.blank else {})
+    inputs = _inputs(ids, paths, bad, others if others.shape[1] else None, ignored, listed.notes)
     if len(bad) == len(inputs):
-        raise lists.none_found(listed, root, located, "--root")
+        raise lists.none_found(listed, root, located, _ROOT)
     return inputs
 
 
@@ -125,7 +133,15 @@ def _lines(file: str, column: str) -> lists.ImageList:
     return lists.ImageList(file, pd.DataFrame({column: paths}, dtype=object), np.array(numbers))
 
 
-def _inputs(ids: list[str], paths: list[str], bad: dict[int, ImageError], others: pd.DataFrame | None, ignored: Counter[str]) -> Inputs:
+def _inputs(
+    ids: list[str],
+    paths: list[str],
+    bad: dict[int, ImageError],
+    others: pd.DataFrame | None,
+    ignored: Counter[str],
+    notes: tuple[str, ...] = (),
+) -> Inputs:
+    """The inputs with what the file system says of them."""
     digest = hashlib.sha256()
     for row, (name, path) in enumerate(zip(ids, paths, strict=True)):
         size, mtime_ns = -1, -1
@@ -142,7 +158,7 @@ def _inputs(ids: list[str], paths: list[str], bad: dict[int, ImageError], others
         digest.update(f"{name}\0{size}\0{mtime_ns}\0{bad.get(row, '')}\n".encode("utf-8", "surrogateescape"))
     if others is not None:
         digest.update(others.to_csv(index=False).encode("utf-8", "surrogateescape"))
-    return Inputs(ids, paths, bad, others, ignored, digest.hexdigest())
+    return Inputs(ids, paths, bad, others, ignored, notes, digest.hexdigest())
 
 
 def _is_plain(values: pd.Series) -> bool:

@@ -90,7 +90,7 @@ def take(sources: Any, config: DataConfig, *, column: str = "", root: str | os.P
     if isinstance(sources, str | os.PathLike):
         path = os.path.join(folder, os.path.expanduser(os.fsdecode(sources)))
         if os.path.isdir(path) or (path.lower().endswith(inputs.LISTS) and os.path.exists(path)):
-            return inputs.find([path], column=column or "path", root=folder)
+            return inputs.find([path], column=column, usual=config.columns.path, root=folder)
     if isinstance(sources, pd.DataFrame):
         return _of_table(sources, config, column, folder)
     return Objects(_listed(sources), images.Decoding.of(config), root=folder)

@@ -200,8 +200,8 @@ class Predictor:
         """
         if self.conformal is None:
             raise UserError(
-                "This run has no conformal threshold: it needs a val split and config.eval.conformal above 0; give its run.py command once "
-                "more (a finished run is only evaluated again), with --config.eval.conformal=0.1."
+                "This run has no conformal threshold: it needs a val split and config.eval.conformal above 0; give its training command "
+                "once more (a finished run is only evaluated again), with --set eval.conformal=0.1."
             )
         return self.conformal
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from imgclf import outputs
 from imgclf.config import default_config
 from imgclf.data import augment
 from imgclf.data.augment import Draw, view_rng
@@ -55,7 +56,7 @@ def write_page(images: Sequence[tuple[str, np.ndarray]], partner: np.ndarray, pa
     Raises:
       UserError: if something else stands there.
     """
-    path = pages.check_target(path)
+    path = outputs.check_file(path)
     partners = [pixels for _, pixels in images[1:]] + [partner]
     pictures = []
     for (name, image), other in zip(images, partners, strict=True):

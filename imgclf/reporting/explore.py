@@ -53,7 +53,7 @@ def write_page(
     of = outputs.identity(
         "images", f"{formatting.count(len(dataset.table), 'image')} of {pages.name_of(dataset)}", pages.digest_of(dataset)
     )
-    target = outputs.free_file(Path(PAGE), of) if path is None else pages.check_target(path, of, overwrite=overwrite)
+    target = outputs.free_file(Path(PAGE), of) if path is None else outputs.check_file(path, of, overwrite=overwrite)
     if len(dataset.table) > MOST:
         way_out = f"take some, such as data[::{-(-len(dataset.table) // MOST)}].explore(), or a class by data.filter."
         raise UserError(f"{len(dataset.table):,} images are more than one page can show ({MOST:,}): {way_out}")

@@ -42,7 +42,7 @@ def check_target(folder: Path, applied: str, of: outputs.Identity, *, overwrite:
       of: what the page will be of.
       overwrite: whether to replace the page of something else.
     """
-    pages.check_target(folder / PAGE, of, overwrite=overwrite)
+    outputs.check_file(folder / PAGE, of, overwrite=overwrite)
     path = folder / PATCH
     if not path.exists() or (applied and path.samefile(Path(applied).expanduser())):
         return

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imgclf import files
+from imgclf import files, outputs
 from imgclf.reporting import pages, plots
 
 
@@ -21,7 +21,7 @@ def write(folder: Path, data: str, found: Mapping[str, Mapping[str, Any]]) -> Pa
     Raises:
       UserError: if something else stands in the page's place.
     """
-    page = pages.check_target(folder / "learning_curve.html")
+    page = outputs.check_file(folder / "learning_curve.html")
     chart = plots.data_sizes(found, "top-1 accuracy, with 95 % intervals")
     pages.write(page, "learning_curve.html.j2", {"style": pages.source("report.css"), "data": data, "found": found, "chart": chart})
     files.write_json(folder / "learning_curve.json", dict(found))

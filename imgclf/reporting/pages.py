@@ -29,15 +29,6 @@ EDGES = ((150, 320), (500, 256), (1500, 192), (6000, 128))
 SMALLEST_EDGE = 96
 
 
-def check_target(path: str | os.PathLike[str], of: outputs.Identity | None = None, *, overwrite: bool = False) -> Path:
-    """Returns where a page may be written; see `outputs.check_file`.
-
-    Raises:
-      UserError: if something other than an older page of the same stands there.
-    """
-    return outputs.check_file(path, of, overwrite=overwrite)
-
-
 def digest_of(dataset: Dataset) -> str:
     """The sha256 of what a page shows of a data set: ids, contents, classes and splits. Its folder may move."""
     columns = dataset.table[["id", "sha256", "class_name", "split"]].to_csv(index=False)
@@ -54,7 +45,7 @@ def write(path: Path, template: str, context: Mapping[str, Any], of: outputs.Ide
     """Renders a template into `path`, in one move; folders above it are made.
 
     Args:
-      path: of the page; what stands there is replaced: see `check_target`.
+      path: of the page; what stands there is replaced: see `outputs.check_file`.
       template: its file name among this package's templates.
       context: what the template shows.
       of: what the page is of; None where any later page may replace it.

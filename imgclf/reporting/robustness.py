@@ -73,7 +73,7 @@ def write_study(folder: Path, results: Mapping[str, Any]) -> Path:
     Returns:
       The path of the page.
     """
-    page = pages.check_target(folder / PAGE)
+    page = outputs.check_file(folder / PAGE)
     arms = results["arms"]
     names = list(next(iter(arms.values()))["corruptions"])
     of = {name: {arm: curve(row, name) for arm, row in arms.items()} for name in names}

@@ -16,7 +16,6 @@ from imgclf.data import pipeline
 from imgclf.data.prepare import prepare
 from imgclf.errors import UserError
 from imgclf.methods import resolve
-from imgclf.reporting import pages
 from imgclf.reporting import seen as page
 from imgclf.training.plan import TrainingPlan
 from imgclf.workflows import checks, run_folder, train
@@ -58,7 +57,7 @@ def show(
     asked = asked_for(config, fields)
     checked = train.check(asked.config)
     of = outputs.identity("views", f"{checked.name}, seed {checked.seed}", config_lib.digest(checked), checked.data.path)
-    target = outputs.free_file(_page_of(asked), of) if out is None else pages.check_target(out, of, overwrite=overwrite)
+    target = outputs.free_file(_page_of(asked), of) if out is None else outputs.check_file(out, of, overwrite=overwrite)
     checks.check_apart(checked, target, "--out")
     own = asked.run if asked.same_data else None
     dataset = run_folder.images(own, checked) if own is not None else prepare(checked).dataset

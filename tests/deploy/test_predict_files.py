@@ -68,7 +68,7 @@ def test_what_can_not_be_read_has_a_row_with_the_reason(classifier, photo_folder
     (folder / "a" / "7.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.png").touch()
     (folder / "note.jpg").write_text("not a picture")
-    (folder / "phone.heic").write_bytes(b"0" * 32)
+    (folder / "drawing.svg").write_text("<svg/>")
     (folder / "broken.jpg").symlink_to("nowhere.jpg")
     (folder / ".hidden").touch()
     (folder / "Thumbs.db").touch()
@@ -79,7 +79,7 @@ def test_what_can_not_be_read_has_a_row_with_the_reason(classifier, photo_folder
     table = texts(tmp_path / "out.csv").set_index("id")
     bad = table[table["reason"] != ""]
     assert {name: reason.split(":")[0] for name, reason in bad["reason"].items()} == {
-        "a/7.jpg": "truncated", "empty.png": "empty", "note.jpg": "not_an_image", "phone.heic": "unsupported", "broken.jpg": "missing",
+        "a/7.jpg": "truncated", "empty.png": "empty", "note.jpg": "not_an_image", "drawing.svg": "unsupported", "broken.jpg": "missing",
     }  # fmt: skip
     assert (bad.drop(columns="reason") == "").all(axis=None)
     assert list(table.index) == sorted(table.index)
@@ -246,7 +246,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(finished, photo_folder, tmp_p
         ((tmp_path, image), "not a finished run"),
         ((run, tmp_path / "nowhere"), "does not exist"),
         ((run, tmp_path / "nothing"), "holds no image (ignored: 1 .txt)"),
-        ((run, tmp_path / "names.csv"), "no column 'path': set --column to one of its columns ('file', 'label')"),
+        ((run, tmp_path / "names.csv"), "no column 'path': set --column (in Python: column=) to one of its columns ('file', 'label')"),
         ((run, tmp_path / "absent.csv"), "None of the 1 images"),
         ((run, tmp_path / "none.csv"), "has no rows"),
         ((run, tmp_path / "names.csv", image), "give one list"),
