@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from release_server import ReleaseServer
 
+from imgclf.openimages import transport
 from imgclf.openimages.metadata import Metadata
 
 
@@ -21,6 +22,12 @@ def server(running):
     running.log.clear()
     running.files = files
     running.latency = running.bandwidth = 0.0
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Nobody waits between tries."""
+    monkeypatch.setattr(transport, "BACKOFF", 0.01)
 
 
 @pytest.fixture

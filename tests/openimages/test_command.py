@@ -7,10 +7,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from imgclf import openimages
 from imgclf.cli.commands import app
 from imgclf.errors import UserError
-from imgclf.openimages import transport
 
 
 @pytest.fixture
@@ -91,8 +89,7 @@ def test_all_photos_dead_is_an_error(run, server, tmp_path):
         run("get", "French fries", "--out", tmp_path / "fries", "--split", "validation", mirror=True)
 
 
-def test_get_reaches_the_crops_where_a_photo_can_not_be_had(run, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(transport, "BACKOFF", 0.01)
+def test_get_reaches_the_crops_where_a_photo_can_not_be_had(run, server, tmp_path, quick):
     bad = "001464cfae2a30b8"
     server.behaviour[bad] = "reset"
     words = ("get", "French fries", "--out", tmp_path / "fries", "--split", "validation", "--background", 1)
@@ -110,41 +107,6 @@ def test_get_reaches_the_crops_where_a_photo_can_not_be_had(run, server, tmp_pat
     server.behaviour.clear()
     assert "missing" not in run(*words, "--runs", 4, mirror=True)
     assert server.photo_requests()[bad] == before + 1
-
-
-def test_a_notebook_can_do_what_the_terminal_can(server, own_cache, tmp_path):
-    where = openimages.DownloadOptions(mirror_url=server.url("mirror/"), rate=0)
-    seen = []
-    dataset = openimages.get(
-        ["French fries"],
-        tmp_path / "fries",
-        openimages.Metadata("V7", server.url("release/")),
-        splits=["validation"],
-        filters=openimages.Filters(per_class=5),
-        download_options=where,
-        crop_options=openimages.CropOptions(background=1),
-        report=seen.append,
-    )
-    assert seen == [dataset.selection, dataset.downloads, dataset.crops]
-    assert dataset.downloads.missing == 0
-    assert {label for label, *_ in dataset.crops.counts()} == {"French fries", "background"}
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"download_options": openimages.DownloadOptions(workers=0)}, "--workers=0 must be greater than 0"),
-        ({"download_options": openimages.DownloadOptions(rate=-1)}, "--rate=-1 must be at least 0"),
-        ({"crop_options": openimages.CropOptions(format="gif")}, "--format='gif' is unknown"),
-        ({"filters": openimages.Filters(min_size=2)}, "--min-size must lie within 0 and 1"),
-        ({"filters": openimages.Filters(flags={"ocluded": True})}, "no flag 'ocluded'; did you mean 'occluded'"),
-    ],
-)
-def test_wrong_options_are_told_before_anything_is_fetched_or_made(options, message, server, own_cache, tmp_path):
-    with pytest.raises(UserError, match=message):
-        openimages.get(["French fries"], tmp_path / "fries", openimages.Metadata("V7", server.url("release/")), **options)
-    assert not server.log
-    assert not (tmp_path / "fries").exists()
 
 
 def test_mistakes_are_one_sentence_with_exit_code_2(server, own_cache):

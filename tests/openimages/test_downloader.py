@@ -23,13 +23,9 @@ from imgclf.openimages.jobs import DownloadOptions, FetchOptions
 from imgclf.openimages.metadata import Metadata
 from imgclf.openimages.selection import select
 
+pytestmark = pytest.mark.usefixtures("quick")
 IDS = ("001464cfae2a30b8", "026d6e165412d914", "02e49ce7212f9176")
 ID = IDS[0]
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(transport, "BACKOFF", 0.01)
 
 
 @pytest.fixture(scope="module")

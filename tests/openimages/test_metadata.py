@@ -1,21 +1,16 @@
 """Fetching metadata: once, continued, checked, told clearly."""
 
-import hashlib
 import threading
 
 import pytest
 
 from imgclf.errors import UserError
 from imgclf.openimages import metadata as metadata_lib
-from imgclf.openimages import releases, transport
+from imgclf.openimages import releases
 from imgclf.openimages.metadata import Metadata
 
+pytestmark = pytest.mark.usefixtures("quick")
 BOXES = "v5/validation-annotations-bbox.csv"
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(transport, "BACKOFF", 0.01)
 
 
 def test_the_files_of_each_version():
@@ -53,44 +48,6 @@ def test_a_large_file_is_scanned_first_and_converted_later(server, metadata, mon
     assert not csv.exists()
     assert sorted(metadata.boxes("train", ["/m/04yx4"]).to_pylist(), key=str) == sorted(scanned.to_pylist(), key=str)
     assert len(server.requests("oidv6-train-annotations-bbox")) == 1
-
-
-def test_an_interrupted_download_is_continued(server, metadata):
-    whole = server.files[BOXES]
-    server.behaviour[BOXES] = ["truncated", "truncated", "reset", "500"]
-    assert metadata.text(BOXES).read_bytes() == whole
-    requests = server.requests(BOXES)
-    assert requests[1].headers["Range"] == f"bytes={len(whole) // 2}-"
-    assert sum(request.sent for request in requests) == len(whole)  # not a byte twice
-
-
-def test_a_process_that_was_killed_leaves_a_part_that_the_next_one_continues(server, metadata):
-    server.behaviour[BOXES] = ["truncated", *["reset"] * 5]
-    with pytest.raises(UserError, match=r"can't be fetched: .* 3,280 bytes are kept, and the same command continues there"):
-        metadata.text(BOXES)
-    assert metadata.text(BOXES).read_bytes() == server.files[BOXES]
-    assert server.requests(BOXES)[-1].headers["Range"] == "bytes=3280-"
-
-
-def test_a_file_that_changed_meanwhile_starts_anew(server, metadata):
-    server.behaviour[BOXES] = ["truncated", *["reset"] * 5]
-    with pytest.raises(UserError):
-        metadata.text(BOXES)
-    server.files = {**server.files, BOXES: server.files[BOXES][::-1]}
-    assert metadata.text(BOXES).read_bytes() == server.files[BOXES]
-    assert server.requests(BOXES)[-1].headers["If-Range"] == f'"{hashlib.md5(server.files[BOXES][::-1]).hexdigest()}"'
-
-
-def test_a_wrong_checksum_is_tried_once_more_then_told(server, metadata):
-    wrong = "AAAAAAAAAAAAAAAAAAAAAA=="
-    server.behaviour[BOXES] = [f"md5={wrong}"]
-    assert metadata.text(BOXES).read_bytes() == server.files[BOXES]
-    assert len(server.requests(BOXES)) == 2
-    metadata.text(BOXES).unlink()
-    server.behaviour[BOXES] = f"md5={wrong}"
-    with pytest.raises(UserError, match=r"arrives damaged .* twice"):
-        metadata.text(BOXES)
-    assert not list(metadata.folder.rglob("*.csv"))
 
 
 def test_two_processes_may_fetch_at_once(server, own_cache):
