@@ -31,16 +31,16 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: bfloat16.Edg
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-@pytest.mark.parametrize("room", [bfloat16._ROOM, 1], ids=["dots", "float32"])
+@pytest.mark.parametrize("most_bytes", [bfloat16._MOST_BYTES, 1], ids=["dots", "float32"])
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (1, 7), (5, 2)])
 @pytest.mark.parametrize(
     ("stride", "padding"),
     [(1, ((0, 0), (0, 0))), (1, ((1, 2), (0, 3))), (2, ((1, 1), (1, 1))), (3, ((0, 1), (2, 0)))],
 )
-def test_products_are_those_of_rounded_operands_summed_in_float32(monkeypatch, kernel, stride, padding, room):
-    monkeypatch.setattr(bfloat16, "_ROOM", room)
+def test_products_are_those_of_rounded_operands_summed_in_float32(monkeypatch, kernel, stride, padding, most_bytes):
+    monkeypatch.setattr(bfloat16, "_MOST_BYTES", most_bytes)
     x, k = normal(2, 9, 8, 16), normal(*kernel, 16, 6)
-    operands = (rounded(x), rounded(k)) if room > 1 or kernel == (1, 1) else (x, k)
+    operands = (rounded(x), rounded(k)) if most_bytes > 1 or kernel == (1, 1) else (x, k)
 
     @jax.jit
     def both(x, k, *operands):
