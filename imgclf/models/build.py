@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -133,8 +134,8 @@ def _signature(build: Callable[..., Any]) -> inspect.Signature:
     """The signature of a builder; that of a class is its constructor's, which nnx.Module hides."""
     if not isinstance(build, type):
         return inspect.signature(build)
-    signature = inspect.signature(build.__init__)
-    return signature.replace(parameters=list(signature.parameters.values())[1:])
+    signature = inspect.signature(operator.attrgetter("__init__")(build))
+    return signature.replace(parameters=list(signature.parameters.values())[1:])  # without self
 
 
 def _build_head(config: Config, backbone: Backbone, num_classes: int, rngs: nnx.Rngs) -> Head:

@@ -1,7 +1,8 @@
 """Writes what torchvision's and timm's networks answer to random weights: logits.npz and, per network, the names and shapes in its file.
 
-Run it where torch, torchvision and timm are installed, when a network is added: python tests/golden/make_golden.py
-tests/models/test_golden.py builds the same weights and images from numpy, and compares.
+Run it where torch, torchvision and timm are installed, when a network is added: python tests/golden/make_golden.py [NAME …]
+Only the named ones are made anew; without names, all of them. tests/models/test_golden.py builds the same weights and images from numpy,
+and compares.
 """
 
 import json
@@ -81,8 +82,11 @@ def _write_description(name: str, model: torch.nn.Module, size: tuple[int, int])
 
 
 def main() -> None:
-    answers = {}
-    for name, (ours, build, size) in CASES.items():
+    names = sys.argv[1:] or list(CASES)
+    path = HERE / "logits.npz"
+    answers = dict(np.load(path)) if path.exists() else {}
+    for name in names:
+        ours, build, size = CASES[name]
         torch.manual_seed(0)
         model = build()
         shapes = _write_description(name, model, size)
@@ -99,8 +103,8 @@ def main() -> None:
                 for key, value in model.state_dict().items():
                     if key.endswith(("running_mean", "running_var")):
                         answers[f"{name} training {key}"] = value.numpy()
-    np.savez_compressed(HERE / "logits.npz", **answers)
-    for name in CASES:
+    np.savez_compressed(path, **answers)
+    for name in names:
         random_weights.assert_telling(answers[name])
 
 
