@@ -1,7 +1,6 @@
 """Published weights: found by name, fetched from the Hugging Face hub or read from a file, checked and converted."""
 
 import dataclasses
-import functools
 import hashlib
 import math
 import re
@@ -15,6 +14,7 @@ from imgclf.config import Config
 from imgclf.errors import UserError, nearest
 from imgclf.files import cache_dir
 from imgclf.models import registry
+from imgclf.models.backbone import Builder
 from imgclf.models.weights import conversion, files
 from imgclf.models.weights.conversion import IMAGENET_MEAN, IMAGENET_STD, Rule, Tree, Weights
 
@@ -227,6 +227,11 @@ def _way_out(shapes: _Shapes, model: str) -> str:
     return f"it looks like weights of {like!r}: set config.model.name={like!r}."
 
 
+def _backbone_shapes(build: Builder) -> dict[str, tuple[int, ...]]:
+    state = nnx.state(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))))
+    return {path: leaf.shape for path, leaf in conversion.flatten({"backbone": nnx.to_pure_dict(state)}).items()}
+
+
 def looks_like(shapes: _Shapes) -> str:
     """The model whose backbone's tensors a file's agree with best in name and shape; "" where hardly any do."""
     known = [
@@ -240,8 +245,7 @@ def looks_like(shapes: _Shapes) -> str:
     counts = {name: count for name, count in registry.parameters().items() if name in of_families}
     scores = {"": 0.5}
     for model in sorted(counts, key=lambda name: abs(counts[name] - size))[:2]:  # tracing one can take a second
-        state = nnx.state(nnx.eval_shape(functools.partial(registry.builder(model), rngs=nnx.Rngs(0))))
-        wanted = {(path, leaf.shape) for path, leaf in conversion.flatten({"backbone": nnx.to_pure_dict(state)}).items()}
+        wanted = set(_backbone_shapes(registry.builder(model)).items())
         for rules in registry.family(model).conversion.values():
             given = {item for item in converted_shapes(shapes, rules).items() if item[0].startswith("backbone/")}
             scores[model] = max(scores.get(model, 0.0), len(wanted & given) / len(wanted | given))
