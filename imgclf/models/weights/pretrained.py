@@ -241,12 +241,12 @@ def looks_like(shapes: _Shapes) -> str:
     if most < len(shapes) / 2:
         return ""
     size = sum(math.prod(shape) for shape in shapes.values())
-    of_families = [name for count, family in known if count == most for name in family.models]  # relatives may have the same names
-    counts = {name: count for name, count in registry.parameters().items() if name in of_families}
     scores = {"": 0.5}
-    for model in sorted(counts, key=lambda name: abs(counts[name] - size))[:2]:  # tracing one can take a second
-        wanted = set(_backbone_shapes(registry.builder(model)).items())
-        for rules in registry.family(model).conversion.values():
-            given = {item for item in converted_shapes(shapes, rules).items() if item[0].startswith("backbone/")}
-            scores[model] = max(scores.get(model, 0.0), len(wanted & given) / len(wanted | given))
+    for family in (family for count, family in known if count == most):  # relatives may have the same names
+        counts = {name: model.parameters for name, model in family.models.items() if model.parameters is not None}
+        for model in sorted(counts, key=lambda name: abs(counts[name] - size))[:2]:  # tracing one can take a second
+            wanted = set(_backbone_shapes(family.models[model].build).items())
+            for rules in family.conversion.values():
+                given = {item for item in converted_shapes(shapes, rules).items() if item[0].startswith("backbone/")}
+                scores[model] = max(scores.get(model, 0.0), len(wanted & given) / len(wanted | given))
     return max(scores, key=scores.__getitem__)
