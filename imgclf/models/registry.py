@@ -34,6 +34,7 @@ FAMILIES = (
     "cnn",
     "resnet",
     "cifar_resnet",
+    "resnext",
     "mobilenet_v2",
     "squeezenet",
     "convnext",

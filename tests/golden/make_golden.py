@@ -46,11 +46,12 @@ def _torchvision(name: str, **options):
     return lambda: getattr(torchvision.models, name)(num_classes=CLASSES, **options)
 
 
-# By the name of published weights: our model, the original, and the (height, width) of the images. ResNet and DenseNet have the same
-# names in both libraries, Inception too but for torchvision's auxiliary head.
+# By the name of published weights: our model, the original, and the (height, width) of the images. ResNet, ResNeXt and DenseNet have the
+# same names in both libraries, Inception too but for torchvision's auxiliary head.
 CASES = {
     "timm/resnet18.tv_in1k": ("resnet18", _timm("resnet18"), (64, 96)),
     "timm/resnet50.a1_in1k": ("resnet50", _timm("resnet50"), (64, 96)),
+    "timm/resnext50_32x4d.a1h_in1k": ("resnext50_32x4d", _timm("resnext50_32x4d"), (64, 96)),
     "timm/mobilenetv2_100.ra_in1k": ("mobilenet_v2", _timm("mobilenetv2_100"), (64, 96)),
     "torchvision/mobilenet_v2.v1": ("mobilenet_v2", _torchvision("mobilenet_v2"), (64, 96)),
     "torchvision/squeezenet1_0.v1": ("squeezenet1_0", _torchvision("squeezenet1_0"), (64, 96)),

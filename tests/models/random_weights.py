@@ -44,7 +44,7 @@ def gain(model: str) -> float:
     2 keeps the variance through ReLU (He et al., 2015). Sums along deep residual networks grow with it, until the biases of late layers
     are lost in rounding.
     """
-    return 1.0 if model.startswith(("resnet", "xception")) else 2.0
+    return 1.0 if model.startswith(("resnet", "resnext", "xception")) else 2.0
 
 
 def torch_weights(shapes: Mapping[str, Sequence[int]], model: str) -> dict[str, np.ndarray]:
