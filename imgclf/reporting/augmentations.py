@@ -18,7 +18,7 @@ import numpy as np
 from imgclf import outputs
 from imgclf.config import default_config
 from imgclf.data import augment
-from imgclf.data.augment import Draw, view_rng
+from imgclf.data.augment import Draw, pixels, view_rng
 from imgclf.data.augment.color import Color
 from imgclf.data.augment.pixels import Operation
 from imgclf.reporting import pages
@@ -174,7 +174,7 @@ def _told(chains: Sequence[Any]) -> str:
 
 
 def _amount(operation: Operation) -> str:
-    return "" if operation.name in ("equalize", "autocontrast", "invert") else f" {operation.amount:.3g}".replace("-", "−")
+    return "" if not pixels.takes_amount(operation.name) else f" {operation.amount:.3g}".replace("-", "−")
 
 
 def _pixels(image: np.ndarray) -> list[Row]:
@@ -185,21 +185,8 @@ def _pixels(image: np.ndarray) -> list[Row]:
         return [("as it is", plain), *((said, augment.render(image, each, SIZE, "crop")) for said, each in drawn.items())]
 
     return [
-        Row(
-            "equalize", "equalize=0.2", "Probability: the histogram of each channel is flattened.", shown("equalize", 0, caption="applied")
-        ),
-        Row(
-            "autocontrast",
-            "autocontrast=0.2",
-            "Probability: each channel is spread to 0..255.",
-            shown("autocontrast", 0, caption="applied"),
-        ),
-        Row("posterize", "posterize=6", "Bits taken away, 0 to this.", shown("posterize", 6, 4, 3, 2, caption="{:g} bits left")),
-        Row("solarize", "solarize=0.2", "Probability: what is 128 or brighter is inverted.", shown("solarize", 128, caption="applied")),
-        Row("sharpness", "sharpness=1.0", "A factor, uniform in 1 ± this.", shown("sharpness", 0, 0.5, 1.5, 2, caption="× {:g}")),
-        Row("blur", "blur=4.0", "Gaussian; a standard deviation in pixels, 0 to this.", shown("blur", 0.5, 1, 2, 4, caption="{:g} px")),
-        Row("noise", "noise=50.0", "Gaussian; a standard deviation in grey levels, 0 to this.", shown("noise", 5, 15, 30, 50)),
-        Row("jpeg", "jpeg=95", "Quality lost, 0 to this.", shown("jpeg", 60, 30, 15, 5, caption="quality {:g}")),
+        Row(field.name, f"{field.name}={field.example}", field.remark, shown(field.name, *field.shown, caption=field.caption))
+        for field in pixels.FIELDS
     ]
 
 

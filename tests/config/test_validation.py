@@ -78,7 +78,6 @@ def test_a_config_file_cannot_set_an_unknown_field():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("data.source", "digit", "did you mean 'digits'"),
         ("data.resize", "stretch", "valid"),
         ("data.image_size", (32,), "height, width"),
         ("data.image_size", ("a", "b"), "height, width"),
@@ -88,7 +87,6 @@ def test_a_config_file_cannot_set_an_unknown_field():
         ("augment.crop_scale", (0.9, 0.1), "smallest, largest"),
         ("augment.policy", "randaugment", "did you mean 'rand_augment'"),
         ("augment.policy_args", "magnitude=9", "needs config.augment.policy"),
-        ("augment.jpeg", 100, "between 0 and 99"),
         ("loader.batch_size", 0, "1 or more"),
         ("train.duration", "ten epochs", "not a duration"),
         ("train.best_metric", "val_acc", "val_"),
@@ -110,8 +108,6 @@ def test_invalid_values_are_refused_by_name(config, field, value, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"data.source": "folder"}, "config.data.path"),
-        ({"data.source": "tfds"}, "tfds.name"),
         ({"data.split.method": "kfold", "data.split.fold": 5}, "0 to 4"),
         ({"train.early_stopping.patience": 3, "train.best_metric": ""}, "best_metric"),
     ],

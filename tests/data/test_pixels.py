@@ -11,8 +11,9 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from imgclf.config import default_config
 from imgclf.data import augment
-from imgclf.data.augment import PIXELS, Draw, pixels, view_rng
+from imgclf.data.augment import PIXELS, Draw, pixels, policies, view_rng
 from imgclf.data.augment.pixels import Operation
+from imgclf.errors import UserError
 
 quick = settings(deadline=None, derandomize=True, max_examples=25)
 images = st_numpy.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24), st.just(3)))
@@ -166,6 +167,21 @@ def test_each_field_is_drawn_and_only_its_own_changes(field):
         low, high = {"posterize": (4, 8), "sharpness": (0.1, 1.9), "blur": (0, 2), "noise": (0, 20), "jpeg": (30, 99)}[field]
         assert low <= min(amounts) < low + 0.1 * (high - low)
         assert high - 0.1 * (high - low) < max(amounts) <= high
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"), [("jpeg", 100, "between 0 and 99"), ("blur", -1.0, "0 or more"), ("solarize", 1.5, "0 and 1")]
+)
+def test_values_out_of_range_are_refused_by_name(field, value, expected):
+    settings = default_config()
+    settings.augment[field] = value
+    with pytest.raises(UserError, match=rf"config\.augment\.{field}={value}.*{expected}"):
+        policies.check(settings)
+
+
+def test_places_in_the_stream_are_given_once_and_in_turn():
+    assert sorted(field.place for field in pixels.FIELDS) == list(range(len(pixels.FIELDS)))
+    assert [field.name for field in sorted(pixels.FIELDS, key=lambda field: field.place)][:8] == list(FIELDS)[:8]
 
 
 def test_pixel_operations_follow_the_resample_and_leave_geometry_as_it_was():

@@ -7,11 +7,16 @@ returns it.
 
 import dataclasses
 import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 from scipy.special import ndtri
+
+from imgclf.config import Config
+from imgclf.errors import UserError
 
 _LEVELS = np.arange(256)
 _GREY = np.array([19595, 38470, 7471]) / 65536  # Pillow's weights of R, G and B, ITU-R 601
@@ -27,11 +32,48 @@ class Operation:
     seed: int = 0  # of noise
 
 
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A field of `config.augment` that has an operation of its own, of the same name.
+
+    A new operation needs its function and one of these in `FIELDS`, in this file, and the field with its default in config/fields.py.
+
+    Attributes:
+      operation: its function: (image), (image, amount) or (image, amount, seed).
+      place: of its random number in the view's stream. Places are given once, one after another: the draws of all others stay as they are.
+      amount: (the field, a number uniform in 0 to 1) → the operation's amount, or None: not this time.
+      is_valid, expected: the test of the field's value, and what a message says of it.
+      example: of a field's value, for the gallery; remark: what it means there.
+      shown: the amounts that the gallery shows, and their caption.
+    """
+
+    operation: Callable[..., np.ndarray]
+    place: int
+    amount: Callable[[Any, float], float | None]
+    is_valid: Callable[[Any], bool]
+    expected: str
+    example: str
+    remark: str
+    shown: tuple[float, ...]
+    caption: str = "{:g}"
+
+    @property
+    def name(self) -> str:
+        """Of the field, and of the operation."""
+        return self.operation.__name__
+
+
 def is_on(augment: Any) -> bool:
     """Whether `config.augment` has operations of its own, those of a policy apart."""
-    return any((augment.equalize, augment.autocontrast, augment.posterize, augment.solarize, augment.sharpness)) or any(
-        (augment.blur, augment.noise, augment.jpeg)
-    )
+    return any(getattr(augment, field.name) for field in FIELDS)
+
+
+def check(config: Config) -> None:
+    """Raises a UserError for a field out of its range."""
+    for field in FIELDS:
+        value = config.augment[field.name]
+        if not field.is_valid(value):
+            raise UserError(f"config.augment.{field.name}={value!r} is not valid; expected {field.expected}.")
 
 
 def draw(rng: np.random.Generator, augment: Any) -> tuple[Operation, ...]:
@@ -41,31 +83,27 @@ def draw(rng: np.random.Generator, augment: Any) -> tuple[Operation, ...]:
       rng: see `view_rng`, of kind PIXELS.
       augment: `config.augment`.
     """
-    u, seed = rng.random(8), int(rng.integers(2**32))
-    lost = int(u[7] * (augment.jpeg + 1))
-    drawn = (
-        (u[0] < augment.equalize, Operation("equalize")),
-        (u[1] < augment.autocontrast, Operation("autocontrast")),
-        (augment.posterize, Operation("posterize", 8 - int(u[2] * (augment.posterize + 1)))),
-        (u[3] < augment.solarize, Operation("solarize", 128)),
-        (augment.sharpness, Operation("sharpness", float(1 + augment.sharpness * (2 * u[4] - 1)))),
-        (augment.blur, Operation("blur", float(augment.blur * u[5]))),
-        (augment.noise, Operation("noise", float(augment.noise * u[6]), seed)),
-        (lost, Operation("jpeg", 100 - lost)),
-    )
-    return tuple(operation for is_on, operation in drawn if is_on)
+    first, seed = rng.random(8), int(rng.integers(2**32))  # in this order since there were eight
+    u = [*first.tolist(), *rng.random(len(FIELDS) - 8).tolist()]
+    drawn = []
+    for field in FIELDS:
+        value = getattr(augment, field.name)
+        amount = field.amount(value, u[field.place]) if value else None
+        if amount is not None:
+            drawn.append(Operation(field.name, amount, seed if _ARGUMENTS[field.name] == 2 else 0))
+    return tuple(drawn)
 
 
 def apply(image: np.ndarray, operations: tuple[Operation, ...]) -> np.ndarray:
     """Puts an image, uint8 [H, W, 3], through operations one after another."""
     for operation in operations:
-        if operation.name == "noise":
-            image = noise(image, operation.amount, operation.seed)
-        elif operation.name in _WITHOUT_AMOUNT:
-            image = _WITHOUT_AMOUNT[operation.name](image)
-        else:
-            image = _WITH_AMOUNT[operation.name](image, operation.amount)
+        image = _OPERATIONS[operation.name](image, *(operation.amount, operation.seed)[: _ARGUMENTS[operation.name]])
     return image
+
+
+def takes_amount(name: str) -> bool:
+    """Whether the operation of this name has an amount."""
+    return _ARGUMENTS.get(name, 1) > 0  # a policy's turns have one, too
 
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
@@ -174,14 +212,84 @@ def _quantiles() -> np.ndarray:
     return ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
 
 
-_WITHOUT_AMOUNT = {"invert": invert, "equalize": equalize, "autocontrast": autocontrast}
-_WITH_AMOUNT = {
-    "brightness": brightness,
-    "contrast": contrast,
-    "color": color,
-    "sharpness": sharpness,
-    "posterize": posterize,
-    "solarize": solarize,
-    "blur": blur,
-    "jpeg": jpeg,
+def _with_probability(amount: float) -> Callable[[Any, float], float | None]:
+    return lambda probability, u: amount if u < probability else None
+
+
+_PROBABILITY: tuple[Callable[[Any], bool], str] = (lambda v: 0 <= v <= 1, "between 0 and 1")
+_NOT_NEGATIVE: tuple[Callable[[Any], bool], str] = (lambda v: v >= 0, "0 or more")
+
+FIELDS = (  # in the order in which they apply
+    Field(
+        equalize,
+        0,
+        _with_probability(0.0),
+        *_PROBABILITY,
+        "0.2",
+        "Probability of flattening each channel's histogram.",
+        (0,),
+        "applied",
+    ),
+    Field(
+        autocontrast, 1, _with_probability(0.0), *_PROBABILITY, "0.2", "Probability of spreading each channel to 0..255.", (0,), "applied"
+    ),
+    Field(
+        posterize,
+        2,
+        lambda most, u: 8 - int(u * (most + 1)),
+        lambda v: 0 <= v <= 7,
+        "a whole number between 0 and 7",
+        "6",
+        "Bits taken away, 0 to this.",
+        (6, 4, 3, 2),
+        "{:g} bits left",
+    ),
+    Field(
+        solarize, 3, _with_probability(128), *_PROBABILITY, "0.2", "Probability of inverting what is 128 or brighter.", (128,), "applied"
+    ),
+    Field(
+        sharpness,
+        4,
+        lambda width, u: float(1 + width * (2 * u - 1)),
+        *_PROBABILITY,
+        "1.0",
+        "A factor, uniform in 1 ± this.",
+        (0, 0.5, 1.5, 2),
+        "× {:g}",
+    ),
+    Field(
+        blur,
+        5,
+        lambda most, u: float(most * u),
+        *_NOT_NEGATIVE,
+        "4.0",
+        "Gaussian; a standard deviation in pixels, 0 to this.",
+        (0.5, 1, 2, 4),
+        "{:g} px",
+    ),
+    Field(
+        noise,
+        6,
+        lambda most, u: float(most * u),
+        *_NOT_NEGATIVE,
+        "50.0",
+        "Gaussian; a standard deviation in grey levels, 0 to this.",
+        (5, 15, 30, 50),
+    ),
+    Field(
+        jpeg,
+        7,
+        lambda most, u: 100 - lost if (lost := int(u * (most + 1))) else None,
+        lambda v: 0 <= v <= 99,
+        "a whole number between 0 and 99",
+        "95",
+        "Quality lost, 0 to this.",
+        (60, 30, 15, 5),
+        "quality {:g}",
+    ),
+)
+
+_OPERATIONS: dict[str, Callable[..., np.ndarray]] = {
+    function.__name__: function for function in (brightness, contrast, color, invert, *(field.operation for field in FIELDS))
 }
+_ARGUMENTS = {name: len(inspect.signature(function).parameters) - 1 for name, function in _OPERATIONS.items()}

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from imgclf.config import Config, parse_arguments
+from imgclf.data.augment import pixels as pixel_operations
 from imgclf.data.augment.pixels import Operation
 from imgclf.errors import UserError, nearest
 
@@ -146,7 +147,8 @@ def draw(rng: np.random.Generator, augment: Any) -> tuple[Chain, ...]:
 
 
 def check(config: Config) -> None:
-    """Raises a UserError for a policy or arguments of it that a config names and that there are not."""
+    """Raises a UserError for pixel operations out of their range, and for a policy or arguments of it that there are not."""
+    pixel_operations.check(config)
     if config.augment.policy != "none":
         settings(config.augment.policy, config.augment.policy_args)
 
