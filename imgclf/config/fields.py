@@ -158,6 +158,7 @@ class AugmentConfig(Group):
     # Pixel operations of their own, on the view after the policy, in this order.
     equalize: float = 0.0  # probability of flattening the histogram of each channel
     autocontrast: float = 0.0  # probability of spreading each channel over 0..255
+    clahe: float = 0.0  # local contrast is raised by a limit uniform in 1 to this (CLAHE), such as 4.0
     posterize: int = 0  # bits taken from each channel: a whole number uniform in 0 to this
     solarize: float = 0.0  # probability of inverting what is 128 or brighter (BYOL)
     sharpness: float = 0.0  # distance from the smoothed view times a factor uniform in 1 ± this

@@ -25,6 +25,7 @@ AMOUNTS = {
     "contrast": (1.0, 0.3),
     "color": (1.0, 0.2),
     "sharpness": (1.0, 1.9),
+    "clahe": (None, 3.0),
     "posterize": (8, 3),
     "solarize": (256, 100),
     "invert": (None, 0.0),
@@ -43,6 +44,7 @@ FIELDS = {
     "blur": 2.0,
     "noise": 20.0,
     "jpeg": 70,
+    "clahe": 4.0,
 }
 
 
@@ -143,6 +145,15 @@ def test_noise_is_normal_and_differs_by_seed_channel_and_pixel():
     assert pixels.noise(np.full((9, 9, 3), 255, np.uint8), 50.0, 0).min() > 50
 
 
+def test_clahe_raises_local_contrast_and_keeps_hue():
+    wave = 100 + 20 * np.sin(np.arange(256) / 7)
+    image = np.repeat((wave[:, None] + 30 * (np.arange(256) > 128))[:, :, None], 3, axis=2).astype(np.uint8)
+    strong, weak = pixels.clahe(image, 4.0), pixels.clahe(image, 1.5)
+    spread = [part[32:-32, 160:224].std() for part in (image, weak, strong)]
+    assert spread[0] < spread[1] < spread[2]
+    assert np.ptp(strong.astype(int), axis=2).max() <= 2  # grey stays grey
+
+
 def test_jpeg_loses_more_at_lower_quality_and_keeps_the_channels():
     image = picture(64, 64)
     lost = [np.abs(pixels.jpeg(image, quality).astype(int) - image).mean() for quality in (95, 50, 5)]
@@ -164,7 +175,9 @@ def test_each_field_is_drawn_and_only_its_own_changes(field):
     if field in ("equalize", "autocontrast", "solarize"):
         assert 75 < len(amounts) < 125
     else:
-        low, high = {"posterize": (4, 8), "sharpness": (0.1, 1.9), "blur": (0, 2), "noise": (0, 20), "jpeg": (30, 99)}[field]
+        low, high = {"clahe": (1, 4), "posterize": (4, 8), "sharpness": (0.1, 1.9), "blur": (0, 2), "noise": (0, 20), "jpeg": (30, 99)}[
+            field
+        ]
         assert low <= min(amounts) < low + 0.1 * (high - low)
         assert high - 0.1 * (high - low) < max(amounts) <= high
 

@@ -147,6 +147,17 @@ def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
     return image if threshold > 255 else cv2.LUT(image, np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS).astype(np.uint8))
 
 
+def clahe(image: np.ndarray, limit: float) -> np.ndarray:
+    """Raises local contrast: the lightness (of CIE Lab) is equalized in 8x8 tiles, no level by more than `limit` times the mean.
+
+    Contrast limited adaptive histogram equalization, Zuiderveld in "Graphics Gems IV" (1994); as albumentations' CLAHE.
+    """
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    lightness = cv2.createCLAHE(clipLimit=limit, tileGridSize=(8, 8)).apply(np.ascontiguousarray(lab[:, :, 0]))
+    lab[:, :, 0] = lightness
+    return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+
+
 def invert(image: np.ndarray) -> np.ndarray:
     """The negative."""
     return cv2.bitwise_not(image)
@@ -232,6 +243,17 @@ FIELDS = (  # in the order in which they apply
     ),
     Field(
         autocontrast, 1, _with_probability(0.0), *_PROBABILITY, "0.2", "Probability of spreading each channel to 0..255.", (0,), "applied"
+    ),
+    Field(
+        clahe,
+        8,
+        lambda most, u: float(1 + (most - 1) * u),
+        lambda v: v == 0 or v > 1,
+        "above 1, or 0 for none",
+        "4.0",
+        "Limit of the local contrast, 1 to this.",
+        (1.5, 2, 3, 4),
+        "limit {:g}",
     ),
     Field(
         posterize,
