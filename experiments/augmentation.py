@@ -9,6 +9,7 @@ Command: imgclf study experiments/augmentation.py[:DATA[,model=mobilenet_v2][,we
 """
 
 from pathlib import Path
+from typing import Any
 
 from imgclf.config import default_config, parse_config_argument
 from imgclf.errors import UserError, nearest
@@ -17,10 +18,10 @@ from imgclf.studies import Study
 DATA = "../shared/data/clothing10"
 WEIGHTS = "../shared/weights/mobilenet_v2_0.35_224_no_top.keras.h5"
 
-FLIP = {"augment.flip": 0.5}
+FLIP: dict[str, Any] = {"augment.flip": 0.5}
 CROP = FLIP | {"augment.crop_scale": (0.35, 1.0)}
 TUTORIAL = FLIP | {"augment.rotate": 40.0, "augment.shift": (0.2, 0.2), "augment.zoom": (0.8, 1.2)}  # S0's; its shear is below
-ARMS = {
+ARMS: dict[str, dict[str, Any]] = {
     "none": {},
     "flip": FLIP,
     "flip, crop": CROP,

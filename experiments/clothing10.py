@@ -6,12 +6,14 @@ Cost: about 40 minutes on 2 CPU cores. Result: experiments/README.md.
 Command: imgclf study experiments/clothing10.py[:DATA[,weights=FOLDER]]
 """
 
+from typing import Any
+
 from imgclf.config import default_config, parse_config_argument
 from imgclf.studies import Study
 
 DATA = "../shared/data/clothing10"
 WEIGHTS = "../shared/weights"
-FINE_TUNING = {
+FINE_TUNING: dict[str, Any] = {
     "train.method": "lp_ft",
     "train.duration": "6 epochs",
     "optimizer.learning_rate": 1e-4,
@@ -19,7 +21,7 @@ FINE_TUNING = {
     "optimizer.schedule.name": "cosine",
     "optimizer.schedule.warmup": "10%",
 }
-AUGMENTATION = {"augment.crop_scale": (0.5, 1.0), "augment.flip": 0.5, "augment.rotate": 10.0}
+AUGMENTATION: dict[str, Any] = {"augment.crop_scale": (0.5, 1.0), "augment.flip": 0.5, "augment.rotate": 10.0}
 
 
 def get_study(argument: str = "") -> Study:
@@ -29,12 +31,12 @@ def get_study(argument: str = "") -> Study:
     base.data.image_size = (224, 224)
     base.train.log_every = "1 epochs"
     base.train.checkpoint_every = "100%"
-    arms = {}
+    arms: dict[str, dict[str, Any]] = {}
     for width, name, file in (
         ("0.35", "mobilenet_v2_035", "mobilenet_v2_0.35_224_no_top.keras.h5"),
         ("1.0", "mobilenet_v2", "mobilenet_v2_1.0_224.keras.h5"),
     ):
-        model = {"model.name": name, "model.weights": f"path:{given['weights']}/{file}"}
+        model: dict[str, Any] = {"model.name": name, "model.weights": f"path:{given['weights']}/{file}"}
         arms[f"{width} probe"] = model | {"train.method": "probe"}
         arms[f"{width} probe, 4 views"] = model | AUGMENTATION | {"train.method": "probe", "probe.views": 4}
         arms[f"{width} LP-FT"] = model | AUGMENTATION | FINE_TUNING

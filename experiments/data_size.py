@@ -54,7 +54,8 @@ def get_study(argument: str = "") -> Study:
     base = default_config()
     base.data.path = asked["path"] or DATA
     base.data.split.fractions = (0.67, 0.0, 0.33)  # no val; the folds give the rest
-    sizes, seeds = (5, 8, 12, 20, 30, 48), 3
+    sizes: tuple[int, ...] = (5, 8, 12, 20, 30, 48)
+    seeds = 3
     if name == "cnn":
         fields, sizes, seeds = CNN, (12, 24, 48), 1
     else:

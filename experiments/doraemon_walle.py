@@ -7,13 +7,15 @@ Cost: about 35 minutes on 2 CPU cores. Result: experiments/README.md.
 Command: imgclf study experiments/doraemon_walle.py[:DATA[,weights=FILE]]
 """
 
+from typing import Any
+
 from imgclf.config import default_config, parse_config_argument
 from imgclf.studies import Study
 
 DATA = "../shared/data/doraemon_walle"
 WEIGHTS = "../shared/weights/mobilenet_v2_0.35_224_no_top.keras.h5"
 
-TUTORIAL_CNN = {
+TUTORIAL_CNN: dict[str, Any] = {
     "data.image_size": (96, 96),
     "augment.rotate": 30.0,
     "augment.shift": (0.1, 0.1),
@@ -38,8 +40,8 @@ def get_study(argument: str = "") -> Study:
     base.train.eval_every = "2 epochs"
     base.train.log_every = "1 epochs"
     base.train.checkpoint_every = "100%"
-    mobilenet = {"model.name": "mobilenet_v2_035", "model.weights": f"path:{given['weights']}"}
-    arms = {
+    mobilenet: dict[str, Any] = {"model.name": "mobilenet_v2_035", "model.weights": f"path:{given['weights']}"}
+    arms: dict[str, dict[str, Any]] = {
         "S1's CNN": TUTORIAL_CNN,
         "S1's frozen MobileNetV2": mobilenet
         | {

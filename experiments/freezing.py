@@ -20,13 +20,15 @@ Cost: see experiments/README.md. Command: imgclf study experiments/freezing.py[:
 ../shared/data/doraemon_walle
 """
 
+from typing import Any
+
 from imgclf.config import default_config, parse_config_argument
 from imgclf.studies import Study
 
 DATA = "../shared/data/clothing10"
 WEIGHTS = "../shared/weights/mobilenet_v2_0.35_224_no_top.keras.h5"
 FOLLOWING = "padding='same', epsilon=0.001, momentum=0.9, unbiased=False"  # Keras's network but for the momentum
-TRAINS = {
+TRAINS: dict[str, dict[str, Any]] = {
     "probe": {"train.method": "probe"},
     "head": {"freeze.preset": "head"},
     "half": {"freeze.preset": "first_143_layers"},
@@ -58,7 +60,7 @@ def get_study(argument: str = "") -> Study:
     base.optimizer.weight_decay = 0.01
     base.optimizer.schedule.name = "cosine"
     base.optimizer.schedule.warmup = "10%"
-    arms = {}
+    arms: dict[str, dict[str, Any]] = {}
     for name, fields in TRAINS.items():
         arms[name] = fields | {"freeze.batch_norm": "frozen"}
         if name in ("head", "last stage", "all"):

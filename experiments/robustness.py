@@ -12,6 +12,7 @@ import argparse
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,10 +49,10 @@ class Views:
         self.labels = dataset.table["label"].to_numpy(np.int64)
         pictures = robustness.corrupted_views(dataset, config, tested)
         turned = robustness.oriented_photos(dataset, np.unique(np.linspace(0, len(ids) - 1, ORIENTED).astype(int)))
-        size, options = (*config.data.image_size, 3), {"crop_fraction": config.data.crop_fraction}
+        data, size = config.data, (*config.data.image_size, 3)
 
         def turn(item: int) -> np.ndarray:
-            return augment.view(turned[item], config.data.image_size, config.data.resize, config.augment, **options)
+            return augment.view(turned[item], data.image_size, data.resize, config.augment, crop_fraction=data.crop_fraction)
 
         with ThreadPoolExecutor(2) as pool:
             self.corrupted = np.stack(list(pool.map(pictures.__getitem__, range(len(pictures))))).reshape(len(ids), len(tested), *size)
@@ -84,7 +85,7 @@ def main() -> None:
             views = made[key]
             rows = np.array([place[name] for name in ids[folder]])
             shown = np.concatenate([views.corrupted[rows].reshape(-1, *views.corrupted.shape[2:]), *views.turned])
-            probabilities = probabilities_of_views(predictor, shown, Console(quiet=True))
+            probabilities = probabilities_of_views(predictor, list(shown), Console(quiet=True))
             count = len(rows) * len(tested)
             answers = probabilities[:count].argmax(-1).reshape(len(rows), len(tested))
             right.setdefault((arm, seed), {}).update(zip(ids[folder], answers == views.labels[rows, None], strict=True))
@@ -118,22 +119,24 @@ def main() -> None:
     console.print(f"Page: {written}")
 
 
-def compare_means(arms: dict[str, dict[robustness.Condition, np.ndarray]], baseline: str) -> dict[str, dict]:
+def compare_means(arms: dict[str, dict[robustness.Condition, np.ndarray]], baseline: str) -> dict[str, dict[str, Any]]:
     """Differences of the mean corruption accuracy to the baseline, by image: with interval, exact p and Holm's, and whether it is a tie."""
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for arm, correct in arms.items():
         if arm == baseline:
             continue
-        counts = [
-            sum(right.astype(int) for condition, right in one.items() if condition != robustness.CLEAN) for one in (correct, arms[baseline])
-        ]
-        difference = counts[0] - counts[1]
+        difference = _corrupted_right(correct) - _corrupted_right(arms[baseline])
         scaled = difference / (len(correct) - 1)
         p = compare.sign_flip_test(difference.sum(0))
         rows[arm] = {"difference": float(scaled.mean()), "difference_ci95": intervals.bootstrap(scaled), "p": p}
     for row, p in zip(rows.values(), intervals.holm([row["p"] for row in rows.values()]), strict=True):
         row |= {"p_holm": p, "tie": compare.is_tie(p, row["difference_ci95"])}
     return rows
+
+
+def _corrupted_right(correct: dict[robustness.Condition, np.ndarray]) -> np.ndarray:
+    """How many of the corrupted versions of each image were right, int64 [S, N]."""
+    return np.sum([right for condition, right in correct.items() if condition != robustness.CLEAN], axis=0)
 
 
 def _preprocessing(config: Config) -> tuple:

@@ -127,17 +127,17 @@ def write_files(case: Case, photos: Dataset, folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["id", "label", "group", "number"])
 
 
-def split(files: pd.DataFrame, case: Case, repaired: bool, seed: int) -> pd.DataFrame:
+def split(made: pd.DataFrame, case: Case, repaired: bool, seed: int) -> pd.DataFrame:
     """Gives each file to train, val (on which accuracy is claimed) or test (the photos that nobody touches), by the slip or repaired.
 
     Args:
-      files: columns id, label, group, number.
+      made: the files, columns id, label, group, number.
 
     Returns:
       these, without the files that are not used, and a column split.
     """
-    names = sorted(set(files["label"]))
-    table = files.assign(class_name=files["label"], label=files["label"].map(names.index), sha256=files["id"])
+    names = sorted(set(made["label"]))
+    table = made.assign(class_name=made["label"], label=made["label"].map(names.index), sha256=made["id"])
     fresh = stratify(table, names, {"pool": 2 / 3, "fresh": 1 / 3}, seed, "") == "fresh"
     if case.split_by == "copy":  # the copies serve the slip alone
         used = (table["number"] == 0).to_numpy() | (~fresh & (not repaired))
@@ -218,11 +218,11 @@ def accuracies(answers: list[pd.DataFrame], seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     of_seeds = rng.multinomial(len(answers), np.full(len(answers), 1 / len(answers)), RESAMPLES)
     of_photos = rng.multinomial(len(photos), np.full(len(photos), 1 / len(photos)), RESAMPLES)
-    found, draws = {}, {}
+    found: dict[str, Any] = {}
+    draws: dict[str, np.ndarray] = {}
     for name, part in (("claimed", "val"), ("honest", "test")):
         sums = [frame[frame["split"] == part].groupby("group")["correct"].agg(["sum", "count"]) for frame in answers]
-        sums = [frame.reindex(photos, fill_value=0).to_numpy() for frame in sums]
-        correct, count = np.moveaxis(np.stack(sums), 2, 0)
+        correct, count = np.moveaxis(np.stack([frame.reindex(photos, fill_value=0).to_numpy() for frame in sums]), 2, 0)
         draws[name] = resampled(correct, count, of_seeds, of_photos)
         found[name] = float(correct.sum() / count.sum())
         found[f"{name}_ci95"] = central(draws[name])
@@ -270,12 +270,15 @@ def softmax_twice(photos: Dataset, data: str, weights: str, seeds: int) -> dict[
     model = models.create(config, len(photos.class_names), tell=lambda said: None)
     features, labels = extract(config, model, photos), photos.table["label"].to_numpy()
     found: dict[str, list[pd.DataFrame]] = {}
-    for name, fields in {"as published": {"learning_rate": 1e-5, "epochs": 500}, "at 1e-3": {"learning_rate": 1e-3, "epochs": 30}}.items():
+    for name, learning_rate, epochs in (("as published", 1e-5, 500), ("at 1e-3", 1e-3, 30)):
         for seed in range(seeds):
             fresh = stratify(photos.table, photos.class_names, {"pool": 2 / 3, "fresh": 1 / 3}, seed, "") == "fresh"
             frames = []
             for part, twice in (("test", False), ("val", True)):
-                classify = fit_head(features[~fresh], labels[~fresh], len(photos.class_names), twice=twice, seed=seed, **fields)
+                known, given = features[~fresh], labels[~fresh]
+                classify = fit_head(
+                    known, given, len(photos.class_names), twice=twice, learning_rate=learning_rate, epochs=epochs, seed=seed
+                )
                 correct = (classify(features[fresh]).argmax(1) == labels[fresh]).astype(int)
                 frames.append(pd.DataFrame({"split": part, "group": photos.table["id"][fresh].to_numpy(), "correct": correct}))
             found.setdefault(name, []).append(pd.concat(frames))
@@ -296,16 +299,16 @@ def main() -> None:
     results: dict[str, Any] = {"slips": {}, "audit": {}}
     for name, case in CASES.items():
         folder = options.workdir / name.replace(" ", "-").replace(",", "").replace("=", "is")
-        files = write_files(case, photos, folder / "files")
+        made = write_files(case, photos, folder / "files")
         for protocol in ("as published", "repaired"):
             answers = []
             for seed in track(range(options.seeds), f"{name}, {protocol}"):
-                splits = split(files, case, protocol == "repaired", seed)
+                splits = split(made, case, protocol == "repaired", seed)
                 own = folder / protocol.replace(" ", "-")
                 asked = configured(case, folder / "files", options.weights, seed, splits, groups=False)
                 answers.append(train(asked, splits, own / f"seed{seed}"))
             results["slips"].setdefault(name, {})[protocol] = accuracies(answers)
-        splits = split(files, case, False, 0)
+        splits = split(made, case, False, 0)
         results["audit"][name] = {
             told: audited(configured(case, folder / "files", options.weights, 0, splits, groups=groups))
             for told, groups in (("files alone", False), ("with the photo's name", True))
