@@ -164,6 +164,8 @@ def test_modules_and_their_attributes_exist():
 def test_config_fields_exist():
     missing = []
     for name, field in found_in_texts(r"(?:--config\.|--set[ =]|\bconfig\.)([a-z_0-9]+(?:\.[a-z_0-9]+)+)"):
+        if field == "augment.median":  # docs/extending.md adds it
+            continue
         try:
             names.check_field(field)
         except UserError as error:
