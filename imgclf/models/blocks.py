@@ -5,14 +5,17 @@ Blocks take the builders of their layers, `conv` and `norm`, with the options th
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from imgclf.models import layers
-from imgclf.models.initializers import HE_NORMAL_FAN_OUT
+from imgclf.models.backbone import Backbone
+from imgclf.models.initializers import HE_NORMAL_FAN_OUT, Initializer
 
 ConvBuilder = Callable[..., layers.Conv]  # called with (in_features, features, kernel, stride=, groups=)
 NormBuilder = Callable[..., layers.BatchNorm]  # called with (features, zero_scale=)
@@ -164,3 +167,79 @@ class InvertedResidual(nnx.Module):
         y = self.se(y) if self.squeezes else y
         y = self.project(y, train=train)
         return x + y if self.residual else y
+
+
+@dataclasses.dataclass(frozen=True)
+class InvertedResidualStage:
+    """Inverted residuals one after another; the first of them may halve the maps."""
+
+    expansion: int
+    features: int
+    depth: int
+    stride: int  # of the first block
+    kernel: int = 3  # of the depthwise convolutions
+
+
+class InvertedResidualNet(Backbone):
+    """Stem (3x3/2), stages of inverted residuals, and a 1x1 convolution: `stem`, `blocks/0`, `blocks/1`, …, `last`.
+
+    Args:
+      stem, last: channels of the first and the last convolution.
+      stages: what is between them.
+      activation: after every convolution but the blocks' last ones.
+      squeeze_excite: whether blocks have it.
+      depthwise_init: initialises the depthwise kernels.
+      padding: of what has stride 2: "symmetric" as in torch, or "same" as in TensorFlow (right and bottom of even sizes).
+      norm: options of batch normalisation.
+    """
+
+    def __init__(
+        self,
+        stem: int,
+        stages: Sequence[InvertedResidualStage],
+        last: int,
+        *,
+        activation: Callable[[jax.Array], jax.Array],
+        squeeze_excite: bool,
+        depthwise_init: Initializer,
+        padding: str = "symmetric",
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+        **norm: Unpack[layers.NormOptions],
+    ):
+        self.activation, self.pads_same = activation, padding == "same"
+        make_norm = functools.partial(layers.BatchNorm, **norm, rngs=rngs)
+        make_conv = functools.partial(layers.Conv, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype, rngs=rngs)
+        make_depthwise = functools.partial(
+            layers.DepthwiseConv, padding="same" if self.pads_same else None, kernel_init=depthwise_init, dtype=dtype, rngs=rngs
+        )
+        make_block = functools.partial(
+            InvertedResidual,
+            conv=make_conv,
+            norm=make_norm,
+            activation=activation,
+            squeeze_excite=functools.partial(SqueezeExcite, dtype=dtype, rngs=rngs) if squeeze_excite else None,
+        )
+        unpadded = ((0, 0), (0, 0)) if self.pads_same else None
+        self.stem = ConvNorm(make_conv(3, stem, 3, stride=2, padding=unpadded), make_norm(stem))
+        features, blocks = stem, []
+        for stage in stages:
+            depthwise = functools.partial(make_depthwise, kernel=stage.kernel)
+            for i in range(stage.depth):
+                stride = stage.stride if i == 0 else 1
+                blocks.append(make_block(features, stage.features, expansion=stage.expansion, stride=stride, depthwise=depthwise))
+                features = stage.features
+        self.blocks = Stage(blocks)
+        self.last = ConvNorm(make_conv(features, last, 1), make_norm(last))
+        self.features = last
+        self.halvings = 1 + sum(stage.stride == 2 for stage in stages)
+
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the maps of images of this size: half of it for each stride of 2, rounded up."""
+        return -(-height // 2**self.halvings), -(-width // 2**self.halvings)
+
+    def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
+        x = layers.pad_same(image, 3, 2) if self.pads_same else image
+        x = self.activation(self.stem(x, train=train))
+        x = self.blocks(x, train=train)
+        return self.activation(self.last(x, train=train))

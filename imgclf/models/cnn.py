@@ -13,7 +13,7 @@ from imgclf.models.backbone import Backbone, Model
 class CNN(Backbone):
     """Blocks of (conv, norm, ReLU, pool), one for each width. Convolutions are He-initialised and have biases where no norm follows.
 
-    Widths (32, 32, 64) with padding "valid" or "same", kernel 3, pool 2 and norm "none" are the convolutions of the two
+    Widths (32, 32, 64) with padding "valid" or "same", kernel 3, pool 2 and norm "none" are those of the two
     tutorials' networks in `configs/openimages_cnn.py` and `configs/sports_cnn.py`.
     """
 

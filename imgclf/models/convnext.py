@@ -23,7 +23,7 @@ _UNPADDED = ((0, 0), (0, 0))
 
 
 def _init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
-    """The authors' initialisation: standard deviation 0.02, cut off at 100 standard deviations, which is not at all."""
+    """The authors' initialisation: normal, standard deviation 0.02; they truncate it at 100 standard deviations, which changes nothing."""
     del out_sharding
     return (normal(key, shape) * np.float32(0.02)).astype(dtype)
 
@@ -54,7 +54,7 @@ class Block(nnx.Module):
         self.layer_scale = LayerScale(features, layer_scale)
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        del train  # the same in training
+        del train  # a block does the same in training
         y = self.expand(self.norm(self.depthwise(x)))
         return x + self.layer_scale(self.project(jax.nn.gelu(y, approximate=False)))
 
@@ -235,7 +235,7 @@ def _keras_layer(name: str, path: str) -> tuple[Rule, ...]:
 def _keras_rules() -> tuple[Rule, ...]:
     # layers are named after the model, which the user may name
     rules = [
-        (r".+_prestem_normalization/(mean|variance|count)", None, same),  # stands in the weights' mean and std
+        (r".+_prestem_normalization/(mean|variance|count)", None, same),  # the weights' mean and std do the same
         *_keras_layer(".+_stem_conv", "backbone/stem/conv"),
         *_keras_layer(".+_stem_layernorm", "backbone/stem/norm"),
     ]
@@ -255,7 +255,7 @@ def _keras_rules() -> tuple[Rule, ...]:
         *rules,
         *_keras_layer(".+_head_layernorm", "head/norm"),
         *_keras_layer(".+_head_dense", "head/logits"),
-        *keras_batch_norm(r"layer_normalization(?:_\d+)?", "head/norm"),  # in which Keras's network ends without the top
+        *keras_batch_norm(r"layer_normalization(?:_\d+)?", "head/norm"),  # the last layer of Keras's network without the top
     )
 
 

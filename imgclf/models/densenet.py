@@ -129,7 +129,7 @@ MODELS = {
 _TORCH: tuple[Rule, ...] = (
     (r"features\.conv0\.weight", "backbone/stem/conv/kernel", conv),
     *batch_norm(r"features\.norm0", "backbone/stem/bn"),
-    # torchvision's files have `norm.1`, its models and timm `norm1`
+    # torchvision's files say `norm.1`; its models and timm say `norm1`
     (r"features\.denseblock(\d)\.denselayer(\d+)\.conv\.?(\d)\.weight", r"backbone/block\1/layer\2/conv\3/kernel", conv),
     *batch_norm(r"features\.denseblock(\d)\.denselayer(\d+)\.norm\.?(\d)", r"backbone/block\1/layer\2/bn\3"),
     (r"features\.transition(\d)\.conv\.weight", r"backbone/transition\1/conv/kernel", conv),

@@ -4,88 +4,38 @@ Parameter paths: `stem/{conv,bn}`, `blocks/0/{expand,depthwise,project}/{conv,bn
 `last/{conv,bn}`; block 0 has no `expand`.
 """
 
-import functools
-from typing import Any, Unpack
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from imgclf.models import layers
-from imgclf.models.backbone import Backbone, Model
-from imgclf.models.blocks import ConvNorm, InvertedResidual, SqueezeExcite, Stage
-from imgclf.models.initializers import HE_NORMAL_FAN_OUT
+from imgclf.models.backbone import Model
+from imgclf.models.blocks import InvertedResidualNet, InvertedResidualStage
+from imgclf.models.initializers import HE_NORMAL
 from imgclf.models.weights.conversion import Rule, Weights, batch_norm, conv, keras_batch_norm, keras_depthwise, linear, same
 
-# expansion, channels, blocks, stride of the first one, kernel of the depthwise convolutions
 _STAGES = (
-    (1, 16, 1, 1, 3),
-    (6, 24, 2, 2, 3),
-    (6, 40, 2, 2, 5),
-    (6, 80, 3, 2, 3),
-    (6, 112, 3, 1, 5),
-    (6, 192, 4, 2, 5),
-    (6, 320, 1, 1, 3),
+    InvertedResidualStage(1, 16, 1, 1),
+    InvertedResidualStage(6, 24, 2, 2),
+    InvertedResidualStage(6, 40, 2, 2, 5),
+    InvertedResidualStage(6, 80, 3, 2),
+    InvertedResidualStage(6, 112, 3, 1, 5),
+    InvertedResidualStage(6, 192, 4, 2, 5),
+    InvertedResidualStage(6, 320, 1, 1),
 )
+# The fan of a depthwise kernel is its own, kernel².
+_SHARED: dict[str, Any] = {"activation": jax.nn.silu, "squeeze_excite": True, "depthwise_init": HE_NORMAL}
 
 
-class EfficientNet(Backbone):
-    """Stem (3x3/2), MBConv blocks, and a 1x1 convolution; SiLU throughout. No stochastic depth in training.
-
-    `padding` at stride 2 is "symmetric" as in torch, or "same" as in TensorFlow (right and bottom of even sizes).
-    """
-
-    def __init__(
-        self,
-        *,
-        stem: int = 32,
-        stages: tuple[tuple[int, int, int, int, int], ...] = _STAGES,
-        last: int = 1280,
-        padding: str = "symmetric",
-        dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-        **norm: Unpack[layers.NormOptions],
-    ):
-        self.pads_same = padding == "same"
-        make_norm = functools.partial(layers.BatchNorm, **norm, rngs=rngs)
-        make_conv = functools.partial(layers.Conv, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype, rngs=rngs)
-        # He's initialisation over the depthwise kernel's own fan, kernel²
-        depthwise = functools.partial(layers.DepthwiseConv, padding="same" if self.pads_same else None, dtype=dtype, rngs=rngs)
-        squeeze_excite = functools.partial(SqueezeExcite, dtype=dtype, rngs=rngs)
-        block = functools.partial(InvertedResidual, conv=make_conv, norm=make_norm, activation=jax.nn.silu, squeeze_excite=squeeze_excite)
-        unpadded = ((0, 0), (0, 0)) if self.pads_same else None
-        self.stem = ConvNorm(make_conv(3, stem, 3, stride=2, padding=unpadded), make_norm(stem))
-        features, blocks = stem, []
-        for expansion, channels, depth, first_stride, kernel in stages:
-            for i in range(depth):
-                depthwise_of_stage = functools.partial(depthwise, kernel=kernel)
-                stride = first_stride if i == 0 else 1
-                blocks.append(block(features, channels, expansion=expansion, stride=stride, depthwise=depthwise_of_stage))
-                features = channels
-        self.blocks = Stage(blocks)
-        self.last = ConvNorm(make_conv(features, last, 1), make_norm(last))
-        self.features = last
-        self.halvings = 1 + sum(stride == 2 for *_, stride, _ in stages)
-
-    def map_size(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the maps of images of this size: a 32nd, rounded up."""
-        return -(-height // 2**self.halvings), -(-width // 2**self.halvings)
-
-    def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
-        x = layers.pad_same(image, 3, 2) if self.pads_same else image
-        x = jax.nn.silu(self.stem(x, train=train))
-        x = self.blocks(x, train=train)
-        return jax.nn.silu(self.last(x, train=train))
+def efficientnet_b0(**options: Any) -> InvertedResidualNet:
+    """EfficientNet-B0 with SiLU throughout; without stochastic depth in training."""
+    return InvertedResidualNet(32, _STAGES, 1280, **_SHARED, **options)
 
 
-def efficientnet_b0(**options: Any) -> EfficientNet:
-    return EfficientNet(**options)
-
-
-def efficientnet_tiny(**options: Any) -> EfficientNet:
+def efficientnet_tiny(**options: Any) -> InvertedResidualNet:
     """Four blocks of few channels: for tests."""
-    return EfficientNet(stem=8, stages=((1, 8, 1, 1, 3), (6, 16, 2, 2, 5), (6, 24, 1, 2, 3)), last=64, **options)
+    stages = InvertedResidualStage(1, 8, 1, 1), InvertedResidualStage(6, 16, 2, 2, 5), InvertedResidualStage(6, 24, 1, 2)
+    return InvertedResidualNet(8, stages, 64, **_SHARED, **options)
 
 
 MODELS = {
@@ -138,7 +88,7 @@ WEIGHTS: tuple[Weights, ...] = (
 
 def _blocks() -> list[tuple[int, int, int]]:
     """(stage, block in it, block in all), from 0."""
-    places = [(stage, i) for stage, (_, _, depth, _, _) in enumerate(_STAGES) for i in range(depth)]
+    places = [(stage, i) for stage, shape in enumerate(_STAGES) for i in range(shape.depth)]
     return [(stage, i, n) for n, (stage, i) in enumerate(places)]
 
 
@@ -183,7 +133,7 @@ def _keras_dense(kernel: np.ndarray) -> np.ndarray:
 
 def _keras_rules() -> tuple[Rule, ...]:
     rules = [
-        (r"normalization(_\d+)?/(mean|variance|count)", None, same),  # stands in the weights' mean and std
+        (r"normalization(_\d+)?/(mean|variance|count)", None, same),  # the weights' mean and std do the same
         ("stem_conv/kernel", "backbone/stem/conv/kernel", same),
         *keras_batch_norm("stem_bn", "backbone/stem/bn"),
     ]

@@ -44,13 +44,14 @@ def average_pool(x: jax.Array, counts_padding: bool) -> jax.Array:
     return sums * jnp.asarray(1 / np.outer(rows, columns)[..., None], x.dtype)
 
 
-# A branch: convolutions in a row, (features, (kh, kw)) or, at stride 2, (features, (kh, kw), 2); a pair at its end stands side by side.
+# A branch: convolutions one after another, (features, (kh, kw)) or, at stride 2, (features, (kh, kw), 2); those of a pair at its end have
+# the same input, and their outputs are concatenated.
 _Conv = tuple[Any, ...]
 _Branches = Mapping[str, Sequence[_Conv]]
 
 
 def _with_5x5(pooled: int) -> _Branches:
-    """Figure 5: 5x5 next to two 3x3, for 35x35 maps."""
+    """Figure 5: a 5x5 convolution beside two of 3x3, for 35x35 maps."""
     return {
         "branch1x1": [(64, (1, 1))],
         "branch5x5": [(48, (1, 1)), (64, (5, 5))],
@@ -60,7 +61,7 @@ def _with_5x5(pooled: int) -> _Branches:
 
 
 def _with_7x7(width: int) -> _Branches:
-    """Figure 6: 7x7 in factors, for 17x17 maps."""
+    """Figure 6: 7x7 convolutions factorised into 1x7 and 7x1, for 17x17 maps."""
     return {
         "branch1x1": [(192, (1, 1))],
         "branch7x7": [(width, (1, 1)), (width, (1, 7)), (192, (7, 1))],
@@ -79,7 +80,7 @@ _TO_8: _Branches = {
     "branch7x7x3": [(192, (1, 1)), (192, (1, 7)), (192, (7, 1)), (192, (3, 3), 2)],
     "max_pool": [],
 }
-_WIDE: _Branches = {  # figure 7: 1x3 and 3x1 side by side, for 8x8 maps
+_WIDE: _Branches = {  # figure 7: 1x3 beside 3x1, for 8x8 maps
     "branch1x1": [(320, (1, 1))],
     "branch3x3": [(384, (1, 1)), ((384, (1, 3)), (384, (3, 1)))],
     "branch3x3dbl": [(448, (1, 1)), (384, (3, 3)), ((384, (1, 3)), (384, (3, 1)))],
@@ -115,7 +116,7 @@ def _names(branches: _Branches) -> dict[str, list[list[str]]]:
 
 
 class Mixed(nnx.Module):
-    """Branches side by side on the same maps; their outputs are concatenated. `width` multiplies the widths of all of them."""
+    """Branches that read the same maps; their outputs are concatenated. `width` multiplies the widths of all of them."""
 
     def __init__(self, in_features: int, branches: _Branches, *, width: float, counts_padding: bool, conv: ConvBuilder, norm: NormBuilder):
         self.counts_padding = counts_padding
@@ -186,7 +187,7 @@ class InceptionV3(Backbone):
         self.halvings = sum("max_pool" in branches for branches in mixed)
 
     def map_size(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the maps of images of this size, nothing being padded where it is halved; below 1 where they are too small."""
+        """Size of the maps of images of this size, which are halved without padding; below 1 where they are too small."""
 
         def size(pixels: int) -> int:
             pixels = (pixels - 3) // 2 + 1 - 2
@@ -231,7 +232,7 @@ def _torch_rules() -> tuple[Rule, ...]:
     blocks += [(rf"Mixed_{name}\.(\w+)", rf"backbone/mixed{i}/\1") for i, name in enumerate(_TORCH_MIXED)]
     for name, path in blocks:
         rules += [(rf"{name}\.conv\.weight", f"{path}/conv/kernel", conv), *batch_norm(rf"{name}\.bn", f"{path}/bn")]
-    rules.append((r"AuxLogits\..*", None, same))  # a second head, of use in training from scratch only
+    rules.append((r"AuxLogits\..*", None, same))  # a second head, which helps only in training from scratch
     return (*rules, (r"fc\.weight", "head/logits/kernel", linear), (r"fc\.bias", "head/logits/bias", same))
 
 

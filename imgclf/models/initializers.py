@@ -1,6 +1,6 @@
 """Random initialisation that compiles one small program, whatever the shapes.
 
-`jax.random.normal` compiles anew for every shape, 0.5 to 1 s each on a CPU core: longer than some trainings take.
+`jax.random.normal` compiles a program for every shape, which takes 0.5 to 1 s each on a CPU core: longer than some trainings.
 """
 
 import math
@@ -43,8 +43,8 @@ def normal_by_fan(scale: float, mode: Literal["fan_in", "fan_out"]) -> Initializ
     return init
 
 
-# He et al., 2015 (https://arxiv.org/abs/1502.01852): keeps the variance of activations through ReLU, or of their gradients.
+# He et al., 2015 (https://arxiv.org/abs/1502.01852): keeps the variance of activations through ReLU (fan_in), or of gradients (fan_out).
 HE_NORMAL = normal_by_fan(2.0, "fan_in")
 HE_NORMAL_FAN_OUT = normal_by_fan(2.0, "fan_out")
-# LeCun et al., 1998: keeps the variance of a layer without ReLU.
+# LeCun et al., 1998: keeps the variance through a layer without ReLU.
 LECUN_NORMAL = normal_by_fan(1.0, "fan_in")

@@ -1,8 +1,8 @@
-"""Which of our layers stands at which place of keras.applications' `model.layers`, for those who freeze "the first N layers".
+"""The layers of each network in the order of `model.layers` in keras.applications, for freezing "the first N layers".
 
-Keras orders the layers of a network by depth and then by creation, so that branches interleave. Here each is a path under `backbone/`,
-or "" where it holds no parameters (input, padding, activation, pooling, addition). As of Keras 3, `include_top` or not; a test compares
-every place with Keras itself.
+Keras orders layers by depth and then by creation, so that branches interleave. Here each layer is a path under `backbone/`, or "" where it
+has no parameters (input, padding, activation, pooling, addition). The order is that of Keras 3, and the same with and without
+`include_top`; a test compares every place with Keras itself.
 """
 
 from imgclf.errors import UserError
@@ -124,7 +124,7 @@ def _xception() -> tuple[str, ...]:
 
 
 def _inception_v3() -> tuple[str, ...]:
-    # The convolutions (c) and normalisations (b) of a block, by their number within it; all its branches at once.
+    # The convolutions (c) and normalisations (b) of a block by their number within it, those of all branches together.
     with_5x5 = "c3 b3 . c1 c4 b1 b4 . . . c0 c2 c5 c6 b0 b2 b5 b6 . . . . ."
     to_17 = "c1 b1 . c2 b2 . c0 c3 b0 b3 . . . ."
     with_7x7 = "c4 b4 . c5 b5 . c1 c6 b1 b6 . . c2 c7 b2 b7 . . . c0 c3 c8 c9 b0 b3 b8 b9 . . . . ."

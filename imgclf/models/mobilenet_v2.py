@@ -4,21 +4,26 @@ Parameter paths: `stem/{conv,bn}`, `blocks/0/{expand,depthwise,project}/{conv,bn
 `expand`.
 """
 
+import dataclasses
 import functools
-from typing import Any, Unpack
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
 
-from imgclf.models import layers
-from imgclf.models.backbone import Backbone, Model
-from imgclf.models.blocks import ConvNorm, InvertedResidual, Stage
+from imgclf.models.backbone import Model
+from imgclf.models.blocks import InvertedResidualNet, InvertedResidualStage
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT
 from imgclf.models.weights.conversion import HALF, Rule, Weights, batch_norm, conv, keras_batch_norm, keras_depthwise, linear, same
 
-# expansion, channels, blocks, stride of the first one
-_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+_STAGES = (
+    InvertedResidualStage(1, 16, 1, 1),
+    InvertedResidualStage(6, 24, 2, 2),
+    InvertedResidualStage(6, 32, 3, 2),
+    InvertedResidualStage(6, 64, 4, 2),
+    InvertedResidualStage(6, 96, 3, 1),
+    InvertedResidualStage(6, 160, 3, 2),
+    InvertedResidualStage(6, 320, 1, 1),
+)
 
 
 def round_channels(channels: float) -> int:
@@ -27,97 +32,35 @@ def round_channels(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-class MobileNetV2(Backbone):
-    """Stem (3x3/2), 17 inverted residuals, and a 1x1 convolution; ReLU6 throughout.
-
-    `width` multiplies all channels; those of the last convolution only above 1. `padding` at stride 2 is "symmetric" as in torch, or
-    "same" as in TensorFlow (right and bottom of even sizes).
-    """
-
-    def __init__(
-        self,
-        *,
-        width: float = 1.0,
-        stages: tuple[tuple[int, int, int, int], ...] = _STAGES,
-        last: int = 1280,
-        padding: str = "symmetric",
-        dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-        **norm: Unpack[layers.NormOptions],
-    ):
-        self.pads_same = padding == "same"
-        make_norm = functools.partial(layers.BatchNorm, **norm, rngs=rngs)
-        make_conv = functools.partial(layers.Conv, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype, rngs=rngs)
-        depthwise = functools.partial(
-            layers.DepthwiseConv,
-            kernel=3,
-            padding="same" if self.pads_same else None,
-            kernel_init=HE_NORMAL_FAN_OUT,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        block = functools.partial(InvertedResidual, conv=make_conv, depthwise=depthwise, norm=make_norm, activation=jax.nn.relu6)
-        features = round_channels(32 * width)
-        unpadded = ((0, 0), (0, 0)) if self.pads_same else None
-        self.stem = ConvNorm(make_conv(3, features, 3, stride=2, padding=unpadded), make_norm(features))
-        blocks = []
-        for expansion, channels, depth, first_stride in stages:
-            for i in range(depth):
-                out = round_channels(channels * width)
-                blocks.append(block(features, out, expansion=expansion, stride=first_stride if i == 0 else 1))
-                features = out
-        self.blocks = Stage(blocks)
-        self.features = round_channels(last * max(width, 1.0))
-        self.last = ConvNorm(make_conv(features, self.features, 1), make_norm(self.features))
-        self.halvings = 1 + sum(stride == 2 for *_, stride in stages)
-
-    def map_size(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the maps of images of this size: a 32nd, rounded up."""
-        return -(-height // 2**self.halvings), -(-width // 2**self.halvings)
-
-    def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
-        x = layers.pad_same(image, 3, 2) if self.pads_same else image
-        x = jax.nn.relu6(self.stem(x, train=train))
-        x = self.blocks(x, train=train)
-        return jax.nn.relu6(self.last(x, train=train))
+def mobilenet_v2(
+    *, width: float = 1.0, stages: tuple[InvertedResidualStage, ...] = _STAGES, last: int = 1280, **options: Any
+) -> InvertedResidualNet:
+    """MobileNetV2 with ReLU6 throughout; `width` multiplies all channels, those of the last convolution only above 1."""
+    scaled = [dataclasses.replace(stage, features=round_channels(stage.features * width)) for stage in stages]
+    return InvertedResidualNet(
+        round_channels(32 * width),
+        scaled,
+        round_channels(last * max(width, 1.0)),
+        activation=jax.nn.relu6,
+        squeeze_excite=False,
+        depthwise_init=HE_NORMAL_FAN_OUT,
+        **options,
+    )
 
 
-def mobilenet_v2(**options: Any) -> MobileNetV2:
-    return MobileNetV2(**options)
-
-
-def mobilenet_v2_035(**options: Any) -> MobileNetV2:
-    return MobileNetV2(width=0.35, **options)
-
-
-def mobilenet_v2_050(**options: Any) -> MobileNetV2:
-    return MobileNetV2(width=0.5, **options)
-
-
-def mobilenet_v2_075(**options: Any) -> MobileNetV2:
-    return MobileNetV2(width=0.75, **options)
-
-
-def mobilenet_v2_130(**options: Any) -> MobileNetV2:
-    return MobileNetV2(width=1.3, **options)
-
-
-def mobilenet_v2_140(**options: Any) -> MobileNetV2:
-    return MobileNetV2(width=1.4, **options)
-
-
-def mobilenet_v2_tiny(**options: Any) -> MobileNetV2:
+def mobilenet_v2_tiny(**options: Any) -> InvertedResidualNet:
     """Four blocks, a quarter of the width: for tests."""
-    return MobileNetV2(width=0.25, stages=((1, 16, 1, 1), (6, 32, 2, 2), (6, 64, 1, 2)), last=64, **options)
+    stages = InvertedResidualStage(1, 16, 1, 1), InvertedResidualStage(6, 32, 2, 2), InvertedResidualStage(6, 64, 1, 2)
+    return mobilenet_v2(width=0.25, stages=stages, last=64, **options)
 
 
 MODELS = {
     "mobilenet_v2": Model(mobilenet_v2, 3_504_872),
-    "mobilenet_v2_035": Model(mobilenet_v2_035, 1_677_128),
-    "mobilenet_v2_050": Model(mobilenet_v2_050, 1_968_680),
-    "mobilenet_v2_075": Model(mobilenet_v2_075, 2_636_424),
-    "mobilenet_v2_130": Model(mobilenet_v2_130, 5_386_792),
-    "mobilenet_v2_140": Model(mobilenet_v2_140, 6_108_776),
+    "mobilenet_v2_035": Model(functools.partial(mobilenet_v2, width=0.35), 1_677_128),
+    "mobilenet_v2_050": Model(functools.partial(mobilenet_v2, width=0.5), 1_968_680),
+    "mobilenet_v2_075": Model(functools.partial(mobilenet_v2, width=0.75), 2_636_424),
+    "mobilenet_v2_130": Model(functools.partial(mobilenet_v2, width=1.3), 5_386_792),
+    "mobilenet_v2_140": Model(functools.partial(mobilenet_v2, width=1.4), 6_108_776),
     "mobilenet_v2_tiny": Model(mobilenet_v2_tiny),
 }
 
@@ -182,8 +125,8 @@ def _timm() -> tuple[Rule, ...]:
         *_torch(r"blocks\.0\.0\.conv_pw", r"blocks\.0\.0\.bn2", "backbone/blocks/0/project"),
     ]
     n = 1
-    for stage, (_, _, depth, _) in enumerate(_STAGES[1:], start=1):
-        for i in range(depth):
+    for stage, shape in enumerate(_STAGES[1:], start=1):
+        for i in range(shape.depth):
             layer, path = rf"blocks\.{stage}\.{i}\.", f"backbone/blocks/{n}"
             rules += _torch(layer + "conv_pw", layer + "bn1", f"{path}/expand")
             rules += _torch(layer + "conv_dw", layer + "bn2", f"{path}/depthwise")

@@ -75,7 +75,7 @@ class SqueezeNet(Backbone):
         return size(height), size(width)
 
     def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
-        del train  # nothing differs
+        del train  # the network does the same in training
         x = _max_pool(jax.nn.relu(self.conv1(image)))
         for i in range(2, 2 + self.fires):
             if i in self.pools:
@@ -103,13 +103,12 @@ class SqueezeNetHead(Head):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        del map_size, dtype  # any size; the head computes in float32
+        del map_size, dtype  # maps of any size will do, and the head computes in float32
         self.dropout = dropout
         # a 1x1 convolution is a linear layer on every pixel
         self.logits = nnx.Linear(features, outputs, kernel_init=_normal_of_a_hundredth, param_dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
-        """Returns logits, float32 [B,C], for maps [B,h,w,D]. Dropout in training needs a key."""
         maps = dropout_in_training(maps.astype(jnp.float32), self.dropout, train, key)
         return average(jax.nn.relu(self.logits(maps)))
 

@@ -52,7 +52,7 @@ class VGG(Backbone):
         return height // 2**self.blocks, width // 2**self.blocks
 
     def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
-        del train  # nothing differs
+        del train  # the network does the same in training
         x = image
         for i in range(1, self.blocks + 1):
             x = getattr(self, f"block{i}")(x)
@@ -79,8 +79,7 @@ def adaptive_average_pool(maps: jax.Array, size: tuple[int, int]) -> jax.Array:
 class VGGHead(Head):
     """The head that the network was published with: average to `pool_size`, flatten, two hidden layers, logits.
 
-    Paths: `fc1`, `fc2`, `logits`. The averaging is torchvision's, for images of other sizes than 224x224. One output is a sigmoid
-    unit z, and its logits are [0, z].
+    Paths: `fc1`, `fc2`, `logits`. The averaging is torchvision's, for images of other sizes than 224x224.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class VGGHead(Head):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        del map_size  # averaged away
+        del map_size  # maps of any size are averaged
         self.pool_size, self.dropout = pool_size, dropout
         init = nnx.initializers.normal(0.01)  # as torchvision
         width = math.prod(pool_size) * features
@@ -104,7 +103,6 @@ class VGGHead(Head):
         self.logits = nnx.Linear(hidden, outputs, kernel_init=init, dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
-        """Returns logits, float32 [B,C], for maps [B,h,w,D]. Dropout in training needs a key."""
         x = adaptive_average_pool(maps, self.pool_size)
         x = x.reshape(x.shape[0], -1)
         for i, layer in enumerate((self.fc1, self.fc2)):

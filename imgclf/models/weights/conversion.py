@@ -1,7 +1,8 @@
-"""From the tensors of a published file to ours: a table per family and layout, applied over abstract shapes.
+"""Converts the tensors of published files into parameters and statistics, by a table for each family and layout of files.
 
 A table is a tuple of rules (pattern, path, transform): the first rule whose pattern matches a tensor's whole name says where the
-tensor goes, `backbone/stage1/0/conv1/kernel`, and how it is laid out there. Rules name every tensor; nothing is skipped silently.
+tensor goes, such as `backbone/stage1/0/conv1/kernel`, and how its axes are ordered there. A table names every tensor of a file; none is
+skipped silently.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ CAFFE_STD = (1 / 255,) * 3
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Published weights of a model, and what the model must be and see for them to work as published."""
+    """Published weights of a model, with the options and the preprocessing that they were trained for."""
 
     name: str  # "timm/resnet50.a1_in1k": what config.model.weights takes
     model: str  # of imgclf.models.NAMES
@@ -47,7 +48,7 @@ class Weights:
 
 
 def same(x: np.ndarray) -> np.ndarray:
-    """As it is: vectors, and kernels of the same layout."""
+    """The tensor as it is: vectors, and kernels of the same layout."""
     return x
 
 
@@ -65,12 +66,12 @@ def keras_depthwise(x: np.ndarray) -> np.ndarray:
 
 
 def linear(x: np.ndarray) -> np.ndarray:
-    """Torch linear layer [out,in] to [in,out]; also a 1x1 convolution [out,in,1,1] that works on pooled maps."""
+    """Torch linear layer [out,in] to [in,out]; also a 1x1 convolution [out,in,1,1] of pooled maps."""
     return x.reshape(x.shape[:2]).T
 
 
 def linear_chw(height: int, width: int) -> Transform:
-    """Torch linear layer on flattened [C,height,width] maps, to one on flattened [height,width,C] maps."""
+    """Torch linear layer of flattened [C,height,width] maps, to one of flattened [height,width,C] maps."""
 
     def transform(x: np.ndarray) -> np.ndarray:
         return x.reshape(len(x), -1, height, width).transpose(2, 3, 1, 0).reshape(-1, len(x))
@@ -79,7 +80,7 @@ def linear_chw(height: int, width: int) -> Transform:
 
 
 def bgr(x: np.ndarray) -> np.ndarray:
-    """First kernel [kh,kw,3,out] of a network that wants BGR, to one that wants RGB."""
+    """The first kernel [kh,kw,3,out] of a network for BGR images, to one for RGB images."""
     return x[:, :, ::-1]
 
 
@@ -124,7 +125,8 @@ def nest(flat: Mapping[str, Any]) -> Tree:
     return tree
 
 
-_compile = functools.cache(re.compile)  # re's own cache is smaller than some tables, and would compile them anew for every tensor
+# The cache of `re` is smaller than some tables, whose patterns would be compiled anew for every tensor.
+_compile = functools.cache(re.compile)
 
 
 def match(name: str, rules: Sequence[Rule]) -> tuple[str | None, Transform] | None:
@@ -150,11 +152,10 @@ def convert(
       tensors: the file's, by name; floating point of any width.
       rules: of the family and the file's layout.
       params_like, batch_stats_like: the model's, nested dicts of anything with a `shape`.
-      left_out: where the paths of parameters begin that are not the file's, "head/": its tensors for them are left out, as they are
-        from the results.
+      left_out: a prefix of paths, such as "head/": parameters under it are not converted, whether the file has them or not.
 
     Returns:
-      params and batch_stats, nested dicts of float32 arrays; without what is left out.
+      params and batch_stats, nested dicts of float32 arrays, without what is left out.
 
     Raises:
       UserError: once for all tensors that are missing, unused, of the wrong shape, not floating point or not finite.
@@ -197,7 +198,7 @@ def _checked(name: str, tensor: np.ndarray, transform: Transform, shape: tuple[i
         return tensor, f"{name} is {tensor.dtype}, not floating point"
     try:
         value = np.ascontiguousarray(transform(tensor), np.float32)
-    except (ValueError, IndexError):  # of another number of axes than the transform expects
+    except (ValueError, IndexError):  # the tensor has another number of axes than the transform expects
         return tensor, f"{name} is {list(tensor.shape)}, which can't become {list(shape)}"
     if value.shape != tuple(shape):
         return value, f"{name} is {list(tensor.shape)}, that is {list(value.shape)} here, where the model has {list(shape)}"

@@ -1,4 +1,4 @@
-"""Reads the tensors of a weights file: safetensors, and Keras's HDF5. Pickles are never opened."""
+"""Reads files of weights: safetensors, and HDF5 as Keras writes it. Pickles are never opened."""
 
 import json
 import re
@@ -38,7 +38,8 @@ def _read(path: Path, *, shapes_only: bool) -> dict[str, Any]:
         raise UserError(_no_pickle(path))
     if start[:8] == b"\x89HDF\r\n\x1a\n" or path.suffix in (".h5", ".hdf5"):
         return _read_hdf5(path, shapes_only)
-    if start[8:9] == b"{" or path.suffix == ".safetensors":  # before the pickles: its first bytes are a length, and can be any
+    # Tested before pickles, as a safetensors file begins with a length, which may have any bytes.
+    if start[8:9] == b"{" or path.suffix == ".safetensors":
         return _read_safetensors(path, shapes_only)
     if start[:1] == b"\x80" or (start[:2] == b"PK" and path.suffix != ".keras"):
         raise UserError(_no_pickle(path))
@@ -80,7 +81,7 @@ def _read_hdf5(path: Path, shapes_only: bool) -> dict[str, Any]:
             tensors = _legacy(group, depthwise) if "layer_names" in group.attrs else _weights_h5(path, group)
             names = _numbered_from_zero(tensors)
             return {names[name]: dataset.shape if shapes_only else np.asarray(dataset) for name, dataset in tensors.items()}
-    except (OSError, KeyError, RuntimeError, ValueError) as error:  # h5py's words for damage
+    except (OSError, KeyError, RuntimeError, ValueError) as error:  # what h5py raises for damaged files
         raise UserError(f"{path} is damaged, cut short or not of Keras's making ({error}); fetch it again.") from None
 
 
@@ -99,7 +100,7 @@ def _depthwise_layers(node: Any) -> set[str]:
 
 
 def _legacy(group: Any, depthwise: set[str]) -> dict[str, Any]:
-    """Keras 2's layout: a group per layer, whose attribute `weight_names` holds `layer/variable:0`, also those of nested models."""
+    """The layout of Keras 2: a group per layer, whose attribute `weight_names` lists `layer/variable:0`, also for nested models."""
     tensors = {}
     for layer in map(_text, group.attrs["layer_names"]):
         for weight in map(_text, group[layer].attrs["weight_names"]):
@@ -117,10 +118,10 @@ _AUTOMATIC = re.compile(r"(conv2d|separable_conv2d|depthwise_conv2d|batch_normal
 
 
 def _numbered_from_zero(names: Iterable[str]) -> dict[str, str]:
-    """Tensor names with layers that Keras has named itself counted as in a session's first model: `conv2d`, `conv2d_1`, …
+    """Renumbers the layers that Keras has named itself, as in the first model of a process: `conv2d`, `conv2d_1`, …
 
-    The counter runs on over a session's models, and started at 1 in the time of the published files of InceptionV3 and Xception;
-    its order is that in which the layers were made.
+    Keras counts on from model to model, and counted from 1 when the files of InceptionV3 and Xception were published. Layers are
+    numbered in the order in which they were made.
     """
     found = {name: match for name in names if (match := _AUTOMATIC.fullmatch(name))}
     numbers: dict[str, set[int]] = {}
@@ -137,7 +138,7 @@ def _numbered_from_zero(names: Iterable[str]) -> dict[str, str]:
     return {name: renamed(name) for name in names}
 
 
-# The order of a layer's variables in .weights.h5, which numbers them, by class and number of variables.
+# The names of a layer's variables, which .weights.h5 only numbers; by the layer's class and its number of variables.
 _VARIABLES: Mapping[tuple[str, int], tuple[str, ...]] = {
     ("batch_normalization", 4): ("gamma", "beta", "moving_mean", "moving_variance"),
     ("batch_normalization", 3): ("beta", "moving_mean", "moving_variance"),  # scale=False: InceptionV3
@@ -153,7 +154,7 @@ _DEFAULT_VARIABLES = ("kernel", "bias")
 
 
 def _weights_h5(path: Path, group: Any) -> dict[str, Any]:
-    """Keras 3's layout: `layers/<class>_<n>/vars/<i>`; the layer's name is an attribute of `vars`."""
+    """The layout of Keras 3: `layers/<class>_<n>/vars/<i>`; the layer's name is an attribute of `vars`."""
     import h5py
 
     tensors: dict[str, Any] = {}

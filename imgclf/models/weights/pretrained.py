@@ -22,7 +22,7 @@ _Shapes = Mapping[str, tuple[int, ...]]
 
 
 def find(name: str, model: str) -> Weights:
-    """Returns what is known of `config.model.weights`, a published name or path:FILE, for a model.
+    """Finds the entry of `config.model.weights`, a published name or path:FILE, for a model.
 
     Raises:
       UserError: for an unknown name (with the nearest ones), weights of another model, and files that can't be read.
@@ -57,7 +57,7 @@ def on_hub(model: str) -> Weights:
 
 
 def _of_file(path: Path, model: str) -> Weights:
-    """Guesses from the tensors' names which layout a file has, and takes what its publisher's weights of this model need."""
+    """Finds the layout of a file by the names of its tensors, and takes what the published weights of that layout need."""
     shapes = files.shapes(path)
     entries = list(registry.weights(model).values())
     rules = registry.family(model).conversion
@@ -145,14 +145,14 @@ def fetch(entry: Weights) -> Path:
 
 
 def _check_content(path: Path, entry: Weights) -> None:
-    """The hub's cache keeps a file under its checksum: sha256 of large files, git's sha1 of small ones."""
+    """Compares a file with its checksum, by which the hub's cache names it: sha256 for large files, git's sha1 for small ones."""
     blob = path.resolve()
     if re.fullmatch("[0-9a-f]{64}", blob.name):
         digest = hashlib.sha256()
     elif re.fullmatch("[0-9a-f]{40}", blob.name):
         digest = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode(), usedforsecurity=False)
     else:
-        return  # a file system without links: safetensors' own checks remain
+        return  # a file system without links: the checks that safetensors makes remain
     with blob.open("rb") as file:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
@@ -169,14 +169,14 @@ def load(entry: Weights, params_like: Tree, batch_stats_like: Tree, *, own_head:
     Args:
       entry: what `find` returned.
       params_like, batch_stats_like: the model's, nested dicts of anything with a `shape`.
-      own_head: the model's head may be of the weights' kind: what has the same shapes is loaded.
+      own_head: whether the model's head is of the published kind: layers of the same shapes are loaded then.
 
     Returns:
-      params and batch_stats, nested dicts of float32 arrays; and where the paths of parameters begin that they lack, because the file has
-      none or others: "head/", "head/logits/" or "" (none).
+      params and batch_stats, nested dicts of float32 arrays; and the prefix of the paths that they lack, because the file has no such
+      tensors, or tensors of other shapes: "head/", "head/logits/" or "" (nothing is lacking).
 
     Raises:
-      UserError: if the file can't be had, or does not fit the model; then with the model that it looks like.
+      UserError: if the file can't be had, or does not fit the model; it names the model that the file looks like.
     """
     path = fetch(entry)
     tensors = files.read(path)
@@ -190,13 +190,14 @@ def load(entry: Weights, params_like: Tree, batch_stats_like: Tree, *, own_head:
         trees = (params_like["backbone"], batch_stats_like.get("backbone", {}))
         backbone = {path: leaf.shape for tree in trees for path, leaf in conversion.flatten({"backbone": tree}).items()}
         given = converted_shapes(shapes, rules)
-        fits = backbone == {path: shape for path, shape in given.items() if path.startswith("backbone/")}  # a deeper network has more
+        # equal, as the tensors of a deeper network would include these
+        fits = backbone == {path: shape for path, shape in given.items() if path.startswith("backbone/")}
         way_out = "fetch it again, or convert it to the published names." if fits else _way_out(shapes, entry.model)
         raise UserError(f"{path} does not fit config.model.name={entry.model!r}: {error}; {way_out}") from None
 
 
 def _new_part(wanted: _Shapes, given: _Shapes) -> str:
-    """What of a model's head a file has not, or of other shapes: "head/", only its last layer, "head/logits/", or "" (nothing)."""
+    """The part of a model's head that a file lacks, or has in other shapes: "head/", its last layer "head/logits/", or "" (none)."""
     last = [path for path in wanted if path.startswith("head/logits/")]
     inner = [path for path in wanted if path not in last]
     shared = given.keys() & wanted.keys()
@@ -207,7 +208,7 @@ def _new_part(wanted: _Shapes, given: _Shapes) -> str:
 
 
 def converted_shapes(shapes: _Shapes, rules: Sequence[Rule]) -> dict[str, tuple[int, ...]]:
-    """The shapes that a file's tensors have in our tree, by path; tensors without a rule, or that it can't handle, are left out."""
+    """The shapes of a file's tensors after conversion, by path; tensors without a rule, or of a wrong number of axes, are left out."""
     found = {}
     for name, shape in shapes.items():
         rule = conversion.match(name, rules)
@@ -233,7 +234,7 @@ def _backbone_shapes(build: Builder) -> dict[str, tuple[int, ...]]:
 
 
 def looks_like(shapes: _Shapes) -> str:
-    """The model whose backbone's tensors a file's agree with best in name and shape; "" where hardly any do."""
+    """The model whose backbone agrees best with a file in the names and shapes of tensors; "" where there is none."""
     known = [
         (max(_known(shapes, rules) for rules in family.conversion.values()), family) for family in registry.families() if family.conversion
     ]
