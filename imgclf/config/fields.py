@@ -251,7 +251,9 @@ class TrainConfig(Group):
     method: str = "auto"  # auto (lp_ft with model.weights, else fit) | fit | probe (a head on cached features) | lp_ft (probe, then fit)
     duration: Duration = "10 epochs"  # "auto": BiT-HyperRule's by the number of training images, 500 steps of 512 below 20,000
     label_smoothing: float = 0.0
-    class_weights: str = "none"  # none | balanced (n / classes·n_c) | turicreate (1/n_c over their sum) | "cat=1,dog=2.5"
+    # none | balanced (n / classes·n_c) | turicreate (1/n_c over their sum) | weights of classes, those left out weigh 1: "cat=1, dog=2.5".
+    # A name with a comma, or with quotes at its beginning, stands in quotes, in which \ takes the next character as it is: "'cat, big'=1".
+    class_weights: str = "none"
     clip_norm: float = 0.0  # global gradient norm; 0 = off
     accumulate: int = 1  # batches whose gradients are averaged into one update
     ema: float = 0.0  # decay of the average of the parameters that is evaluated and kept; 0 = off
@@ -301,7 +303,9 @@ class ScheduleConfig(Group):
 class OptimizerConfig(Group):
     """The optimizer, and what applies to each parameter."""
 
-    name: str = "adamw"  # any optimizer in optax
+    # an optimizer of optax (adamw), also of its modules (optax.contrib.muon), or a function of one's own, "my_module:make", that takes
+    # learning_rate (a float32 scalar, another one in each step) and args, and returns an optax.GradientTransformation
+    name: str = "adamw"
     args: str = ""  # its keyword arguments, such as "momentum=0.9, nesterov=True"; learning rate and weight decay stand below
     learning_rate: float = 1e-3
     weight_decay: float = 0.0  # decoupled for adamw and its like; added to the gradient (L2) for sgd and rmsprop

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 
 from imgclf.config import Config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.methods.base import Task
+from imgclf.models.backbone import Backbone
 from imgclf.models.network import Network
 from imgclf.probes.cross_validation import Scaling
 from imgclf.probes.features import extract
@@ -21,7 +21,7 @@ from imgclf.training.state import Tree, split_model
 from imgclf.training.trained_model import TrainedModel
 
 
-class Vectors(nnx.Module):
+class Vectors(Backbone):
     """In place of a backbone whose maps are the cached features."""
 
     def __init__(self, features: int):

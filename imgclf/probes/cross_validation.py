@@ -41,7 +41,7 @@ class Scaling:
 
 
 def assign_folds(
-    labels: np.ndarray, groups: Sequence[str] | None, folds: int, seed: int, class_names: Sequence[str], hint: str
+    labels: np.ndarray, groups: Sequence[str] | np.ndarray | None, folds: int, seed: int, class_names: Sequence[str], hint: str
 ) -> np.ndarray:
     """Deals rows into folds, each class evenly, each group into one of them; the result does not depend on the order of the rows.
 
@@ -80,7 +80,7 @@ class CrossValidation:
     def create(
         cls,
         labels: np.ndarray,
-        groups: Sequence[str],
+        groups: Sequence[str] | np.ndarray | None,
         class_names: Sequence[str],
         strengths: Sequence[float],
         folds: int,
@@ -189,7 +189,7 @@ def _score(held: np.ndarray, labels: np.ndarray, weight: np.ndarray, scale: floa
 def out_of_fold(
     features: np.ndarray,
     labels: np.ndarray,
-    groups: Sequence[str] | None,
+    groups: Sequence[str] | np.ndarray | None,
     l2: float,
     folds: int,
     seed: int,

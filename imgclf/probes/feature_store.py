@@ -26,7 +26,7 @@ from typing import IO, Any
 import numpy as np
 
 from imgclf.errors import UserError
-from imgclf.files import cache_dir
+from imgclf.files import cache_dir, write_json
 
 KEY_BYTES = 32
 _RECORD = np.dtype([("key", f"V{KEY_BYTES}"), ("row", "<u4"), ("record", "<u4")])
@@ -147,9 +147,7 @@ class FeatureStore:
             if not os.fstat(lock.fileno()).st_nlink:
                 raise UserError(f"{self.folder} was cleared while this process waited for it; give the same command again.")
             if not self._about.exists():
-                aside = self._about.with_suffix(".json.part")
-                aside.write_text(json.dumps(self._describe(), indent=2) + "\n")
-                aside.replace(self._about)
+                write_json(self._about, self._describe())
             self.refresh()
             yield True
 
@@ -196,7 +194,7 @@ def _write_at(path: Path, position: int, values: np.ndarray) -> None:
     with path.open("r+b" if path.exists() else "w+b") as file:
         file.truncate(position)
         file.seek(position)
-        file.write(memoryview(values).cast("B"))
+        file.write(values.data.cast("B"))
         file.flush()
         os.fsync(file.fileno())
 

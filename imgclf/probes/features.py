@@ -1,10 +1,12 @@
 """Features of a frozen backbone, computed once for all heads, folds, studies and data sets that show it the same images."""
 
+import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -12,8 +14,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from imgclf import progress
 from imgclf.config import Config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
@@ -61,14 +63,15 @@ def extract(
     rows = np.arange(len(dataset.table)) if rows is None else np.asarray(rows, np.int64)
     contents = [bytes.fromhex(digest) for digest in dataset.table["sha256"].iloc[rows]]
     backbone_sha256 = _backbone_sha256(model)
-    plain = _extract(config, model, dataset, rows, None, contents, _identity(config, model, backbone_sha256, augmented=False), console)
+    request = _Request(config, model, dataset, rows, None, contents)
+    plain = _read(request, _identity(config, model, backbone_sha256, augmented=False), console)
     if not views:
         return plain
     epochs = np.tile(np.arange(views), len(rows))
     ids = dataset.table["id"].iloc[rows]
     keys = [_view_key(content, image_id, view) for content, image_id in zip(contents, ids, strict=True) for view in range(views)]
     identity = _identity(config, model, backbone_sha256, augmented=True)
-    augmented = _extract(config, model, dataset, np.repeat(rows, views), epochs, keys, identity, console)
+    augmented = _read(_Request(config, model, dataset, np.repeat(rows, views), epochs, keys), identity, console)
     return np.concatenate([plain[:, None], augmented.reshape(len(rows), views, -1)], axis=1)
 
 
@@ -110,47 +113,68 @@ def _identity(config: Config, classifier: Network, backbone_sha256: str, *, augm
     return json.loads(json.dumps(identity))
 
 
-def _extract(
-    config: Config,
-    model: Network,
-    dataset: Dataset,
-    rows: np.ndarray,
-    epochs: np.ndarray | None,
-    keys: list[bytes],
-    identity: dict[str, Any],
-    console: Console,
-) -> np.ndarray:
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    store = FeatureStore(key, identity, model.backbone.features)
-    store.refresh()
-    told = False
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """Features that are asked for: those of some views of images, each known by a key of 32 bytes.
 
-    def missing() -> np.ndarray:
-        """One place among `rows` for each key that is not there."""
-        places = {keys[place]: place for place in np.flatnonzero(store.find(keys) < 0)[::-1].tolist()}
+    Attributes:
+      config, model, dataset: as in `extract`.
+      rows: int64 [n], of the table.
+      epochs: int64 [n], the number of each view; None = the plain one.
+      keys: n of them.
+    """
+
+    config: Config
+    model: Network
+    dataset: Dataset
+    rows: np.ndarray
+    epochs: np.ndarray | None
+    keys: list[bytes]
+
+    def missing(self, store: FeatureStore) -> np.ndarray:
+        """One place among `rows` for each key that the store lacks, int64 [m]."""
+        places = {self.keys[place]: place for place in np.flatnonzero(store.find(self.keys) < 0)[::-1].tolist()}
         return np.array(sorted(places.values()), np.int64)
 
-    def wait() -> bool:
-        nonlocal told
-        if not told:
-            console.print(f"Another process is computing features in {store.folder}; waiting for it.", highlight=False, soft_wrap=True)
-        told = True
-        store.refresh()
-        return len(missing()) > 0
+    def at(self, places: np.ndarray) -> "_Request":
+        """Those at these places only."""
+        epochs = None if self.epochs is None else self.epochs[places]
+        return dataclasses.replace(self, rows=self.rows[places], epochs=epochs, keys=[self.keys[place] for place in places])
 
+
+class _Waiting:
+    """Waits while another process computes: tells so once, and stops waiting when there is nothing left to compute."""
+
+    def __init__(self, request: _Request, store: FeatureStore, console: Console):
+        self._request, self._store, self._console, self._told = request, store, console, False
+
+    def __call__(self) -> bool:
+        if not self._told:
+            told = f"Another process is computing features in {self._store.folder}; waiting for it."
+            self._console.print(told, highlight=False, soft_wrap=True)
+        self._told = True
+        self._store.refresh()
+        return len(self._request.missing(self._store)) > 0
+
+
+def _read(request: _Request, identity: dict[str, Any], console: Console) -> np.ndarray:
+    """The features, float32 [n, D]; what the cache lacks is computed."""
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    store = FeatureStore(key, identity, request.model.backbone.features)
+    store.refresh()
     computed, start = 0, time.perf_counter()
-    if len(missing()):
-        with store.writing(wait) as ours:
-            if ours and len(todo := missing()):
-                _compute(
-                    config, model, dataset, rows[todo], None if epochs is None else epochs[todo], [keys[i] for i in todo], store, console
-                )
+    if len(request.missing(store)):
+        with store.writing(_Waiting(request, store, console)) as ours:
+            if ours and len(todo := request.missing(store)):
+                _compute(request.at(todo), store, console)
                 computed = len(todo)
     seconds = time.perf_counter() - start
-    what = "images" if epochs is None else "augmented views"
+    what = "images" if request.epochs is None else "augmented views"
     speed = f" in {seconds:,.1f} s ({computed / seconds:,.0f}/s)" if computed else ""
-    console.print(f"Features of {len(rows):,} {what}: {computed:,} computed{speed}, the others in the cache ({key}).", highlight=False)
-    return store.read(store.find(keys))
+    console.print(
+        f"Features of {len(request.rows):,} {what}: {computed:,} computed{speed}, the others in the cache ({key}).", highlight=False
+    )
+    return store.read(store.find(request.keys))
 
 
 def features_flops(config: Config, model: Network, images: int) -> int | None:
@@ -172,53 +196,56 @@ def _forward(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, 
     return forward
 
 
-def _compute(
-    config: Config,
-    model: Network,
-    dataset: Dataset,
-    rows: np.ndarray,
-    epochs: np.ndarray | None,
-    keys: list[bytes],
-    store: FeatureStore,
-    console: Console,
-) -> None:
+class _Writer:
+    """Appends features to the store, block by block."""
+
+    def __init__(self, store: FeatureStore, keys: list[bytes]):
+        self._store, self._keys = store, keys
+        self._blocks: list[np.ndarray] = []
+        self._written, self._last = 0, time.monotonic()
+
+    def add(self, features: np.ndarray) -> None:
+        """Takes the next rows; they are written when they are many, or have waited long."""
+        self._blocks.append(features)
+        if sum(map(len, self._blocks)) >= _BLOCK_ROWS or time.monotonic() - self._last > _BLOCK_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what has been taken."""
+        if self._blocks:
+            block = np.concatenate(self._blocks)
+            self._blocks = []
+            self._store.append(self._keys[self._written : self._written + len(block)], block)
+            self._written += len(block)
+        self._last = time.monotonic()
+
+
+def _compute(request: _Request, store: FeatureStore, console: Console) -> None:
     """Runs the backbone over images that threads decode meanwhile, and appends block by block, also what was done when it is stopped."""
+    writer = _Writer(store, request.keys)
+    with contextlib.ExitStack() as opened:
+        opened.callback(writer.flush)
+        bar = opened.enter_context(progress.bar(console, rate="images"))
+        task = bar.add_task("features", total=len(request.rows))
+        for features in opened.enter_context(contextlib.closing(_computed(request))):
+            writer.add(features)
+            bar.update(task, advance=len(features))
+
+
+def _computed(request: _Request) -> Generator[np.ndarray]:
+    """The features of the views, a batch at a time; each is waited for while the next one is computed."""
+    config = request.config
     mesh = Mesh(np.asarray(jax.local_devices()), ("data",))  # no other host takes part
-    graphdef, params, batch_stats = split_model(model)
-    replicated = NamedSharding(mesh, PartitionSpec())
-    params, batch_stats = jax.device_put((params, batch_stats), replicated)
+    graphdef, params, batch_stats = split_model(request.model)
+    params, batch_stats = jax.device_put((params, batch_stats), NamedSharding(mesh, PartitionSpec()))
     forward = _forward(graphdef, tuple(config.data.mean), tuple(config.data.std))
-    blocks: list[np.ndarray] = []
-    written, last = 0, time.monotonic()
-
-    def flush() -> None:
-        nonlocal written, last, blocks
-        if blocks:
-            block = np.concatenate(blocks)
-            blocks = []
-            store.append(keys[written : written + len(block)], block)
-            written += len(block)
-        last = time.monotonic()
-
-    columns = TextColumn("features"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    task = bar.add_task("features", total=len(rows), note="compiling")
-    with pipeline.row_batches(dataset, config, rows, epochs) as batches, bar:
-        running: tuple[jax.Array, int] | None = None
-
-        def take() -> None:
+    running: tuple[jax.Array, int] | None = None
+    with pipeline.row_batches(request.dataset, config, request.rows, request.epochs) as batches:
+        for batch in batches:
+            shown = jax.device_put(batch_augment.inputs(batch), NamedSharding(mesh, PartitionSpec("data")))
+            started = forward(params, batch_stats, shown), int(batch["mask"].sum())
             if running is not None:
-                blocks.append(np.asarray(running[0])[: running[1]])
-                bar.update(task, advance=running[1], note="")
-
-        try:
-            for batch in batches:
-                shown = jax.device_put(batch_augment.inputs(batch), NamedSharding(mesh, PartitionSpec("data")))
-                result = forward(params, batch_stats, shown), int(batch["mask"].sum())
-                take()  # the batch before, while this one is computed
-                running = result
-                if sum(map(len, blocks)) >= _BLOCK_ROWS or time.monotonic() - last > _BLOCK_SECONDS:
-                    flush()
-            take()
-        finally:
-            flush()
+                yield np.asarray(running[0])[: running[1]]
+            running = started
+        if running is not None:
+            yield np.asarray(running[0])[: running[1]]

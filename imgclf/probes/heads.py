@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -50,7 +51,9 @@ def linear_head(solved: Linear, output: str) -> Tree:
 
 def normalized(head: NormHead, features: np.ndarray) -> np.ndarray:
     """What the output layer of a head with a norm sees of pooled features, float32 [..., D]."""
-    return np.concatenate([np.asarray(head.hidden(features[start : start + _ROWS])) for start in range(0, len(features), _ROWS)])
+    return np.concatenate(
+        [np.asarray(head.hidden(jnp.asarray(features[start : start + _ROWS]))) for start in range(0, len(features), _ROWS)]
+    )
 
 
 def head_logits(head: nnx.Module, params: Tree, batch_stats: Tree, features: np.ndarray) -> np.ndarray:

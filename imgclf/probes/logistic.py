@@ -15,6 +15,7 @@ converged.
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -57,7 +58,7 @@ class Rotation:
         """Rotates (features − mean) / deviation, float32 [N, D], a block of rows at a time."""
         n, width = features.shape
 
-        def blocks():
+        def blocks() -> Iterator[tuple[slice, np.ndarray]]:
             for start in range(0, n, _ROWS):
                 rows = slice(start, min(start + _ROWS, n))
                 yield rows, (features[rows] - mean) / deviation
@@ -139,9 +140,71 @@ class _State(NamedTuple):
     norms: jax.Array  # [L, K]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    """What is minimised for all subsets, as it stands while the solver is compiled.
+
+    Attributes:
+      coordinates: [N, P].
+      own: bool [N, 1, C], the class of each row.
+      shares: [N, K], of each row's weight in a subset.
+      penalties: [L], in descending order.
+      tolerance: of the kernel's relative error.
+    """
+
+    coordinates: jax.Array
+    own: jax.Array
+    shares: jax.Array
+    penalties: jax.Array
+    tolerance: jax.Array
+
+    @property
+    def levels(self) -> int:
+        return len(self.penalties)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of theta: P, K, C."""
+        return self.coordinates.shape[1], self.shares.shape[1], self.own.shape[-1]
+
+    @property
+    def penalized(self) -> jax.Array:
+        """Float32 [P, 1, 1]: 1 for the kernel, 0 for the bias."""
+        parameters = self.shape[0]
+        return (jnp.arange(parameters) < parameters - 1).astype(jnp.float32)[:, None, None]
+
+    def penalty_at(self, level: jax.Array) -> jax.Array:
+        """[P, K, 1]."""
+        return self.penalties[jnp.minimum(level, self.levels - 1)][:, None] * self.penalized
+
+    def gradient_at(self, theta: jax.Array, penalty: jax.Array) -> jax.Array:
+        others = jnp.where(self.own, 0.0, self._probabilities(theta))
+        # 1 − p of a p near 1 would lose its digits
+        residual = jnp.where(self.own, -others.sum(-1, keepdims=True), others) * self.shares[:, :, None]
+        return _product(self.coordinates.T, residual.reshape(len(self.own), -1)).reshape(self.shape) + penalty * theta
+
+    def diagonal_at(self, theta: jax.Array, penalty: jax.Array) -> jax.Array:
+        """The diagonal of the Hessian."""
+        p = self._probabilities(theta)
+        curvature = (p * (1 - p) * self.shares[:, :, None]).reshape(len(self.own), -1)
+        return _product((self.coordinates**2).T, curvature).reshape(self.shape) + penalty + 1e-12
+
+    def _probabilities(self, theta: jax.Array) -> jax.Array:
+        """[N, K, C]."""
+        logits = _product(self.coordinates, theta.reshape(len(theta), -1))
+        return jax.nn.softmax(logits.reshape(len(self.own), -1, self.own.shape[-1]))
+
+
+_product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
     """[…, P, K, C] to […, K]."""
     return jnp.sum(a * b, axis=(-3, -1))
+
+
+def _norm(theta: jax.Array) -> jax.Array:
+    return jnp.sqrt(_dot(theta, theta))
 
 
 @functools.partial(jax.jit, static_argnames="classes")
@@ -149,102 +212,23 @@ def _solve(
     coordinates: jax.Array, labels: jax.Array, shares: jax.Array, penalties: jax.Array, tolerance: jax.Array, classes: int
 ) -> tuple[jax.Array, jax.Array]:
     """Returns theta [L, P, K, C] for coordinates [N, P], shares [N, K], penalties [L] in descending order; and gradient norms [L, K]."""
-    (n, parameters), subsets, levels = coordinates.shape, shares.shape[1], len(penalties)
-    own = (labels[:, None] == jnp.arange(classes))[:, None]  # [N, 1, C]
-    penalized = (jnp.arange(parameters) < parameters - 1).astype(jnp.float32)[:, None, None]
-    shape = (parameters, subsets, classes)
-    product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    squares = coordinates**2
+    own = (labels[:, None] == jnp.arange(classes))[:, None]
+    problem = _Problem(coordinates, own, shares, penalties, tolerance)
+    start = _start(problem)
+    floor = 1e-9 * _norm(start.gradient)
+    end = jax.lax.while_loop(lambda state: (state.level < problem.levels).any(), lambda state: _iterate(problem, floor, state), start)
+    return end.found, end.norms
 
-    def probabilities(theta):
-        return jax.nn.softmax(product(coordinates, theta.reshape(parameters, -1)).reshape(n, -1, classes))
 
-    def penalty_at(level):
-        return penalties[jnp.minimum(level, levels - 1)][:, None] * penalized  # [P, K, 1]
-
-    def gradient_at(theta, penalty):
-        others = jnp.where(own, 0.0, probabilities(theta))
-        residual = jnp.where(own, -others.sum(-1, keepdims=True), others) * shares[:, :, None]  # 1 − p of p near 1 would lose its digits
-        return product(coordinates.T, residual.reshape(n, -1)).reshape(shape) + penalty * theta
-
-    def diagonal_at(theta, penalty):
-        p = probabilities(theta)
-        return product(squares.T, (p * (1 - p) * shares[:, :, None]).reshape(n, -1)).reshape(shape) + penalty + 1e-12
-
-    def next_direction(state):
-        """Two loops over the pairs, the latest first, then back; a pair of zeros changes nothing."""
-        latest = (state.iteration - 1 - jnp.arange(_HISTORY)) % _HISTORY
-        curvature = _dot(state.steps, state.changes)
-        inverse = jnp.where(curvature > 0, 1 / jnp.where(curvature > 0, curvature, 1), 0)  # [M, K]
-        q, factors = state.gradient, []
-        for i in range(_HISTORY):
-            pair = latest[i]
-            factor = inverse[pair] * _dot(state.steps[pair], q)
-            q = q - factor[:, None] * state.changes[pair]
-            factors.append(factor)
-        change = state.changes[latest[0]]
-        expected = _dot(change, change / state.diagonal)
-        scale = jnp.where(expected > 0, curvature[latest[0]] / jnp.where(expected > 0, expected, 1), 1)
-        q = q / state.diagonal * scale[:, None]
-        for i in reversed(range(_HISTORY)):
-            pair = latest[i]
-            q = q + (factors[i] - inverse[pair] * _dot(state.changes[pair], q))[:, None] * state.steps[pair]
-        return -q
-
-    def norm(theta):
-        return jnp.sqrt(_dot(theta, theta))
-
+def _start(problem: _Problem) -> _State:
+    shape = problem.shape
+    subsets = shape[1]
     theta = jnp.zeros(shape, jnp.float32)
     first = jnp.zeros(subsets, jnp.int32)
-    gradient = gradient_at(theta, penalty_at(first))
-    diagonal = diagonal_at(theta, penalty_at(first))
-    floor = 1e-9 * norm(gradient)
-
-    def finish(state, done):
-        """Notes the solutions of the subsets that are done, and sets them to the next strength: what depends on it is exact there."""
-        here = (state.level == jnp.arange(levels)[:, None]) & done  # [L, K]
-        level = state.level + done
-        change = penalty_at(level) - penalty_at(state.level)
-        return state._replace(
-            level=level,
-            since=jnp.where(done, 0, state.since),
-            gradient=state.gradient + change * state.theta,
-            diagonal=state.diagonal + change,
-            changes=state.changes + change * state.steps,
-            found=jnp.where(here[:, None, :, None], state.theta, state.found),
-            norms=jnp.where(here, norm(state.gradient), state.norms),
-        )
-
-    def iterate(state):
-        penalty = penalty_at(state.level)
-        trial = state.theta + state.length[:, None] * state.direction
-        gradient = gradient_at(trial, penalty)
-        slope, new_slope = _dot(state.gradient, state.direction), _dot(gradient, state.direction)
-        taken = new_slope <= -0.5 * slope
-        pair, mask = state.iteration % _HISTORY, taken[:, None]
-        state = state._replace(
-            iteration=state.iteration + 1,
-            since=state.since + 1,
-            steps=state.steps.at[pair].set(jnp.where(mask, trial - state.theta, 0)),
-            changes=state.changes.at[pair].set(jnp.where(mask, gradient - state.gradient, 0)),
-            theta=jnp.where(mask, trial, state.theta),
-            gradient=jnp.where(mask, gradient, state.gradient),
-        )
-        target = tolerance * penalties[jnp.minimum(state.level, levels - 1)] * norm(state.theta * penalized)
-        done = (norm(state.gradient) <= jnp.maximum(target, floor)) | (state.since >= _MOST_ITERATIONS)
-        done &= state.level < levels
-        state = jax.lax.cond(done.any(), finish, lambda state, _: state, state, done)
-        due = (state.iteration % _DIAGONAL_EVERY == 0) | (state.iteration == 3)
-        diagonal = jax.lax.cond(due, lambda state: diagonal_at(state.theta, penalty_at(state.level)), lambda state: state.diagonal, state)
-        state = state._replace(diagonal=diagonal)
-        anew = (taken | done)[:, None]
-        shorter = state.length * jnp.clip(slope / (slope - new_slope), 0.1, 0.7)  # where a line through both slopes meets zero
-        direction = jnp.where(anew, next_direction(state), state.direction)
-        direction = jnp.where((state.level < levels)[:, None], direction, 0)
-        return state._replace(direction=direction, length=jnp.where(taken | done, 1.0, shorter))
-
+    gradient = problem.gradient_at(theta, problem.penalty_at(first))
+    diagonal = problem.diagonal_at(theta, problem.penalty_at(first))
     history = jnp.zeros((_HISTORY, *shape), jnp.float32)
-    start = _State(
+    return _State(
         iteration=jnp.int32(0),
         level=first,
         since=first,
@@ -255,8 +239,76 @@ def _solve(
         length=jnp.ones(subsets, jnp.float32),
         steps=history,
         changes=history,
-        found=jnp.zeros((levels, *shape), jnp.float32),
-        norms=jnp.zeros((levels, subsets), jnp.float32),
+        found=jnp.zeros((problem.levels, *shape), jnp.float32),
+        norms=jnp.zeros((problem.levels, subsets), jnp.float32),
     )
-    end = jax.lax.while_loop(lambda state: (state.level < levels).any(), iterate, start)
-    return end.found, end.norms
+
+
+def _iterate(problem: _Problem, floor: jax.Array, state: _State) -> _State:
+    """Tries a step of every subset. One that is taken has its successor's direction computed, one that is not is tried again, shorter."""
+    levels = problem.levels
+    penalty = problem.penalty_at(state.level)
+    trial = state.theta + state.length[:, None] * state.direction
+    gradient = problem.gradient_at(trial, penalty)
+    slope, new_slope = _dot(state.gradient, state.direction), _dot(gradient, state.direction)
+    taken = new_slope <= -0.5 * slope
+    pair, mask = state.iteration % _HISTORY, taken[:, None]
+    state = state._replace(
+        iteration=state.iteration + 1,
+        since=state.since + 1,
+        steps=state.steps.at[pair].set(jnp.where(mask, trial - state.theta, 0)),
+        changes=state.changes.at[pair].set(jnp.where(mask, gradient - state.gradient, 0)),
+        theta=jnp.where(mask, trial, state.theta),
+        gradient=jnp.where(mask, gradient, state.gradient),
+    )
+    target = problem.tolerance * problem.penalties[jnp.minimum(state.level, levels - 1)] * _norm(state.theta * problem.penalized)
+    done = (_norm(state.gradient) <= jnp.maximum(target, floor)) | (state.since >= _MOST_ITERATIONS)
+    done &= state.level < levels
+    state = jax.lax.cond(done.any(), functools.partial(_finish, problem), lambda state, _: state, state, done)
+    due = (state.iteration % _DIAGONAL_EVERY == 0) | (state.iteration == 3)
+    diagonal = jax.lax.cond(
+        due, lambda state: problem.diagonal_at(state.theta, problem.penalty_at(state.level)), lambda state: state.diagonal, state
+    )
+    state = state._replace(diagonal=diagonal)
+    anew = (taken | done)[:, None]
+    shorter = state.length * jnp.clip(slope / (slope - new_slope), 0.1, 0.7)  # where a line through both slopes meets zero
+    direction = jnp.where(anew, _next_direction(state), state.direction)
+    direction = jnp.where((state.level < levels)[:, None], direction, 0)
+    return state._replace(direction=direction, length=jnp.where(taken | done, 1.0, shorter))
+
+
+def _finish(problem: _Problem, state: _State, done: jax.Array) -> _State:
+    """Notes the solutions of the subsets that are done, and sets them to the next strength: what depends on it is exact there."""
+    here = (state.level == jnp.arange(problem.levels)[:, None]) & done  # [L, K]
+    level = state.level + done
+    change = problem.penalty_at(level) - problem.penalty_at(state.level)
+    return state._replace(
+        level=level,
+        since=jnp.where(done, 0, state.since),
+        gradient=state.gradient + change * state.theta,
+        diagonal=state.diagonal + change,
+        changes=state.changes + change * state.steps,
+        found=jnp.where(here[:, None, :, None], state.theta, state.found),
+        norms=jnp.where(here, _norm(state.gradient), state.norms),
+    )
+
+
+def _next_direction(state: _State) -> jax.Array:
+    """L-BFGS's two loops over the pairs, the latest first, then back; a pair of zeros changes nothing."""
+    latest = (state.iteration - 1 - jnp.arange(_HISTORY)) % _HISTORY
+    curvature = _dot(state.steps, state.changes)
+    inverse = jnp.where(curvature > 0, 1 / jnp.where(curvature > 0, curvature, 1), 0)  # [M, K]
+    q, factors = state.gradient, []
+    for i in range(_HISTORY):
+        pair = latest[i]
+        factor = inverse[pair] * _dot(state.steps[pair], q)
+        q = q - factor[:, None] * state.changes[pair]
+        factors.append(factor)
+    change = state.changes[latest[0]]
+    expected = _dot(change, change / state.diagonal)
+    scale = jnp.where(expected > 0, curvature[latest[0]] / jnp.where(expected > 0, expected, 1), 1)
+    q = q / state.diagonal * scale[:, None]
+    for i in reversed(range(_HISTORY)):
+        pair = latest[i]
+        q = q + (factors[i] - inverse[pair] * _dot(state.changes[pair], q))[:, None] * state.steps[pair]
+    return -q

@@ -41,6 +41,7 @@ def augmented(batch: Mapping[str, jax.Array], mean: Sequence[float], std: Sequen
             shape = image.shape[1:]
             noise = jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape))(batch["erase_seed"])
             fill = fill + 255 * np.asarray(std, np.float32) * noise
-        erased = mixing.inside(batch["erase"], image.shape[1:3]).any(axis=1)
+        _, height, width, _ = image.shape
+        erased = mixing.inside(batch["erase"], (height, width)).any(axis=1)
         image = jnp.where(erased[..., None], fill, image)
     return image if mix is None else mixing.mix_images(image, mix)

@@ -54,13 +54,13 @@ class TrainingClock:
         self._starting_up = False
         self._begin_window()
 
-    def images_per_second(self) -> float | None:
-        """The rate since this was last asked, without pauses and start-up; None where nothing else has happened since."""
+    def rate(self) -> dict[str, float]:
+        """`images_per_second` since this was last asked, without pauses and start-up; empty where nothing else has happened since."""
         if not self._window_steps:
-            return None
+            return {}
         rate = self._window_steps * self._batch_size / (time.perf_counter() - self._window_start - self._window_pause)
         self._begin_window()
-        return rate
+        return {"images_per_second": round(rate, 2)}
 
     def _begin_window(self) -> None:
         self._window_start, self._window_steps, self._window_pause = time.perf_counter(), 0, 0.0

@@ -14,7 +14,7 @@ and at last, if one is asked for, make a soup of the best models; then read the 
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import jax
@@ -71,19 +71,17 @@ def fit(
         opened.enter_context(_finite_or_told(config, checkpoints))
         state, progress = _restored_or(start, setup, checkpoints, console)
         first_step = step = int(state.step)
-        phase = at(phases, step)
         log = opened.enter_context(contextlib.closing(MetricsLog(run, step, plan.per_epoch)))
         batches = opened.enter_context(contextlib.closing(_train_batches(setup, step)))
         bar = opened.enter_context(progress_bars.bar(console, "{task.fields[note]}"))
         task = bar.add_task("training", total=plan.total, completed=step, note="compiling the step")
         stop = opened.enter_context(StopRequest())
-        window, work = MetricsWindow(), WorkCounter(progress)
+        window, work, phase = MetricsWindow(), WorkCounter(progress), at(phases, step)
         clock = TrainingClock(progress.seconds, config.loader.batch_size, config.train.checkpoint_seconds)
         best = BestModels(config, plan, setup.dataset.class_names, setup.has_val, checkpoints, progress)
 
         while True:
-            evaluates = plan.evaluates_at(step) if step else trained
-            if evaluates and setup.has_val and step != progress.evaluated_step:
+            if (plan.evaluates_at(step) if step else trained) and setup.has_val and step != progress.evaluated_step:
                 with clock.paused(), contextlib.suppress(StoppedWhileEvaluating):
                     window.read()
                     params = evaluated_params(state.params, state.opt_state)
@@ -123,20 +121,17 @@ def fit(
             clock.stepped(metrics)
 
             if plan.logs_at(step):
-                means, rate = window.means(), clock.images_per_second()
-                speed = {} if rate is None else {"images_per_second": round(rate, 2)}
-                log.write(step, means | {"learning_rate": phases[phase].learning_rate(step - 1)} | speed)
-                bar.update(task, note=f"loss {means['train_loss']:.4f}" + (f"  {rate:,.0f} images/s" if rate else ""))
+                means = window.means() | {"learning_rate": phases[phase].learning_rate(step - 1)} | clock.rate()
+                log.write(step, means)
+                bar.update(task, note=_note(means))
             bar.update(task, completed=step)
 
         if step > first_step:
             console.print(f"Trained {step - first_step} steps in {clock.seconds_now:.1f} s.", highlight=False)
             progress.seconds = clock.seconds
         if progress.ranked:
-            try:
+            with _interrupting(step):
                 best.keep_soup(step, setup.evaluator, stop.check_while_evaluating)
-            except StoppedWhileEvaluating as stopped:
-                raise Interrupted(stopped.signum, step) from None
     return _kept_model(setup, run, progress, step, console)
 
 
@@ -153,7 +148,7 @@ def _restored_or(
     return restored.state, TrainProgress.of(restored.progress)
 
 
-def _train_batches(setup: TrainingSetup, start_step: int) -> Iterator[dict[str, jax.Array]]:
+def _train_batches(setup: TrainingSetup, start_step: int) -> Generator[dict[str, jax.Array]]:
     """The batches from a step on, put on the devices ahead of time; threads and workers start when the first one is asked for."""
     config = setup.config
     span = {"start_step": start_step, "num_steps": setup.plan.total - start_step}
@@ -165,6 +160,21 @@ def _train_batches(setup: TrainingSetup, start_step: int) -> Iterator[dict[str, 
 def _tell_evaluation(epoch: float, step: int, values: dict[str, float], improved: bool, console: Console) -> None:
     told = f"epoch {epoch:7.2f}  step {step:6d}  val loss {values['val_loss']:.4f}  val top-1 {values['val_top1']:7.2%}"
     console.print(told + ("  best so far" if improved else ""), highlight=False)
+
+
+def _note(metrics: dict[str, float]) -> str:
+    """What the progress bar shows of the latest log line."""
+    rate = f"  {metrics['images_per_second']:,.0f} images/s" if "images_per_second" in metrics else ""
+    return f"loss {metrics['train_loss']:.4f}{rate}"
+
+
+@contextlib.contextmanager
+def _interrupting(step: int) -> Iterator[None]:
+    """An evaluation that is given up in this block ends the training: there is nothing left to save."""
+    try:
+        yield
+    except StoppedWhileEvaluating as stopped:
+        raise Interrupted(stopped.signum, step) from None
 
 
 @contextlib.contextmanager
@@ -195,8 +205,8 @@ class _ImageLogits:
         total = int((self.evaluator.dataset.table["split"] == split).sum())
         with progress_bars.bar(self.console) as bar:
             task = bar.add_task(f"evaluating {split}", total=total)
-            kept = sharding.replicate((self.params, self.batch_stats), self.evaluator.mesh)
-            return self.evaluator.logits(*kept, split, lambda examples: bar.advance(task, examples))
+            params, batch_stats = sharding.replicate((self.params, self.batch_stats), self.evaluator.mesh)
+            return self.evaluator.logits(params, batch_stats, split, lambda examples: bar.advance(task, examples))
 
 
 def _kept_model(setup: TrainingSetup, run: Path, progress: TrainProgress, steps: int, console: Console) -> TrainedModel:

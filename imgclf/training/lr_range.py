@@ -67,8 +67,8 @@ class LossCurve:
 
     def sweep(self, learning_rates: list[float], steps: int, *, probed: bool) -> Sweep:
         """The sweep that was to take `steps` steps, with the rates of those that it took."""
-        columns = map(np.array, (learning_rates, self.losses, self.smoothed))
-        return Sweep(*columns, diverged=len(self.losses) < steps, probed=probed)
+        losses, smoothed = np.array(self.losses), np.array(self.smoothed)
+        return Sweep(np.array(learning_rates), losses, smoothed, diverged=len(losses) < steps, probed=probed)
 
 
 def suggest(found: Sweep, steps: int) -> Suggestion:

@@ -5,6 +5,7 @@ ICLR 2018. CutMix: Yun et al., ICCV 2019, its share corrected for what the image
 (seed, step) and the batch, so that a run resumes exactly.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -32,7 +33,7 @@ class Mix(NamedTuple):
     box: jax.Array
 
 
-def parameters(config: Config) -> dict[str, ArrayLike] | None:
+def parameters(config: Config) -> dict[str, np.float32] | None:
     """What `draw` takes, from `config.augment`, float32; None where nothing is mixed."""
     augment = config.augment
     if not (augment.mixup or augment.cutmix):
@@ -46,7 +47,7 @@ def step_key(key: jax.Array, step: ArrayLike) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(key, _STREAM), step)
 
 
-def draw(key: jax.Array, size: tuple[int, int], parameters: dict[str, ArrayLike]) -> Mix:
+def draw(key: jax.Array, size: tuple[int, int], parameters: Mapping[str, ArrayLike]) -> Mix:
     """Draws how a batch of images of (height, width) pixels is mixed.
 
     Args:
@@ -96,7 +97,8 @@ def mix_images(image: jax.Array, mix: Mix) -> jax.Array:
     """Mixes float32 [B,H,W,3], the whole batch over all hosts, with its reverse."""
     partner = image[::-1]
     blended = mix.weight * image + (1 - mix.weight) * partner
-    return jnp.where(inside(mix.box, image.shape[1:3])[..., None], partner, blended)
+    _, height, width, _ = image.shape
+    return jnp.where(inside(mix.box, (height, width))[..., None], partner, blended)
 
 
 def targets(

@@ -159,7 +159,7 @@ def _tree(values: _ByPath) -> Tree:
     return nest(dict(values))
 
 
-class EmaState(NamedTuple):
+class ParameterEmaState(NamedTuple):
     """Of `parameter_ema`: the number of updates, int32 [], and the averages, which are like the parameters."""
 
     updates: jax.Array
@@ -173,21 +173,23 @@ def parameter_ema(decay: ArrayLike) -> optax.GradientTransformation:
     (TensorFlow's `ExponentialMovingAverage` with `num_updates`).
     """
 
-    def init(params: Tree) -> EmaState:
-        return EmaState(updates=jnp.zeros((), jnp.int32), ema=jax.tree.map(jnp.array, params))
+    def init(params: Tree) -> ParameterEmaState:
+        return ParameterEmaState(updates=jnp.zeros((), jnp.int32), ema=jax.tree.map(jnp.array, params))
 
-    def update(updates: Tree, state: EmaState, params: Tree | None = None) -> tuple[Tree, EmaState]:
+    def update(updates: Tree, state: ParameterEmaState, params: Tree | None = None) -> tuple[Tree, ParameterEmaState]:
         count = state.updates.astype(jnp.float32)
         now = jnp.minimum(decay, (1 + count) / (10 + count))
         ema = jax.tree.map(lambda e, p, u: now * e + (1 - now) * (p + u).astype(e.dtype), state.ema, params, updates)
-        return updates, EmaState(updates=state.updates + 1, ema=ema)
+        return updates, ParameterEmaState(updates=state.updates + 1, ema=ema)
 
     return optax.GradientTransformation(init, update)
 
 
 def evaluated_params(params: Tree, opt_state: optax.OptState) -> Tree:
     """Returns the parameters, with the averages of those that train where the optimizer keeps them."""
-    averages = optax.tree.get(opt_state, "ema", None)
+    # by its type: some optimizers, such as signum, keep an "ema" of their own, which is one of gradients
+    states = jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, ParameterEmaState))
+    averages = next((state.ema for state in states if isinstance(state, ParameterEmaState)), None)
     return params if averages is None else overlay(params, averages)
 
 

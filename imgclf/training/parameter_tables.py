@@ -28,7 +28,7 @@ def match_table(table: tuple[tuple[str, Any], ...], params: Tree, field: str, ex
     names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     matched = {pattern: False for pattern, _ in table}
 
-    def value_of(path, _):
+    def value_of(path: tuple[Any, ...], _: Any) -> Any:
         name = path_name(path)
         value = None
         for pattern, row_value in table:
@@ -59,7 +59,7 @@ def lr_multipliers(config: Config, params: Tree, depths: Mapping[str, int] | Non
     if depths is None:
         return table
 
-    def decayed(path, value: float) -> float:
+    def decayed(path: tuple[Any, ...], value: float) -> float:
         unit = group_of(path_name(path), depths)
         return value * config.optimizer.layer_decay ** (depths[unit] if unit else 0)
 

@@ -5,15 +5,17 @@ the seed. Whether there is any decay, clipping or average at all belongs to the 
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.typing import ArrayLike
 
 from imgclf.config import Config, parse_arguments
 from imgclf.training import mixing, optimizer_names, schedules
+
+Number = jax.Array | np.ndarray | np.float32
 
 
 @jax.tree_util.register_dataclass
@@ -21,22 +23,23 @@ from imgclf.training import mixing, optimizer_names, schedules
 class Scalars:
     """The numbers of a training, or, of what `at` returns, those of a step. All float32 but the key; 0-d where no shape is given."""
 
-    learning_rate: ArrayLike  # [T] by step; at a step 0-d
-    momentum: ArrayLike | None  # likewise; None where the optimizer takes none, or has its own
-    weight_decay: ArrayLike
-    clip_norm: ArrayLike
-    ema: ArrayLike
-    label_smoothing: ArrayLike
-    class_weights: ArrayLike  # [C]
-    mixing: dict[str, ArrayLike] | None  # what `mixing.draw` takes; None = nothing is mixed
-    dropout_key: ArrayLike  # its data, uint32
+    learning_rate: Number  # [T] by step; at a step 0-d
+    momentum: Number | None  # likewise; None where the optimizer takes none, or has its own
+    weight_decay: Number
+    clip_norm: Number
+    ema: Number
+    label_smoothing: Number
+    class_weights: Number  # [C]
+    mixing: Mapping[str, Number] | None  # what `mixing.draw` takes; None = nothing is mixed
+    dropout_key: jax.Array  # its data, uint32
 
-    def at(self, step: ArrayLike, every: int) -> "Scalars":
+    def at(self, step: jax.Array | int, every: int) -> "Scalars":
         """Those of a step, counted in batches from 0; an update that `every` batches add up to has the rate of the first of them."""
         first = step // every * every
 
-        def now(by_step: ArrayLike) -> ArrayLike:
-            return by_step[jnp.minimum(first, len(by_step) - 1)]
+        def now(by_step: Number) -> jax.Array:
+            values = jnp.asarray(by_step)
+            return values[jnp.minimum(first, len(values) - 1)]
 
         return dataclasses.replace(
             self, learning_rate=now(self.learning_rate), momentum=None if self.momentum is None else now(self.momentum)
@@ -61,7 +64,7 @@ def create(config: Config, schedule: optax.Schedule, total_steps: int, class_wei
         label_smoothing=np.float32(config.train.label_smoothing),
         class_weights=np.asarray(class_weights, np.float32),
         mixing=mixing.parameters(config),
-        dropout_key=np.asarray(jax.random.key_data(jax.random.key(config.seed))),
+        dropout_key=jax.random.key_data(jax.random.key(config.seed)),
     )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -63,39 +63,45 @@ def views(config: Config, dataset: Dataset, row: int, epochs: Sequence[int]) -> 
     Raises:
       UserError: if an image can no longer be read.
     """
-    parameters, size = mixing.parameters(config), tuple(config.data.image_size)
-    places = [pipeline.train_place(dataset, config, row, epoch) for epoch in epochs]
-    shown = [(row, epoch) for epoch in epochs]
-    if parameters is not None:  # an image and its partner are a batch that is mixed as the whole one
-        partners = []
-        for step, place in places:
-            rows, own_epochs = pipeline.train_rows(dataset, config, step)
-            partners.append((int(rows[-1 - place]), int(own_epochs[-1 - place])))
-        shown = [view for pair in zip(shown, partners, strict=True) for view in pair]
     config = config.copy_and_resolve_references()
-    config.loader.eval_batch_size = len(shown) if parameters is None else 2
     config.loader.workers = 0
+    parameters = mixing.parameters(config)
+    if parameters is None:
+        return _alone(config, dataset, row, epochs)
+    return [_mixed(config, dataset, row, epoch, parameters) for epoch in epochs]
+
+
+def _alone(config: Config, dataset: Dataset, row: int, epochs: Sequence[int]) -> list[Seen]:
+    config.loader.eval_batch_size = len(epochs)
+    with pipeline.row_batches(dataset, config, np.full(len(epochs), row), np.array(epochs)) as batches:
+        batch = next(iter(batches))
+    images = np.asarray(_augmented(batch_augment.inputs(batch), tuple(config.data.mean), tuple(config.data.std)))
+    places = [pipeline.train_place(dataset, config, row, epoch) for epoch in epochs]
+    return [Seen(image, epoch, step, place, None) for image, epoch, (step, place) in zip(images, epochs, places, strict=True)]
+
+
+def _mixed(config: Config, dataset: Dataset, row: int, epoch: int, parameters: Mapping[str, np.float32]) -> Seen:
+    """An image and its partner are a batch that is mixed as the whole one."""
+    step, place = pipeline.train_place(dataset, config, row, epoch)
+    rows, own_epochs = pipeline.train_rows(dataset, config, step)
+    partner_row, partner_epoch = int(rows[-1 - place]), int(own_epochs[-1 - place])
+    config.loader.eval_batch_size = 2
+    with pipeline.row_batches(dataset, config, np.array([row, partner_row]), np.array([epoch, partner_epoch])) as batches:
+        batch = batch_augment.inputs(next(iter(batches)))
     mean, std = tuple(config.data.mean), tuple(config.data.std)
-    seen = []
-    with pipeline.row_batches(dataset, config, *map(np.array, zip(*shown, strict=True))) as batches:
-        for batch in batches:
-            images = np.asarray(_augmented(batch_augment.inputs(batch), mean, std))
-            if parameters is None:
-                return [Seen(image, epoch, *place, None) for image, epoch, place in zip(images, epochs, places, strict=True)]
-            epoch, place, partner = epochs[len(seen)], places[len(seen)], partners[len(seen)]
-            mix = jax.device_get(_drawn(config.seed, place[0], parameters, size=size))
-            mixed = None
-            if mix.share < 1:
-                box = tuple(mix.box.tolist()) if mix.box.any() else None
-                mixed = Partner(*partner, float(mix.share), box, images[1])
-                images = np.asarray(_augmented(batch_augment.inputs(batch), mean, std, mix))
-            seen.append(Seen(images[0], epoch, *place, mixed))
-    return seen
+    height, width = config.data.image_size
+    image, partner_image = np.asarray(_augmented(batch, mean, std))
+    mix = jax.device_get(_drawn(config.seed, step, parameters, size=(height, width)))
+    if mix.share >= 1:
+        return Seen(image, epoch, step, place, None)
+    box = tuple(mix.box.tolist()) if mix.box.any() else None
+    partner = Partner(partner_row, partner_epoch, float(mix.share), box, partner_image)
+    return Seen(np.asarray(_augmented(batch, mean, std, mix))[0], epoch, step, place, partner)
 
 
 _augmented = jax.jit(batch_augment.augmented, static_argnums=(1, 2))
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def _drawn(seed: jax.Array, step: jax.Array, parameters: dict[str, jax.Array], *, size: tuple[int, int]) -> mixing.Mix:
+def _drawn(seed: jax.Array, step: jax.Array, parameters: Mapping[str, jax.Array], *, size: tuple[int, int]) -> mixing.Mix:
     return mixing.draw(mixing.step_key(jax.random.key(seed), step), size, parameters)

@@ -28,8 +28,9 @@ class TrainState:
 
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
     """Splits a model into its static definition and the nested dicts of its parameters and BatchNorm statistics."""
-    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, batch_stats = map(nnx.to_pure_dict, states)
+    return graphdef, params, batch_stats
 
 
 ApplyFn = Callable[..., tuple[jax.Array, Tree]]
@@ -38,7 +39,9 @@ ApplyFn = Callable[..., tuple[jax.Array, Tree]]
 def make_apply_fn(graphdef: nnx.GraphDef) -> ApplyFn:
     """Returns `apply(params, batch_stats, image, train=False, key=None) -> (logits f32 [B,C], new batch_stats)`, a pure function."""
 
-    def apply(params: Tree, batch_stats: Tree, image: jax.Array, *, train: bool = False, key: jax.Array | None = None):
+    def apply(
+        params: Tree, batch_stats: Tree, image: jax.Array, *, train: bool = False, key: jax.Array | None = None
+    ) -> tuple[jax.Array, Tree]:
         model = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))
         logits = model(image, train=train, key=key)
         return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))

@@ -91,7 +91,8 @@ def make_train_step(program: StepProgram, mesh: Mesh) -> TrainStep:
 
     def train_step(state: TrainState, batch: dict[str, jax.Array], scalars: Scalars) -> tuple[TrainState, Metrics]:
         key = jax.random.wrap_key_data(scalars.dropout_key)
-        mix = mixing.draw(mixing.step_key(key, state.step), batch["image"].shape[1:3], scalars.mixing) if scalars.mixing else None
+        _, height, width, _ = batch["image"].shape
+        mix = mixing.draw(mixing.step_key(key, state.step), (height, width), scalars.mixing) if scalars.mixing else None
         shown = batch_augment.augmented(batch, program.mean, program.std, mix)
         image, label = normalize(shown, program.mean, program.std), batch["label"]
         now = scalars.at(state.step, optimizer.accumulate)

@@ -35,9 +35,9 @@ def probe_run(tmp_path_factory) -> tuple[Path, dict]:
 def computed(monkeypatch) -> list[int]:
     counts, compute = [], features_lib._compute
 
-    def counted(config, model, dataset, rows, *rest):
-        counts.append(len(rows))
-        compute(config, model, dataset, rows, *rest)
+    def counted(request, *rest):
+        counts.append(len(request.rows))
+        compute(request, *rest)
 
     monkeypatch.setattr(features_lib, "_compute", counted)
     return counts

@@ -49,9 +49,9 @@ def computed(monkeypatch) -> list[int]:
     """How many images went through a backbone, call by call."""
     counts, compute = [], features._compute
 
-    def counted(config, model, dataset, rows, *rest):
-        counts.append(len(rows))
-        compute(config, model, dataset, rows, *rest)
+    def counted(request, *rest):
+        counts.append(len(request.rows))
+        compute(request, *rest)
 
     monkeypatch.setattr(features, "_compute", counted)
     return counts

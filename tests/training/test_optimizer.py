@@ -136,6 +136,16 @@ def test_the_average_follows_the_parameters(config):
     np.testing.assert_allclose(averaged["head"]["kernel"], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_an_average_of_the_optimizers_own_is_not_taken_for_that_of_the_parameters(config, ema):
+    """signum keeps an `ema` of the gradients."""
+    config.optimizer.name, config.train.ema = "signum", ema
+    params, state = step_once(config, count=2)
+    evaluated = optimizer.evaluated_params(params, state)
+    assert (evaluated is params) == (not ema)
+    assert float(evaluated["head"]["kernel"][0, 0]) == pytest.approx(1.85, abs=0.06)  # two steps of 0.1 down from 2
+
+
 def test_without_an_average_the_parameters_themselves_are_evaluated(config):
     params, state = step_once(config)
     assert optimizer.evaluated_params(params, state) is params

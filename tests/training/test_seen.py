@@ -8,7 +8,6 @@ from rich.console import Console
 from imgclf.data import pipeline
 from imgclf.data.splits import assign_splits
 from imgclf.data.table import load_dataset
-from imgclf.errors import UserError
 from imgclf.methods import resolve
 from imgclf.reporting import seen as page
 from imgclf.training import batch_augment, mixing, seen
@@ -69,9 +68,6 @@ def test_the_page(config, dataset, tmp_path):
     ):
         assert expected in text
     assert text.count("data:image/webp") == 2 * (1 + 2 + 2)
-    (tmp_path / "notes.html").write_text("mine")
-    with pytest.raises(UserError, match="no page of imgclf's"):
-        page.write_page(tmp_path / "notes.html", config, dataset, rows, range(1), Console(quiet=True), steps=1)
 
 
 def test_views_beyond_the_end_of_training_are_said_to_be_what_it_would_show(config, dataset, tmp_path):

@@ -1,0 +1,52 @@
+"""The time of a training, by a clock that the test turns."""
+
+import numpy as np
+import pytest
+
+from imgclf.training import clock
+from imgclf.training.clock import TrainingClock
+
+METRICS = {"train_loss": np.float32(1)}
+
+
+@pytest.fixture
+def turn(monkeypatch):
+    """Lets so many seconds pass."""
+    now = [100.0]
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+
+    def passed(seconds: float) -> None:
+        now[0] += seconds
+
+    return passed
+
+
+def test_compiling_pauses_and_the_step_that_waited_for_it_are_not_in_the_rate(turn):
+    watch = TrainingClock(7.0, batch_size=10, save_seconds=600.0)
+    turn(60)  # compiling
+    watch.stepped(METRICS)
+    assert watch.rate() == {}
+    turn(1)
+    watch.stepped(METRICS)
+    with watch.paused():
+        turn(30)  # an evaluation
+    turn(1)
+    watch.stepped(METRICS)
+    assert watch.rate() == {"images_per_second": 10.0}
+    watch.start_up()  # the next phase
+    turn(40)
+    watch.stepped(METRICS)
+    turn(2)
+    watch.stepped(METRICS)
+    assert watch.rate() == {"images_per_second": 5.0}
+    assert (watch.seconds_now, watch.seconds) == (134.0, 141.0)
+
+
+def test_a_checkpoint_is_late_by_the_clock(turn):
+    watch = TrainingClock(0.0, batch_size=1, save_seconds=50.0)
+    turn(50)
+    assert not watch.save_is_late()
+    turn(1)
+    assert watch.save_is_late()
+    watch.saved()
+    assert not watch.save_is_late()
