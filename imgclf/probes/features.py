@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -187,7 +187,7 @@ def features_flops(config: Config, model: Network, images: int) -> int | None:
 
 
 @functools.lru_cache(maxsize=8)  # models of one kind compile once
-def _forward(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[..., jax.Array]:
+def _forward(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.stages.Wrapped:
     @jax.jit
     def forward(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> jax.Array:
         image = normalize(batch_augment.augmented(batch, mean, std), mean, std)

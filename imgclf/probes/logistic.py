@@ -25,6 +25,7 @@ import scipy.linalg
 
 _HISTORY = 10  # pairs of steps and gradient changes
 _DIAGONAL_EVERY = 16  # iterations
+_TOLERANCE = 3e-4  # of the kernel's relative error, by the bound in `Solutions.gradient_norm`; the error is usually smaller
 _MOST_ITERATIONS = 500  # of a strength; float32 may not let it come closer
 _ROWS = 8192  # of features that are rotated at once
 _LOGITS = 2**25  # of all rows and subsets at once: 128 MB each time they are held
@@ -90,7 +91,6 @@ def fit_logistic(
     *,
     mean: np.ndarray | float = 0.0,
     deviation: np.ndarray | float = 1.0,
-    tolerance: float = 3e-4,
 ) -> Solutions:
     """Minimises the objective for every subset and strength.
 
@@ -101,7 +101,6 @@ def fit_logistic(
       strengths: float [L], l2, each above 0.
       classes: C.
       mean, deviation: float32 [D].
-      tolerance: the kernel's relative error that is allowed, by the bound above; it is usually smaller.
     """
     rotation = Rotation.of(features, mean, deviation)
     coordinates = jnp.asarray(rotation.coordinates)
@@ -115,7 +114,7 @@ def fit_logistic(
     norms = np.zeros((len(weights), len(strengths)))
     for start in range(0, len(weights), at_once):
         some = slice(start, start + at_once)
-        found, gradient_norm = _solve(coordinates, labels, shares[some].T, penalties, tolerance, classes)
+        found, gradient_norm = _solve(coordinates, labels, shares[some].T, penalties, _TOLERANCE, classes)
         found, gradient_norm = np.asarray(found), np.asarray(gradient_norm)  # [L, R + 1, K, C], [L, K]
         for place, level in enumerate(order):
             kernel[some, level] = np.einsum("dr,rkc->kdc", rotation.axes, found[place, :-1], optimize=True)

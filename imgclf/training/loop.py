@@ -33,6 +33,7 @@ from imgclf.training.evaluate import Evaluator, put_ahead
 from imgclf.training.metrics_log import MetricsLog, MetricsWindow, NotFinite
 from imgclf.training.optimizer import evaluated_params
 from imgclf.training.phases import at
+from imgclf.training.plan import TrainingPlan
 from imgclf.training.setup import TrainingSetup
 from imgclf.training.state import TrainState, Tree
 from imgclf.training.stopping import Interrupted, StoppedWhileEvaluating, StopRequest
@@ -88,9 +89,7 @@ def fit(
                     values = setup.evaluator.val_metrics(params, state.batch_stats, stop.check_while_evaluating)
                     log.write(step, values)
                     improved = best.add(step, values, params, state.batch_stats)
-                    _tell_evaluation(plan.epoch(step), step, values, improved, console)
-                    if on_evaluation is not None:
-                        on_evaluation(plan.evaluation_number(step), values)
+                    _tell_evaluation(plan, step, values, improved, console, on_evaluation)
 
             signum = stop.signum(step, checkpoints)
             ends = step >= plan.total or progress.stopped_early
@@ -113,10 +112,9 @@ def fit(
                 phase += 1
                 state = phases[phase].begin(state)
                 clock.start_up()
-            inputs = batch_augment.inputs(batch)
-            state, metrics = phases[phase].step(state, inputs)
+            state, metrics = phases[phase].step(state, batch)
             step += 1
-            work.stepped(phases[phase], state, inputs)
+            work.stepped(phases[phase], state, batch)
             window.add(step, metrics)
             clock.stepped(metrics)
 
@@ -149,17 +147,22 @@ def _restored_or(
 
 
 def _train_batches(setup: TrainingSetup, start_step: int) -> Generator[dict[str, jax.Array]]:
-    """The batches from a step on, put on the devices ahead of time; threads and workers start when the first one is asked for."""
+    """What the steps from this one on are given, put on the devices ahead; threads and workers start when the first one is asked for."""
     config = setup.config
     span = {"start_step": start_step, "num_steps": setup.plan.total - start_step}
     shard = {"shard": jax.process_index(), "shards": jax.process_count()}
     with pipeline.train_batches(setup.dataset, config, **span, **shard) as batches:
-        yield from put_ahead(iter(batches), setup.mesh, config.loader.prefetch)
+        for batch in put_ahead(iter(batches), setup.mesh, config.loader.prefetch):
+            yield batch_augment.inputs(batch)
 
 
-def _tell_evaluation(epoch: float, step: int, values: dict[str, float], improved: bool, console: Console) -> None:
-    told = f"epoch {epoch:7.2f}  step {step:6d}  val loss {values['val_loss']:.4f}  val top-1 {values['val_top1']:7.2%}"
+def _tell_evaluation(
+    plan: TrainingPlan, step: int, values: dict[str, float], improved: bool, console: Console, on_evaluation: OnEvaluation | None
+) -> None:
+    told = f"epoch {plan.epoch(step):7.2f}  step {step:6d}  val loss {values['val_loss']:.4f}  val top-1 {values['val_top1']:7.2%}"
     console.print(told + ("  best so far" if improved else ""), highlight=False)
+    if on_evaluation is not None:
+        on_evaluation(plan.evaluation_number(step), values)
 
 
 def _note(metrics: dict[str, float]) -> str:
