@@ -41,7 +41,7 @@ def write(page: Path, config: Config, sweep: Sweep, suggestion: Suggestion) -> P
     frame = pd.DataFrame({"rate": sweep.learning_rates, "loss": sweep.losses, "smoothed": sweep.smoothed})
     chart, png = plots.learning_rates(frame, {NAMES[key]: value for key, value in found.items()}, f"training loss of {config.name}")
     facts: dict[str, Any] = {"name": config.name, "suggested": suggestion.valley, **dataclasses.asdict(suggestion)}
-    facts |= {"configured": config.optimizer.learning_rate, "steps": len(frame), "diverged": sweep.diverged}
+    facts |= {"configured": config.optimizer.learning_rate, "steps": len(frame), "diverged": sweep.diverged, "remark": sweep.remark}
     context = facts | {"chart": chart, "style": pages.source("report.css"), "rows": [(NAMES[key], value) for key, value in found.items()]}
     pages.write(page, "lr_find.html.j2", context, identity(config))
     columns = {"learning_rates": sweep.learning_rates, "losses": sweep.losses, "smoothed": sweep.smoothed}

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from imgclf.errors import UserError, nearest
 from imgclf.models import registry
 from imgclf.models.weights import files, pretrained
 from imgclf.runtime import compilation_cache
-from imgclf.workflows import train
+from imgclf.workflows import checks, run_folder, train
 
 MODEL = "resnet50"  # TuriCreate's choice too
 METHODS = ("auto", "probe", "lp_ft", "fit")
@@ -97,16 +97,11 @@ def create(
     dataset = scoring.need_dataset(data, "create")
     choice = settle(dataset, read_as, model=model, weights=weights, method=method, overrides=config)
     console.print(choice.why, highlight=False, markup=False, soft_wrap=True)
+    checks.check_workdir(choice.config, workdir)
     _fetch(choice.config)
     compilation_cache.enable()
-    folder = _fresh_folder(choice.config.name) if workdir is None else Path(workdir).expanduser()
-    try:
+    with _folder(choice.config.name, workdir) as folder:
         train.train(choice.config, folder, console=console, dataset=choice.dataset)
-    except UserError:
-        if workdir is None:
-            with contextlib.suppress(OSError):  # training has begun, and is kept
-                folder.rmdir()
-        raise
     return load(folder)
 
 
@@ -244,17 +239,28 @@ def _fetch(config: Config) -> None:
         raise UserError(f"{error} Or give a file of your own, create(…, weights='path:FILE').") from error
 
 
-def _fresh_folder(name: str) -> Path:
-    """Makes and returns runs/NAME, or NAME-2, NAME-3, … where that is taken."""
-    runs = Path("runs")
+@contextlib.contextmanager
+def _folder(name: str, workdir: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """The run's folder: `workdir`, else runs/NAME, or NAME-2, NAME-3, … where that is taken.
+
+    A fresh one is made at once, so that no other process takes it; where the block fails before anything is in it, it is removed again.
+    """
+    if workdir is not None:
+        yield Path(workdir).expanduser()
+        return
     number = 1
     while True:
-        folder = runs / (name if number == 1 else f"{name}-{number}")
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        made = run_folder.missing(folder)
         try:
             folder.mkdir(parents=True)
+            break
         except FileExistsError:
             number += 1
-            continue
         except OSError as error:
             raise UserError(f"{folder} can't be made ({error.strerror}): name a folder by create(…, workdir=…).") from None
-        return folder
+    try:
+        yield folder
+    except BaseException:
+        run_folder.remove_empty(made)
+        raise

@@ -33,11 +33,11 @@ def claim(workdir: Path) -> Iterator[None]:
     Where the block ends before the folder is an experiment's (has a config.json), what was made here is removed again, so that a failed
     start leaves nothing behind.
     """
-    made = _missing(workdir / "checkpoints")
+    made = missing(workdir / "checkpoints")
     try:
         (workdir / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        _remove(made)
+        remove_empty(made)
         raise UserError(f"The run's folder {workdir} can't be made ({error.strerror}); choose another with --workdir=DIR.") from None
     if jax.process_index():
         yield
@@ -51,17 +51,18 @@ def claim(workdir: Path) -> Iterator[None]:
             if not (workdir / CONFIG).exists():
                 if fresh:
                     lock.unlink(missing_ok=True)
-                _remove(made)
+                remove_empty(made)
 
 
-def _missing(folder: Path) -> list[Path]:
-    """The folder and those above it that are not there yet, the innermost first."""
+def missing(folder: Path) -> list[Path]:
+    """The folder and those above it that are not there yet, the innermost first: what making it would make."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
-def _remove(folders: list[Path]) -> None:
-    for folder in folders:
-        with contextlib.suppress(OSError):  # it is not there, or something else has been put into it
+def remove_empty(folders: list[Path]) -> None:
+    """Removes folders again, the innermost first; those with anything in them stay."""
+    with contextlib.suppress(OSError):  # something has been put into one: then those above it are not empty either
+        for folder in filter(Path.exists, folders):
             folder.rmdir()
 
 
