@@ -27,11 +27,11 @@ def told() -> Iterator[None]:
 @contextlib.contextmanager
 def stops() -> Iterator[None]:
     """Turns a training that was asked to stop, and has saved its state, into 128 + the signal's number. Imports JAX."""
-    from imgclf.training import loop
+    from imgclf.training.stopping import Interrupted
 
     try:
         yield
-    except loop.Interrupted as stop:
+    except Interrupted as stop:
         typer.echo(f"Stopped at step {stop.step}; the state is saved. Give the same command to continue.", err=True)
         raise typer.Exit(128 + stop.signum) from None
 

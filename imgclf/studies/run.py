@@ -19,6 +19,7 @@ from imgclf.runtime import parallel
 from imgclf.studies import search as search_lib
 from imgclf.studies import summary as summary_lib
 from imgclf.studies.spec import Run, Study, configured, runs
+from imgclf.workflows import checks
 
 ENGINES = {"local": "processes", "ray": "ray", "dask": "dask"}  # as they are called in parallel.py
 
@@ -44,6 +45,7 @@ def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, co
         raise UserError(f"--engine={engine!r} is unknown; {nearest(engine, ENGINES)}")
     listed = runs(study)
     searched, search = None, study.search
+    checks.check_apart(study.base, workdir, "--workdir")
     if search is not None:
         search_lib.check(search, study.base, study.arms, study.folds)
     _check_same_study(study, listed, workdir)
@@ -72,7 +74,7 @@ def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, co
     if summary["best"]:
         best = configured(study.base, f"{workdir.name}-best", study.arms[summary["best"]["arm"]])
         files.write_text(workdir / "best.json", config_lib.to_json(best))
-        summary["best"]["command"] = f"python run.py --config={shlex.quote(str(workdir / 'best.json'))}"
+        summary["best"]["command"] = f"imgclf train {shlex.quote(str(workdir / 'best.json'))}"
     files.write_json(workdir / "study.json", summary)
     page = study_page.write(workdir, summary, table)
     for line in summary_lib.describe(summary):

@@ -50,7 +50,7 @@ def test_arms_are_compared_over_the_same_images(finished):
 def test_the_best_arm_is_ready_to_run(finished):
     workdir, summary = finished
     assert summary["best"] == summary["best"] | {"arm": "base", "top": "base", "tied": ["base"]}
-    assert summary["best"]["command"] == f"python run.py --config={workdir}/best.json"
+    assert summary["best"]["command"] == f"imgclf train {workdir}/best.json"
     assert summary["arms"]["base"]["images_per_second"] > 0
     assert summary["arms"]["base"]["train_flops"] == summary["arms"]["still"]["train_flops"] > 0  # equal networks, whoever compiled first
     config = config_lib.from_json((workdir / "best.json").read_text())

@@ -30,7 +30,7 @@ class Csv(Source):
     def check(self) -> None:
         """Raises a UserError where there is no such file."""
         if not self.data.path:
-            raise UserError("config.data.source='csv' needs config.data.path: use --config=configs/csv.py:PATH or --config.data.path=PATH.")
+            raise UserError("config.data.source='csv' needs config.data.path: train by csv:PATH, or give --set data.path=PATH.")
         file = existing(self.data.path, "data.path")
         if os.path.isdir(file):
             raise UserError(

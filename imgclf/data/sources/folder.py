@@ -49,9 +49,7 @@ class Folder(Source):
     def check(self) -> None:
         """Raises a UserError where there is no such folder."""
         if not self.data.path:
-            raise UserError(
-                "config.data.source='folder' needs config.data.path: use --config=configs/folder.py:PATH or --config.data.path=PATH."
-            )
+            raise UserError("config.data.source='folder' needs config.data.path: train by folder:PATH, or give --set data.path=PATH.")
         root = existing(self.data.path, "data.path")
         if not os.path.isdir(root):
             raise UserError(f"config.data.path={self.data.path!r} is a file: set config.data.source=csv to read a table, or name a folder.")

@@ -19,7 +19,7 @@ class Tfds(Source):
     def check(self) -> None:
         """Raises a UserError where no data set, or no split, is named."""
         if not self.data.tfds.name:
-            raise UserError("config.data.source='tfds' needs config.data.tfds.name, such as --config.data.tfds.name=beans.")
+            raise UserError("config.data.source='tfds' needs config.data.tfds.name, such as --set data.tfds.name=beans.")
         if not self._wanted():
             raise UserError("config.data.tfds names no split: set config.data.tfds.train and config.data.tfds.test.")
 
