@@ -98,7 +98,7 @@ def test_a_study_among_the_photos_is_refused(photos):
     (photos.parent / "study.py").write_text(
         "from imgclf.config import load_config\n"
         "from imgclf.studies import Study\n"
-        "def get_study(): return Study(load_config('folder:photos'), {'a': {}, 'b': {'augment.flip': 0.5}}, seeds=2)\n"
+        "def get_study(): return Study(load_config('folder:photos'), {'a': {}, 'b': {'augment.rotate': 5.0}}, seeds=2)\n"
     )
     with pytest.raises(UserError, match="--workdir=photos/study lies in the folder of the photos"):
         invoke("study", "study.py", "--workdir", "photos/study")
