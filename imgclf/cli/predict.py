@@ -11,7 +11,7 @@ from imgclf.cli import endings
 from imgclf.cli.options import RunArgument, check_run
 
 
-def predict(
+def predict(  # noqa: PLR0913  (options by name)
     run: RunArgument,
     sources: Annotated[
         list[str],

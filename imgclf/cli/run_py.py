@@ -20,7 +20,7 @@ def main() -> None:
 
 
 @app.command(cls=ConfigCommand)
-def run(
+def run(  # noqa: PLR0913  (options by name)
     config: Annotated[str, typer.Argument(metavar="[--config=]CONFIG", help=CONFIG_HELP)] = "quickstart",
     fields: Fields = None,
     workdir: Workdir = None,

@@ -21,7 +21,7 @@ from imgclf.training.checkpoint import load_model
 class Classifier(Predictor):
     """A trained classifier: predicts images, is scored on labeled ones, and saved to a folder of its own."""
 
-    def predict(
+    def predict(  # noqa: PLR0913  (options by name)
         self,
         sources: object,
         *,

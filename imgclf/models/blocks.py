@@ -137,7 +137,7 @@ class InvertedResidual(nnx.Module):
       squeeze_excite: builds that layer, called with the channels and the inner width, a quarter of the input's; None = no such layer.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (options by name)
         self,
         in_features: int,
         features: int,
@@ -193,7 +193,7 @@ class InvertedResidualNet(Backbone):
       norm: options of batch normalisation.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (options by name)
         self,
         stem: int,
         stages: Sequence[InvertedResidualStage],

@@ -77,7 +77,7 @@ class DenseHead(Head):
       norm: whether hidden layers have batch normalisation, after ReLU and with Keras's defaults, epsilon 1e-3 and momentum 0.99.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (options by name)
         self,
         map_size: tuple[int, int],
         features: int,

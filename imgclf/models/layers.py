@@ -96,7 +96,7 @@ class Conv(nnx.Module):
 
     bf16_products = False  # a static attribute; `use_bf16_products` sets it for an instance
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (options by name)
         self,
         in_features: int,
         out_features: int,
@@ -137,7 +137,7 @@ class DepthwiseConv(nnx.Module):
     `padding` is explicit, or "same" as in TensorFlow; by default symmetric, as torch's `padding=k // 2`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (options by name)
         self,
         features: int,
         kernel: int,

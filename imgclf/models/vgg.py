@@ -82,7 +82,7 @@ class VGGHead(Head):
     Paths: `fc1`, `fc2`, `logits`. The averaging is torchvision's, for images of other sizes than 224x224.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (options by name)
         self,
         map_size: tuple[int, int],
         features: int,

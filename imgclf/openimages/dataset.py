@@ -23,7 +23,7 @@ class Dataset:
     crops: Crops
 
 
-def get(
+def get(  # noqa: PLR0913  (options by name)
     names: Sequence[str],
     folder: Path,
     metadata: Metadata | None = None,

@@ -17,7 +17,7 @@ from imgclf.training import seen
 _EDGE = 320  # longer side of a view in pixels
 
 
-def write_page(
+def write_page(  # noqa: PLR0913  (options by name)
     path: Path,
     config: Config,
     dataset: Dataset,

@@ -38,7 +38,7 @@ class LearningRates:
     page: Path
 
 
-def lr_find(
+def lr_find(  # noqa: PLR0913  (options by name)
     config: Config | str | os.PathLike[str],
     *,
     fields: Fields = (),

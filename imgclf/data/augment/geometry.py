@@ -66,7 +66,7 @@ def reduction(drawn: Draw, in_size: Size, out_size: Size, resize: str = "squash"
     return next((factor for factor in (8, 4, 2) if factor <= shrink), 1)
 
 
-def resample(
+def resample(  # noqa: PLR0913  (options by name)
     image: np.ndarray,
     drawn: Draw,
     size: Size,

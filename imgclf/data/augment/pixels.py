@@ -311,7 +311,6 @@ FIELDS = (  # in the order in which they apply
     ),
 )
 
-_OPERATIONS: dict[str, Callable[..., np.ndarray]] = {
-    function.__name__: function for function in (brightness, contrast, color, invert, *(field.operation for field in FIELDS))
-}
+_FUNCTIONS: tuple[Callable[..., np.ndarray], ...] = (brightness, contrast, color, invert, *(field.operation for field in FIELDS))
+_OPERATIONS = {function.__name__: function for function in _FUNCTIONS}
 _ARGUMENTS = {name: len(inspect.signature(function).parameters) - 1 for name, function in _OPERATIONS.items()}

@@ -11,7 +11,7 @@ from imgclf.data.augment.draws import Draw, draw, evaluation
 from imgclf.data.augment.geometry import Size, resample
 
 
-def render(
+def render(  # noqa: PLR0913  (options by name)
     image: np.ndarray,
     drawn: Draw,
     size: Size,
