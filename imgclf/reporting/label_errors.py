@@ -49,8 +49,8 @@ def check_target(folder: Path, applied: str, of: outputs.Identity, *, overwrite:
     edited = int((label_patch.read(path)["label"] != "").sum())
     if edited:
         raise UserError(
-            f"{path} holds {edited} labels of yours: give --set data.label_patch={path} to keep them and look for more, or choose "
-            "another --out."
+            f"{path} holds {formatting.count(edited, 'label')} of yours: give --set data.label_patch={path} to keep them and look for "
+            "more, or choose another --out."
         )
 
 

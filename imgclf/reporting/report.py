@@ -39,7 +39,7 @@ def write_report(run: Path) -> Path:
     """
     run = Path(run)
     if not run.is_dir():
-        raise UserError(f"There is no run in {run}; give the folder of a run.")
+        raise UserError(f"There is no folder {run}: name a run's, such as runs/photos.")
     context = _context(run) | {"style": pages.source("report.css")}
     return pages.write(run / "report.html", "report.html.j2", context)
 

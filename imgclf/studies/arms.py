@@ -113,7 +113,7 @@ def draws(space: Space, count: int, seed: int = 0) -> dict[str, Fields]:
 def check_literals(file: Path) -> None:
     """Raises a UserError for a dict in a study file that names a key twice: Python would keep the last value without a word."""
     try:
-        parsed = ast.parse(file.read_text(), str(file))
+        parsed = ast.parse(file.read_bytes(), str(file))
     except SyntaxError as error:
         raise UserError(f"{file}, line {error.lineno}: {error.msg}; mend the study file, which is Python.") from None
     for node in ast.walk(parsed):

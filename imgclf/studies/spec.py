@@ -108,7 +108,7 @@ def load(argument: str) -> Study:
     file, _, rest = argument.partition(":")
     path = Path(file)
     if not path.is_file():
-        raise UserError(f"There is no study file {file!r}: check the path, from {Path.cwd()}.")
+        raise UserError(f"There is no study file {file!r} in {Path.cwd()}: check the path; {_files_like(path)}")
     arms_lib.check_literals(path)
     module = _imported(path)
     if not hasattr(module, "get_study"):
@@ -121,6 +121,12 @@ def load(argument: str) -> Study:
         raise UserError(f"get_study() in {file} returns {type(study).__name__}, not an imgclf.studies.Study.")
     _check_files(study, file, takes_argument)
     return study if study.question else dataclasses.replace(study, question=inspect.cleandoc(module.__doc__ or ""))
+
+
+def _files_like(path: Path) -> str:
+    """Names the Python files beside a path that isn't there."""
+    there = sorted(str(other) for other in path.parent.glob("*.py"))
+    return nearest(str(path), there) if there else f"{path.parent} has no Python files."
 
 
 def _check_files(study: Study, file: str, takes_argument: bool) -> None:
@@ -187,11 +193,9 @@ def configured(base: Config, arm: str, fields: Fields) -> Config:
       UserError: for an unknown field, and a value of the wrong type.
     """
     config = base.copy_and_resolve_references()
-    for name, value in fields.items():
-        config_lib.check_field(name)
-        try:
-            config.update_from_flattened_dict({name: value})
-        except TypeError as error:
-            raise UserError(f"The study's arm {arm!r} sets config.{name}={value!r}, which has the wrong type: {error}.") from None
+    try:
+        config_lib.override(config, fields)
+    except UserError as error:
+        raise UserError(f"The study's arm {arm!r}: {error}") from None
     config.name = arm
     return config

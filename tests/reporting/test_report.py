@@ -174,7 +174,7 @@ def test_without_results_there_is_no_score(copy):
 def test_an_empty_folder_and_none(tmp_path):
     report.write_report(tmp_path)
     assert read(tmp_path).sections == []
-    with pytest.raises(UserError, match=r"no run in .*; give the folder"):
+    with pytest.raises(UserError, match=r"no folder .*absent: name a run"):
         report.write_report(tmp_path / "absent")
 
 

@@ -105,7 +105,10 @@ def test_arms_of_a_seed_see_the_same_images_in_the_same_order_under_the_same_dra
     ("changes", "message"),
     [
         ({"arms": {"base": {}, "typo": {"optimizer.learning_rat": 1.0}}}, "no config field 'optimizer.learning_rat'.*learning_rate"),
-        ({"arms": {"base": {}, "wrong": {"optimizer.learning_rate": "fast"}}}, "arm 'wrong' sets config.optimizer.learning_rate='fast'"),
+        (
+            {"arms": {"base": {}, "wrong": {"optimizer.learning_rate": "fast"}}},
+            "arm 'wrong': config.optimizer.learning_rate='fast' has the wrong type",
+        ),
         ({"arms": {"base": {}, "twin": {}}}, "'base' and 'twin' have the same config"),
         ({"arms": [("base", {}), ("base", {"seed": 1})]}, "two arms with the name 'base'"),
         ({"arms": {}}, "no arms"),
@@ -179,7 +182,7 @@ def test_study_files(tmp_path):
     )
     loaded = spec.load(f"{file}:still")
     assert (loaded.question, loaded.baseline) == ("Is it so?", "still")
-    with pytest.raises(UserError, match="no study file"):
+    with pytest.raises(UserError, match=r"no study file .*none\.py.*did you mean .*mine\.py"):
         spec.load(str(tmp_path / "none.py"))
     file.write_text("x = 1")
     with pytest.raises(UserError, match="defines no study"):
