@@ -26,7 +26,7 @@ from absl import flags
 
 from imgclf.config import Config
 from imgclf.config.fields import LoaderConfig
-from imgclf.data import augment, sampling
+from imgclf.data import augment, main_guard, sampling
 from imgclf.data.images import ImageError
 from imgclf.data.readers import ImageReader
 from imgclf.data.table import Dataset
@@ -163,6 +163,7 @@ class Batches(contextlib.AbstractContextManager):
         threads: set[threading.Thread] = set()
         cv2.setNumThreads(0)  # parallel over batches instead: OpenCV's own pool would have every thread compete for all cores
         grain.config.update("py_traceback_filtering", "off")  # else grain appends a remark to our error messages
+        main_guard.leave_workers()
         self._in_processes = loader.workers > 0
         if self._in_processes:
             if not flags.FLAGS.is_parsed():
@@ -184,7 +185,12 @@ class Batches(contextlib.AbstractContextManager):
     def __next__(self) -> Batch:
         if not self._iterators:
             raise StopIteration
-        batch = next(self._iterators[0])
+        try:
+            batch = next(self._iterators[0])
+        except RuntimeError as error:
+            if (told := main_guard.explained(error)) is not None:
+                raise told from None
+            raise
         if self._in_processes:  # out of shared memory, whose arrays must not outlive the interpreter's modules
             batch = {key: np.array(value) for key, value in batch.items()}
         return batch

@@ -9,7 +9,7 @@ import pandas as pd
 
 from imgclf.config import Config
 from imgclf.config.fields import DataConfig
-from imgclf.data import class_names, label_patch, sources, value_range
+from imgclf.data import class_names, label_patch, main_guard, sources, value_range
 from imgclf.data.images import Decoding, ValueRange
 from imgclf.data.readers import ImageReader, decoded_as, take
 from imgclf.data.sources import Listing
@@ -54,6 +54,7 @@ def load_dataset(config: Config) -> Dataset:
       UserError: if the source is not there or not understood, or has fewer than two classes, or a class without a usable image; if the
         patch of labels does not fit it.
     """
+    main_guard.leave_workers()
     data, decoding = config.data, Decoding.of(config.data)
     listing = _named(sources.create(data).listing(), data)
     if listing.classes is not None:  # before the hours that a large set takes to verify
