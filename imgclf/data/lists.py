@@ -7,7 +7,7 @@ import io
 import os
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from imgclf.data.paths import Files, printable, walk
 from imgclf.errors import UserError
 
 EXTENSIONS = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")
+USUAL = ("path", "label")  # names of columns
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SNIFFED = 50  # rows that tell the separator
 _LARGEST_CELL = 10_000_000  # letters: csv's own limit is 131,072
@@ -118,16 +119,20 @@ def check_header(listed: ImageList, root: str, names: Sequence[str]) -> None:
     if listed.file.lower().endswith((".parquet", ".pq", ".txt")):
         return
     columns = [str(column) for column in listed.table.columns]
+    stems: Collection[str] = ()
     if not any(_names_an_image(cell, root) for cell in columns):
-        if any(name in columns and not _names_an_image(name, root) for name in names):
+        if names[0] == USUAL[0] and names[0] in columns:
             return
-        stems = _stems(walk(root)) if os.path.isdir(root) else {}
+        stems = _stems(walk(root)) if os.path.isdir(root) else ()  # it takes time, and no header of the usual names needs it
         if not any(cell in stems for cell in columns):
             return
     shown = ", ".join(map(repr, columns[:4]))
+    header = [
+        usual if _names_an_image(name, root) or name in (*columns, *stems) else name for name, usual in zip(names, USUAL, strict=False)
+    ]
     raise UserError(
         f"{listed.file} has no header: its first row ({shown}) is an image already. Put a row with the names of the columns before it, "
-        f"such as {','.join(name if name not in columns else usual for name, usual in zip(names, ('path', 'label'), strict=False))}."
+        f"such as {','.join(header)}."
     )
 
 

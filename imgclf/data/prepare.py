@@ -46,9 +46,10 @@ def prepare(config: Config, dataset: Dataset | None = None) -> Prepared:
     Raises:
       UserError: as `load_dataset`, `assign_splits` and `audit` do; for two classes that differ in upper and lower case only.
     """
-    loaded = assign_splits(load_dataset(config) if dataset is None else decoded_by(dataset, config.data), config)
+    loaded = load_dataset(config) if dataset is None else decoded_by(dataset, config.data)
     if similar := class_names.alike(loaded.class_names):  # data may be looked at like that, and mended, but not trained on
         raise UserError(similar)
+    loaded = assign_splits(loaded, config)
     audited, report = audit(loaded, config)
     resolved = config.copy_and_resolve_references()
     resolved.data.value_range = loaded.value_range

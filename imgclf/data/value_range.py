@@ -67,11 +67,11 @@ def held(image: Image.Image) -> Samples | None:
 def unknown_tiff(data: bytes, max_pixels: int | None = None) -> Samples | str:
     """The values of a TIFF that Pillow doesn't open, or what it is in words, where nobody can show it; "" where it is damaged."""
     tags = _tags(data)
-    if tags is None:
+    if tags is None or not _is_whole(tags, len(data)):
         return ""
     if max_pixels is not None and max(_tuple(tags[_WIDTH])) * max(_tuple(tags[_HEIGHT])) > max_pixels:
         return "a TIFF of more pixels than config.data.max_pixels"
-    bands, bits = tags.get(_PER_PIXEL, 1), max(_tuple(tags.get(_BITS, 1)))
+    bands, bits = (int(max(_tuple(tags.get(tag, 1)))) for tag in (_PER_PIXEL, _BITS))
     named = {1: "unsigned integers", 2: "signed integers", 3: "floats"}.get(int(max(_tuple(tags.get(_FORMAT, 1)))), "unusual numbers")
     values = _unchanged(data) if bands in (1, 3, 4) else None
     if values is None or (values.shape[2] if values.ndim == 3 else 1) != bands:
@@ -206,6 +206,14 @@ def _tags(data: bytes) -> dict[int, object] | None:
     except (OSError, ValueError, SyntaxError, KeyError, TypeError, IndexError, struct.error):
         return None
     return tags if _WIDTH in tags and _HEIGHT in tags else None
+
+
+def _is_whole(tags: dict[int, object], length: int) -> bool:
+    """Whether a TIFF of so many bytes holds all the strips or tiles that its tags name."""
+    for starts, counts in ((273, 279), (324, 325)):
+        if starts in tags and counts in tags:
+            return max(map(sum, zip(_tuple(tags[starts]), _tuple(tags[counts]), strict=False))) <= length
+    return False
 
 
 def _unchanged(data: bytes) -> np.ndarray | None:

@@ -1,17 +1,14 @@
-"""CSV, TSV, parquet and TFDS → table; every user's mistake is a sentence."""
+"""CSV, TSV and parquet → table; every user's mistake is a sentence."""
 
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pictures import folder_config, save
 from PIL import Image
 
-from imgclf.data import images, lists
+from imgclf.data.prepare import prepare
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 
@@ -123,98 +120,45 @@ def test_mistakes_in_csv_are_sentences(listed, tmp_path):
         load_dataset(csv_config(tmp_path / "bad.parquet"))
 
 
-@given(rows=st.lists(st.integers(1, 10**6), min_size=1, max_size=20, unique=True))
-@settings(deadline=None, derandomize=True)
-def test_row_numbers_in_messages(rows):
-    text = lists.told_rows(rows)
-    shown = rows if len(rows) <= 5 else rows[:5]
-    assert [int(word.strip(",")) for word in text.split(" ")[1 : len(shown) + 1 + (1 < len(rows) <= 5)] if word != "and"] == shown
-    assert text.endswith(f" and {len(rows) - 5} more") == (len(rows) > 5)
+def test_numbers_are_one_class_however_they_are_written(listed):
+    rows = [("pictures/1.png", 0.0), ("pictures/2.png", 1.0), ("pictures/3.png", 0.0), ("pictures/4.png", 1.0)]
+    frame = pd.DataFrame(rows, columns=["path", "label"])
+    frame.to_csv(listed, index=False)
+    frame.to_parquet(listed.with_suffix(".parquet"))
+    frame.astype({"label": int}).to_csv(listed.with_suffix(".int.csv"), index=False)
+    tables = [load_dataset(csv_config(file)) for file in (listed, listed.with_suffix(".parquet"), listed.with_suffix(".int.csv"))]
+    assert {dataset.class_names for dataset in tables} == {("0", "1")}
+    listed.write_text("path,label\npictures/1.png,1\npictures/2.png,1.0\npictures/3.png,2.\npictures/4.png,01\n")
+    assert load_dataset(csv_config(listed)).table["class_name"].to_list() == ["1", "1", "2", "01"]
 
 
-@pytest.fixture
-def inspected(monkeypatch) -> list:
-    """Grows by one per image that is decoded for verification."""
-    calls = []
-
-    def count(data, max_pixels, inspect=images.inspect):
-        calls.append(max_pixels)
-        return inspect(data, max_pixels)
-
-    monkeypatch.setattr(images, "inspect", count)
-    return calls
-
-
-@pytest.fixture(scope="module")
-def tfds_folder(tmp_path_factory) -> Path:
-    """A data set of eight pictures, prepared as ArrayRecord from files, without tensorflow."""
-    import tensorflow_datasets as tfds
-
-    folder = tmp_path_factory.mktemp("tfds")
-    files = {split: [str(save(folder / f"{split}{row}.png", row, (6 + row, 5))) for row in range(4)] for split in ("train", "test")}
-    Path(files["train"][3]).write_bytes(Path(files["train"][3]).read_bytes()[:60])
-
-    class ImgclfToy(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            image, label = tfds.features.Image(shape=(None, None, 3)), tfds.features.ClassLabel(names=["walle", "doraemon"])
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({"image": image, "label": label}))
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(split) for split in files}
-
-        def _generate_examples(self, split):
-            for row, file in enumerate(files[split]):
-                yield row, {"image": file, "label": row % 2}
-
-    ImgclfToy(data_dir=folder, file_format="array_record").download_and_prepare()
-    return folder
+def test_class_names_have_one_spelling_and_are_mapped(listed):
+    listed.write_text("path,label\npictures/1.png,cafe\u0301\npictures/2.png,caf\u00e9\npictures/3.png,Tea\npictures/4.png,tea\n")
+    dataset = load_dataset(csv_config(listed))
+    assert dataset.class_names == ("Tea", "caf\u00e9", "tea")
+    assert any("differ in upper and lower case" in note for note in dataset.notes)
+    with pytest.raises(UserError, match=r"'Tea' and 'tea'.*config\.data\.class_map=\(\('tea', 'Tea'\),\)"):
+        prepare(csv_config(listed))
+    merged = load_dataset(csv_config(listed, class_map=(("Tea", "tea"), ("caf\u00e9", "coffee"))))
+    assert merged.table["class_name"].to_list() == ["coffee", "coffee", "tea", "tea"]
+    with pytest.raises(UserError, match=r"class_map renames 'tee'.*did you mean 'tea'"):
+        load_dataset(csv_config(listed, class_map=(("tee", "tea"),)))
 
 
-def tfds_config(folder, **fields):
-    config = folder_config("", source="tfds")
-    config.data.tfds.name = "imgclf_toy"
-    config.data.tfds.data_dir = str(folder)
-    config.data.tfds.update(fields)
-    return config
+def test_stems_of_several_folders_are_not_blamed_on_the_root(tmp_path):
+    for name in ("cat", "dog"):
+        for row in range(2):
+            save(tmp_path / name / f"{row}.png", row)
+    listed = tmp_path / "labels.csv"
+    listed.write_text("path,label\n0,cat\n1,dog\n")
+    with pytest.raises(
+        UserError, match=r"several images have the names.*'0' is the stem of cat/0\.png and dog/0\.png.*write the folder"
+    ) as error:
+        load_dataset(csv_config(listed))
+    assert "config.data.root" not in str(error.value)
 
 
-def test_tfds(tfds_folder, inspected):
-    dataset = load_dataset(tfds_config(tfds_folder))
-    table = dataset.table
-    assert dataset.class_names == ("doraemon", "walle")  # sorted, whatever TFDS's order
-    assert table["split"].value_counts().to_dict() == {"train": 3, "test": 4}
-    assert set(table["source"]) == {"tfds:imgclf_toy/1.0.0"}
-    assert table["id"].iloc[-1] == "test-00000-of-00001/3"
-    assert dataset.quarantine["reason"].to_list() == ["truncated"]
-    reader = pickle.loads(pickle.dumps(dataset.reader))
-    for row, (split, width) in enumerate(zip(table["split"], table["width"], strict=True)):
-        value = width - 6
-        np.testing.assert_array_equal(reader[row], np.asarray(Image.open(tfds_folder / f"{split}{value}.png")))
-        assert table["class_name"][row] == ("walle", "doraemon")[value % 2]
-    assert len(inspected) == 8
-    again = load_dataset(tfds_config(tfds_folder))
-    assert len(inspected) == 8
-    pd.testing.assert_frame_equal(again.table, table)
-
-
-def test_tfds_slices_keep_their_ids(tfds_folder):
-    whole = load_dataset(tfds_config(tfds_folder, train="", test="test")).table
-    parts = load_dataset(tfds_config(tfds_folder, train="test[50%:]", test="test[:50%]")).table
-    assert set(parts["split"]) == {"train", "test"}
-    pd.testing.assert_frame_equal(
-        whole.drop(columns="split"), parts.sort_values("id", ignore_index=True).drop(columns="split"), check_like=True
-    )
-
-
-def test_mistakes_with_tfds_are_sentences(tfds_folder):
-    for fields, said in (
-        ({"name": ""}, r"needs config\.data\.tfds\.name"),
-        ({"name": "imgclf_toi"}, "no such data set"),
-        ({"train": "", "test": ""}, "names no split"),
-        ({"test": "tset"}, "Unknown split 'tset'"),
-        ({"train": "test[:60%]"}, "overlap"),
-    ):
+def test_where_the_path_leads_nowhere(listed):
+    for path, said in ((listed.parent, "is a folder"), ("", "needs config.data.path"), (listed.parent / "x.csv", "does not exist")):
         with pytest.raises(UserError, match=said):
-            load_dataset(tfds_config(tfds_folder, **fields))
+            load_dataset(csv_config(path))
