@@ -40,6 +40,17 @@ def finish(part: Path, path: str | os.PathLike[str], *, durable: bool = False) -
     part.replace(path)
 
 
+def path_of(value: object, what: str) -> Path:
+    """Returns what a caller gave as a path, with "~" as the home folder.
+
+    Raises:
+      UserError: if it is none; `what` says what it should be, such as "the folder of a run".
+    """
+    if not isinstance(value, str | bytes | os.PathLike):
+        raise UserError(f"A value of type {type(value).__name__} stands where {what} is needed: give one path.")
+    return Path(os.fsdecode(value)).expanduser()
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], *, durable: bool = False, shared: bool = False) -> Iterator[Path]:
     """Yields a path beside `path`; the file that the block writes there takes the place of `path` at the end, in one move.

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from imgclf import formatting
+from imgclf import files, formatting
 from imgclf.config.fields import DataConfig
 from imgclf.data import audit, splits
 from imgclf.data.prepare import load_path
@@ -43,7 +43,7 @@ def load_images(path: str | os.PathLike, *, verbose: bool = True, **fields: Any)
     Raises:
       UserError: if there is nothing there, the labels can't be told, or there is one class only.
     """
-    data = ImageData(*load_path(path, **fields))
+    data = ImageData(*load_path(files.path_of(path, "a folder of images, or a table that lists them,"), **fields))
     _tell(verbose, repr(data))
     return data
 
@@ -109,6 +109,10 @@ class ImageData:
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self._dataset.reader[row] for row in range(len(self)))
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is an image of this id."""
+        return isinstance(name, str | os.PathLike) and os.fsdecode(name) in set(self._dataset.table["id"])
+
     @overload
     def __getitem__(self, key: SupportsIndex | str | os.PathLike[str]) -> np.ndarray: ...
     @overload
@@ -127,6 +131,8 @@ class ImageData:
           IndexError: for a position that there is none of, as of a list.
           UserError: for an unknown id, or an image that is asked for twice.
         """
+        if isinstance(key, bool | np.bool_):
+            raise UserError(f"data[{key}] is no position: give True or False for each image, or filter.")
         if isinstance(key, slice):
             return self._take(np.arange(len(self))[key])
         if isinstance(key, str | os.PathLike):
@@ -206,6 +212,8 @@ class ImageData:
         if not 0 < fraction < 1:
             hint = f"did you mean {fraction / 100:g}?" if 1 < fraction < 100 else "give the first part's share, such as 0.8."
             raise UserError(f"split({fraction!r}) is not between 0 and 1; {hint}")
+        if not isinstance(near_duplicate_bits, numbers.Integral):
+            raise UserError(f"near_duplicate_bits={near_duplicate_bits!r} is no whole number: give -1 to 64; the default is 6.")
         group = audit.groups_with_copies(self._dataset.table, near_duplicate_bits)
         table = self._dataset.table.assign(group=pd.Series(group, dtype="str"))
         hint = "leave it out: data.filter(lambda table: table.class_name != …)"

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from imgclf import files
 from imgclf.errors import UserError
 
 GENERATOR = '<meta name="generator" content="imgclf">'
@@ -65,7 +66,7 @@ def check_file(path: str | os.PathLike[str], of: Identity | None = None, *, over
     Raises:
       UserError: if a folder, or something that is not to be replaced, stands there.
     """
-    path = Path(path).expanduser()
+    path = files.path_of(path, "the path of a page")
     if path.is_dir():
         raise UserError(f"{path} is a folder: name the page in it, such as {path / 'page.html'}.")
     if os.path.lexists(path) and not overwrite and (told := _other(path, of)):
@@ -97,7 +98,7 @@ def check_folder(path: str | os.PathLike[str], of: Identity, mark_name: str, *, 
     Raises:
       UserError: if something that is not to be replaced stands there.
     """
-    target = Path(path).expanduser().absolute()
+    target = files.path_of(path, "a folder").absolute()
     if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
         return target
     found = _read_mark(target / mark_name)

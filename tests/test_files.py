@@ -206,3 +206,14 @@ def test_the_cache_folder(monkeypatch, tmp_path):
     assert files.cache_dir() == tmp_path / "imgclf"
     monkeypatch.setenv("IMGCLF_CACHE", str(tmp_path / "own"))
     assert files.cache_dir() == tmp_path / "own"
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a"], object()])
+def test_what_is_no_path_is_told(value):
+    with pytest.raises(UserError, match=r"A value of type \w+ stands where the folder of a run is needed"):
+        files.path_of(value, "the folder of a run")
+
+
+def test_paths_are_taken_as_people_give_them():
+    assert [files.path_of(value, "x") for value in ("a/b", b"a/b", Path("a/b"))] == [Path("a/b")] * 3
+    assert files.path_of("~/a", "x") == Path.home() / "a"

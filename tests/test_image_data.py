@@ -79,13 +79,20 @@ def test_several_images_are_got_by_position_or_id_whatever_holds_them(data, hold
         ([0, -75], "stands 2 times"),
         ([], "of no image"),
         ([0.5], "takes a position or an id"),
-        (None, "several values"),
+        (None, "several are needed"),
+        (True, "is no position"),
         (["x"], "no image 'x'"),
     ],
 )
 def test_what_names_no_images_is_told(data, key, told):
     with pytest.raises(UserError, match=told):
         data[key]
+
+
+def test_whether_an_image_is_there_is_told_by_its_id(data):
+    assert "red/00.png" in data
+    assert "red/99.png" not in data
+    assert 3 not in data
 
 
 def test_a_position_beyond_the_end_is_an_index_error(data):
@@ -143,6 +150,12 @@ def test_it_shows_itself(data):
 def test_a_wrong_path_is_told(color_folder, path, told):
     with pytest.raises(UserError, match=told):
         imgclf.load_images(color_folder.parent / path)
+
+
+@pytest.mark.parametrize("path", [None, 3, ["image"], imgclf])
+def test_what_is_no_path_is_told(path):
+    with pytest.raises(UserError, match=r"stands where a folder of images, or a table .* is needed: give one path"):
+        imgclf.load_images(path)
 
 
 def test_an_unknown_field_is_told(color_folder):

@@ -8,6 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 from imgclf import config as config_lib
+from imgclf import files
 from imgclf.deploy import saving, scoring
 from imgclf.deploy.items import is_many, take
 from imgclf.deploy.options import OnError, Options, check_on_error
@@ -144,7 +145,7 @@ def load(run: str | os.PathLike[str]) -> Classifier:
     Raises:
       UserError: if the folder is not a finished run, or its model is damaged or not that of its config.
     """
-    folder = Path(run).expanduser()
+    folder = files.path_of(run, "the folder of a run")
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} (looked for as {folder.absolute()}): name the folder of a finished run.")
     if not (folder / "results.json").exists():
@@ -157,7 +158,7 @@ def load(run: str | os.PathLike[str]) -> Classifier:
         config = config_lib.from_json((folder / "config.json").read_text(encoding="utf-8"))
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         checkpoint = folder / results["checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, UserError) as error:
         raise UserError(
             f"{folder} is damaged: its config.json or results.json can't be read ({type(error).__name__}: {error}); restore the run from a "
             "copy, or train again."

@@ -96,18 +96,21 @@ def find(sources: Sequence[str], *, column: str = "", usual: str = "path", root:
 def _from_list(file: str, column: str, usual: str, root: str) -> Inputs:
     if root and not os.path.isdir(root):
         raise UserError(f"The root {root} is no folder: name the one that the paths in {file} are relative to.")
-    root = os.path.abspath(root or os.path.dirname(file))
+    folder = os.path.abspath(root or os.path.dirname(file))
     listed = _lines(file, column or usual) if file.lower().endswith(".txt") else lists.read(file)
-    column = column or (usual if usual in listed.table else "path")
-    lists.check_header(listed, root, [column])
+    column = column or next((name for name in (usual, "path", "id") if name in listed.table), "path")
+    lists.check_header(listed, folder, [column])
     given = listed.column(column, _COLUMN)
-    located = lists.locate(root, given)
-    paths = [os.path.join(root, path) for path in located.paths]
+    named = [printable(path) for path in given]
+    if column == "id" and "source" in listed.table and not root:  # a run's dataset.parquet
+        given = [os.path.join(source, name) for source, name in zip(listed.column("source", _COLUMN), given, strict=True)]
+    located = lists.locate(folder, given)
+    paths = [os.path.join(folder, path) for path in located.paths]
     bad = {row: ImageError(*reason) for row, reason in enumerate(located.reasons) if reason[0]}
     # Without the folder where it was looked for, lest predictions differ between machines.
     bad |= {row: ImageError("missing", "no such file") for row, error in bad.items() if error.reason == "missing"}
     bad |= {row: ImageError("missing", "no path") for row, path in enumerate(given) if not path}
-    ids = [printable(path) for path in given]
+    ids = named
     others = listed.table.drop(columns=column)
     if "id" in others and others["id"].notna().all():
         ids = others["id"].astype(str).tolist()
@@ -116,7 +119,7 @@ def _from_list(file: str, column: str, usual: str, root: str) -> Inputs:
     ignored = Counter({"blank rows": listed.blank} if listed.blank else {})
     inputs = _inputs(ids, paths, bad, others if others.shape[1] else None, ignored, listed.notes)
     if len(bad) == len(inputs):
-        raise lists.none_found(listed, root, located, _ROOT)
+        raise lists.none_found(listed, folder, located, _ROOT)
     return inputs
 
 

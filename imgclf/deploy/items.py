@@ -112,7 +112,7 @@ def by_position(values: object) -> list[Any]:
     if isinstance(values, pd.Series | pd.Index):
         return list(values.tolist())
     if isinstance(values, str | bytes | Mapping | pd.DataFrame) or not isinstance(values, Iterable):
-        raise UserError(f"A {type(values).__name__} stands where several values are needed: give a list, an array or a Series.")
+        raise UserError(f"A value of type {type(values).__name__} stands where several are needed: give a list, an array or a Series.")
     return list(values)
 
 

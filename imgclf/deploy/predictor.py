@@ -110,7 +110,7 @@ class Predictor:
             for answers in stream:
                 for row, reason in enumerate(answers.reasons, start=len(reasons)):
                     if reason and on_error == "raise":
-                        raise UserError(_refusal(sources.ids[row], row, reason))
+                        raise UserError(_refusal(sources, row, reason))
                 probabilities.append(answers.probabilities)
                 reasons += answers.reasons
         return Answers(np.concatenate(probabilities), reasons)
@@ -257,7 +257,7 @@ class Predictor:
             return images.pixels_of(item, self._decoding)
         if not isinstance(item, bytes):
             if not stat.S_ISREG(os.stat(item).st_mode):  # reading a pipe would wait for ever
-                raise images.ImageError("unreadable", "a folder; give it by itself" if os.path.isdir(item) else "not a regular file")
+                raise images.ImageError("unreadable", "a folder" if os.path.isdir(item) else "not a regular file")
             with open(item, "rb") as file:
                 item = file.read()
         data = self.config.data
@@ -277,14 +277,30 @@ class Predictor:
         return Answers(probabilities, reasons)
 
 
-def _refusal(name: str, row: int, reason: str) -> str:
+_WAYS_OUT = {  # by the reason's first word
+    "missing": "check the path (relative ones start at {cwd})",
+    "unreadable": "check the file and its permissions",
+    "empty": "get the file anew",
+    "truncated": "get the file anew",
+    "damaged": "get the file anew",
+    "too_many_pixels": "make it smaller",
+}
+
+
+def _refusal(sources: NamedItems, row: int, reason: str) -> str:
     """The error for an image that can't be read."""
-    shown = f"Image {name} (counted from 0)" if name == str(row) else name or f"Row {row} (counted from 0)"
-    if reason.startswith("missing"):
-        way_out = f"check the path (relative ones start at {os.getcwd()})"
+    name = sources.ids[row]
+    if reason.startswith("missing") and "://" in name:
+        way_out = "it is a URL, so download it first, "
+    elif reason.startswith("missing") and set(name) & set("*?"):
+        way_out = "patterns are not expanded, so give glob.glob(…), "
+    elif reason.endswith(": a folder"):
+        way_out = "give a folder by itself, "
+    elif name.strip() and name != str(row):
+        way_out = _WAYS_OUT.get(reason.partition(":")[0], "convert it to a JPEG or PNG file").format(cwd=os.getcwd()) + ", "
     else:
-        way_out = "convert it to a JPEG or PNG file"
-    return f"{shown} can't be classified ({reason}): {way_out}, leave it out, or give on_error='row' to be told in the image's row."
+        name, way_out = "The image" if len(sources) == 1 else f"Image {row} (counted from 0)", ""
+    return f"{name} can't be classified ({reason}): {way_out}leave it out, or give on_error='row' to be told in its row."
 
 
 def _check_shapes(expected: Tree, actual: Tree, classes: int) -> None:

@@ -19,7 +19,8 @@ def save(predictor: Predictor, folder: str | os.PathLike[str], *, overwrite: boo
     run = predictor.folder
     if run is None or not (run / "results.json").exists():
         raise UserError(f"The run that this classifier was loaded from is gone ({run}): restore it, or train again.")
-    target = Path(folder).expanduser().absolute()
+    place = files.path_of(folder, "the folder to save to")
+    target = place.absolute()
     if target == run.absolute():
         raise UserError(f"{folder} is where this classifier comes from: it is saved there already; choose another folder.")
     of = outputs.identity("saved model", f"from run {run.name}", predictor.sha256)
@@ -30,7 +31,7 @@ def save(predictor: Predictor, folder: str | os.PathLike[str], *, overwrite: boo
             _write(run, aside, of)
     except OSError as error:
         raise UserError(f"{target} can't be written ({error.strerror or error}): make room, or choose another folder.") from error
-    return Path(folder).expanduser()
+    return place
 
 
 def _write(run: Path, folder: Path, of: outputs.Identity) -> None:

@@ -22,6 +22,7 @@ from imgclf.deploy import scoring
 from imgclf.deploy.classifier import Classifier, load
 from imgclf.deploy.scoring import Data
 from imgclf.errors import UserError, nearest
+from imgclf.files import path_of
 from imgclf.models import registry
 from imgclf.models.weights import files, pretrained
 from imgclf.runtime import compilation_cache
@@ -95,12 +96,20 @@ def create(
     console = Console(quiet=not verbose, soft_wrap=True)
     read_as = None if isinstance(data, Dataset) else getattr(data, "fields", None)
     dataset = scoring.need_dataset(data, "create")
+    for name, value in (("model", model), ("weights", weights), ("method", method)):
+        if value is not None and not isinstance(value, str):
+            raise UserError(
+                f"create({name}={value!r}) is no name: `imgclf models` lists the models and weights, methods are {', '.join(METHODS)}."
+            )
+    if config is not None and not isinstance(config, Mapping):
+        raise UserError(f'create(config={config!r}) holds no fields: give a dict, such as {{"train.duration": "20 epochs"}}.')
+    place = None if workdir is None else path_of(workdir, "the run's folder, workdir,")
     choice = settle(dataset, read_as, model=model, weights=weights, method=method, overrides=config)
     console.print(choice.why, highlight=False, markup=False, soft_wrap=True)
-    checks.check_workdir(choice.config, workdir)
+    checks.check_workdir(choice.config, place)
     _fetch(choice.config)
     compilation_cache.enable()
-    with _folder(choice.config.name, workdir) as folder:
+    with _folder(choice.config.name, place) as folder:
         train.train(choice.config, folder, console=console, dataset=choice.dataset)
     return load(folder)
 

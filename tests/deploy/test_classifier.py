@@ -1,6 +1,7 @@
 """What users call: every kind of input, in order, and one sentence for what is none."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -124,6 +125,44 @@ def test_sets_are_refused_before_anything_is_read(classifier):
         without.predict("nowhere.jpg", conformal=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("https://example.org/a.jpg", "is a URL, so download it first"),
+        ("photos/*.jpg", r"give glob\.glob"),
+        ("a\0b.jpg", "unreadable"),
+        ("", r"The image can't be classified \(missing: no path\): leave it out"),
+    ],
+)
+def test_the_way_out_is_that_of_the_mistake(classifier, name, told):
+    with pytest.raises(UserError, match=told):
+        classifier.predict(name)
+
+
+def test_the_run_s_own_tables_are_lists(classifier, finished):
+    table = pd.read_parquet(finished[0] / "dataset.parquet")
+    predicted = classifier.predict(finished[0] / "dataset.parquet")
+    assert predicted["id"].tolist() == table["id"].tolist()
+    assert (predicted["reason"] == "").all()
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json"])
+@pytest.mark.parametrize("text", [None, "{", "[]"])
+def test_a_damaged_run_is_told(finished, tmp_path, name, text):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    if text is not None:
+        (run / name).write_text(text)
+    elif name == "config.json":
+        (run / name).unlink()
+    else:
+        (run / name).write_text("{}")
+    with pytest.raises(UserError, match=r"is damaged: its config\.json or results\.json can't be read"):
+        imgclf.load(run)
+
+
 def test_a_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(UserError, match="where the folder of a run is needed"):
+        imgclf.load(None)
     with pytest.raises(UserError, match=r"There is no folder .*nowhere"):
         imgclf.load(tmp_path / "nowhere")

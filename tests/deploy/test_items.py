@@ -104,7 +104,7 @@ def test_values_are_by_position_whatever_holds_them(holder, count, seed):
 
 @pytest.mark.parametrize("value", ["cat", b"cat", {"a": 1}, 5, None, pd.DataFrame({"a": [1]})])
 def test_what_holds_no_values_is_refused(value):
-    with pytest.raises(UserError, match="stands where several values are needed"):
+    with pytest.raises(UserError, match="stands where several are needed"):
         items.by_position(value)
 
 

@@ -44,9 +44,9 @@ def test_the_method_depends_on_the_data_and_the_weights(data, monkeypatch):
     assert create.settle(data.dataset, overrides={"augment.flip": 0.0, "augment": {"rotate": 9}})[0].augment.rotate == 9
 
 
-def test_recipes_are_those_of_the_configs(root):
+def test_recipes_are_those_of_the_configs(root, color_folder):
     for recipe, name in ((create.FINE_TUNING, "finetune"), (create.FROM_SCRATCH, "folder")):
-        config = runpy.run_path(str(root / "configs" / f"{name}.py"))["get_config"]("PHOTOS")
+        config = runpy.run_path(str(root / "configs" / f"{name}.py"))["get_config"](str(color_folder))
         fields, defaults = config_lib.flatten(config), config_lib.flatten(config_lib.default_config())
         theirs = {field: value for field, value in fields.items() if value != defaults[field]}
         assert {field: fields[field] for field in recipe} == recipe
@@ -74,6 +74,25 @@ def test_small_classes_do_without_val_and_with_fewer_folds(data):
 def test_wrong_wishes_are_told(data, arguments, told):
     with pytest.raises(UserError, match=told):
         create.settle(data.dataset, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"model": 5}, "model=5. is no name"),
+        ({"config": ["seed"]}, "holds no fields: give a dict"),
+        ({"workdir": 5}, "the run's folder, workdir, is needed"),
+    ],
+)
+def test_values_of_a_wrong_type_are_told(data, arguments, told):
+    with pytest.raises(UserError, match=told):
+        imgclf.create(data, **arguments)
+
+
+def test_an_integer_is_a_square_size_and_a_number_of_epochs(data):
+    config = create.settle(data.dataset, model="cnn", overrides={"data.image_size": 96, "train.duration": 5}).config
+    assert tuple(config.data.image_size) == (96, 96)
+    assert config.train.duration == "5 epochs"
 
 
 def test_one_class_is_refused_as_the_loader_refuses_it(data, tmp_path):
