@@ -7,7 +7,7 @@
     print(classifier.evaluate(test))
 
 All that the `imgclf` command does can be called, too: `imgclf.train("quickstart")`, `imgclf.evaluate("runs/quickstart")`, `imgclf.lr_find`,
-`imgclf.find_label_errors`, `imgclf.robustness`, `imgclf.show`.
+`imgclf.find_label_errors`, `imgclf.robustness`, `imgclf.show`, `imgclf.balance`.
 
 Importing imgclf is quick: JAX is imported when it is needed, no accelerator is touched before.
 """
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from imgclf.config.loading import load_config
     from imgclf.deploy.classifier import Classifier, load
     from imgclf.image_data import ImageData, load_images
+    from imgclf.workflows.balance import balance
     from imgclf.workflows.create import create
     from imgclf.workflows.evaluate import evaluate
     from imgclf.workflows.label_errors import find_label_errors
@@ -35,6 +36,7 @@ __all__ = [
     "Classifier",
     "ImageData",
     "UserError",
+    "balance",
     "create",
     "evaluate",
     "find_label_errors",
@@ -53,6 +55,7 @@ set_xla_flags()
 _HOMES = {
     "Classifier": "imgclf.deploy.classifier",
     "ImageData": "imgclf.image_data",
+    "balance": "imgclf.workflows.balance",
     "create": "imgclf.workflows.create",
     "evaluate": "imgclf.workflows.evaluate",
     "find_label_errors": "imgclf.workflows.label_errors",

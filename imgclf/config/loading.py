@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from imgclf.config.fields import Config, Fields
-from imgclf.config.names import override, parse_assignment
+from imgclf.config.names import set_fields
 from imgclf.config.serialization import from_json
 from imgclf.errors import UserError
 
@@ -50,9 +50,7 @@ def load_config(config: str | os.PathLike[str], fields: Mapping[str, Any] | Sequ
       UserError: for a config that isn't there or can't be read, and for fields and values that aren't valid.
     """
     loaded = _load(os.fspath(config))
-    assignments = fields.items() if isinstance(fields, Mapping) else map(parse_assignment, fields)
-    for name, value in assignments:
-        override(loaded, {name: value})
+    set_fields(loaded, fields)
     return loaded
 
 

@@ -3,7 +3,7 @@
 import ast
 import difflib
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -61,6 +61,16 @@ def override(config: Config, fields: Mapping[str, Any]) -> None:
             config.update_from_flattened_dict({name: tuples(value)})
         except TypeError:
             raise UserError(f"config.{name}={value!r} has the wrong type; expected {expected(name)}.") from None
+
+
+def set_fields(config: Config, fields: Mapping[str, Any] | Sequence[str]) -> None:
+    """Sets fields, in place: by their names, or by assignments as flags have them, of which the last for a field counts.
+
+    Raises:
+      UserError: as `override` and `parse_assignment` do.
+    """
+    for name, value in fields.items() if isinstance(fields, Mapping) else map(parse_assignment, fields):
+        override(config, {name: value})
 
 
 def expected(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imgclf.config import Config, flatten, from_json, load_config, override, run_of
+from imgclf.config import Config, flatten, from_json, load_config, run_of, set_fields
 from imgclf.config.loading import RUN_CONFIG
 
 Fields = Mapping[str, Any] | Sequence[str]  # name → value, or assignments as flags have them; see `load_config`
@@ -39,7 +39,7 @@ def asked_for(config: Config | str | os.PathLike[str], fields: Fields = ()) -> A
     """
     if not isinstance(config, str | os.PathLike):
         own = config.copy_and_resolve_references()
-        override(own, dict(fields) if isinstance(fields, Mapping) else {})
+        set_fields(own, fields)
         return Asked(own, None, False)
     run = run_of(config)
     loaded = load_config(config, fields)

@@ -2,12 +2,11 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 
-from imgclf.config import Config, default_config, override, parse_assignment, validation
+from imgclf.config import Config, default_config, set_fields, validation
 from imgclf.data import balance as balancing
 from imgclf.data.augment import policies
 from imgclf.data.balance import Done
@@ -62,8 +61,7 @@ def balance(
       UserError: for anything that the user can mend.
     """
     config = config_for(source)
-    for name, value in fields.items() if isinstance(fields, Mapping) else map(parse_assignment, fields):
-        override(config, {name: value})
+    set_fields(config, fields)
     validation.validate(config)
     policies.check(config)
     balancing.check(config)
