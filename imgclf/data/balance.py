@@ -155,7 +155,7 @@ def _begin(folder: Path, asked: dict[str, Any], split: pd.DataFrame) -> None:
         if about.read_text(encoding="utf-8") != text:
             raise UserError(f"{folder} was balanced from other data or with other settings (see {about}): choose another --out.")
         return
-    if folder.is_dir() and any(path.name != f"{SPLIT}.part" for path in folder.iterdir() if path.name != SPLIT):
+    if folder.is_dir() and any(path.name != files.part_of(SPLIT).name for path in folder.iterdir() if path.name != SPLIT):
         raise UserError(f"{folder} holds other files, and nothing is overwritten: choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
     files.write_text(folder / SPLIT, split.to_csv(index=False))

@@ -91,7 +91,7 @@ def predict_files(
     """
     check_out(out)
     identity = _identity(predictor, inputs, options)
-    folder, about = out.with_name(out.name + ".part"), out.with_name(out.name + ".json")
+    folder, about = files.part_of(out), out.with_name(out.name + ".json")
     if out.exists() and not overwrite:
         old = _check_same(out, about, identity)
         return Summary(len(inputs), old["predicted"], len(inputs), 0.0, Counter(old["reasons"]))
@@ -108,7 +108,7 @@ def predict_files(
             aside, reasons = parts.assemble(out.suffix.lower())
             identity |= {"predicted": len(inputs) - sum(reasons.values()), "reasons": dict(reasons), "sha256": _sha256(aside)}
             files.write_json(about, identity)
-            aside.replace(out)
+            files.finish(aside, out)
             shutil.rmtree(folder)
     except OSError as error:
         raise UserError(
@@ -248,7 +248,7 @@ class _Parts:
         Returns:
           The file, beside the parts, and how many images can't be read, by reason.
         """
-        aside, reasons = self.folder / f"assembled{suffix}.part", Counter[str]()
+        aside, reasons = files.part_of(self.folder / f"assembled{suffix}"), Counter[str]()
         pieces = map(pq.read_table, sorted(self.folder.glob("*.parquet")))
         with contextlib.ExitStack() as stack:
             if suffix == ".csv":

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from imgclf import files
+
 
 class NotFinite(Exception):
     """A training loss is NaN or infinite at `steps`."""
@@ -57,9 +59,7 @@ class MetricsLog:
         if not self._active:
             return
         path = run / "metrics.jsonl"
-        aside = path.with_suffix(".jsonl.part")
-        aside.write_text("".join(line + "\n" for line in _lines_until(path, step)))
-        aside.replace(path)
+        files.write_text(path, "".join(line + "\n" for line in _lines_until(path, step)))
         self._file = path.open("a")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
 
