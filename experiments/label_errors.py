@@ -20,7 +20,7 @@ from imgclf.config import default_config
 from imgclf.data.splits import subset
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.evaluation import intervals, label_errors
-from imgclf.models.weights import pretrained
+from imgclf.methods import resolve
 from imgclf.workflows.label_errors import out_of_fold_probabilities
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     console = Console()
     everything = load_dataset(config)
     clean = subset(everything, np.flatnonzero(everything.table["split"] == "train"))
-    config = pretrained.resolve(config, len(clean.class_names))
+    config = resolve.resolve(config, len(clean.class_names))
     model = models.create(config, len(clean.class_names), tell=lambda said: None)
 
     table = Table("seed", "planted", "flagged", "found", "recall (95 % interval)", "precision", "right class suggested")

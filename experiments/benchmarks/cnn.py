@@ -28,12 +28,14 @@ def measure(batch_size: int, precision: str, steps: int) -> float:
 
     import imgclf  # noqa: F401  sets XLA's flags before JAX starts
     from imgclf import models
+    from imgclf.methods import resolve
     from imgclf.training import freeze, phases, sharding
     from imgclf.training.state import split_model
 
     config = runpy.run_path(str(ROOT / "configs" / "openimages_cnn.py"))["get_config"]("unread")
     config.loader.batch_size = batch_size
     config.model.precision = precision
+    config = resolve.resolve(config, 2)
     model, mesh = models.create(config, 2), sharding.create_mesh()
     schedule = optax.constant_schedule(config.optimizer.learning_rate)
     (phase,) = phases.create(config, model, freeze.create_freezing(config, model, 1000, 100.0), schedule, 1000, None, mesh)

@@ -15,7 +15,7 @@ import numpy as np
 
 from imgclf import models
 from imgclf.config import default_config
-from imgclf.models.weights import pretrained
+from imgclf.methods import resolve
 from imgclf.training import freeze, phases, schedules, sharding
 from imgclf.training.state import split_model
 
@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config = default_config()
     config.model.name, config.data.image_size = arguments.name, (arguments.size, arguments.size)
-    config = pretrained.resolve(config, CLASSES)
+    config = resolve.resolve(config, CLASSES)
     model = models.create(config, CLASSES)
     mesh = sharding.create_mesh()
     rng = np.random.default_rng(0)

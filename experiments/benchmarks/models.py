@@ -17,7 +17,7 @@ from peers import alternate
 
 from imgclf import models
 from imgclf.config import default_config
-from imgclf.models.weights import pretrained
+from imgclf.methods import resolve
 from imgclf.runtime import compilation_memory
 from imgclf.runtime.platform_flags import restart_with_huge_pages
 from imgclf.training import freeze, phases, sharding, step
@@ -31,7 +31,7 @@ def measure(name: str, *, train: bool, precision: str, batch_size: int, size: in
     config = default_config()
     config.model.name, config.model.precision, config.data.image_size = name, precision, (size, size)
     config.optimizer.name = "sgd"
-    config = pretrained.resolve(config, CLASSES)
+    config = resolve.resolve(config, CLASSES)
     model = models.create(config, CLASSES)
     mesh = sharding.create_mesh()
     rng = np.random.default_rng(0)

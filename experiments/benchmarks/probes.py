@@ -30,8 +30,8 @@ from imgclf import models
 from imgclf.config import Config, default_config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset, load_dataset
+from imgclf.methods import resolve
 from imgclf.models.network import Network
-from imgclf.models.weights import pretrained
 from imgclf.probes.cross_validation import CrossValidation, Scaling, assign_folds, fit_linear
 from imgclf.probes.features import extract
 from imgclf.probes.logistic import fit_logistic
@@ -49,7 +49,7 @@ def real_model(data: str, weights: str, model: str) -> tuple[Config, Dataset, Ne
     config.data.path, config.data.image_size = data, (224, 224)
     config.model.name, config.model.weights = model, f"path:{weights}"
     dataset = load_dataset(config)
-    config = pretrained.resolve(config, len(dataset.class_names))
+    config = resolve.resolve(config, len(dataset.class_names))
     return config, dataset, models.create(config, len(dataset.class_names))
 
 

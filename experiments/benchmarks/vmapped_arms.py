@@ -18,7 +18,7 @@ import numpy as np
 
 from imgclf import models
 from imgclf.config import default_config
-from imgclf.methods import minibatch_head
+from imgclf.methods import minibatch_head, resolve
 from imgclf.models.network import Network
 from imgclf.runtime.platform_flags import restart_with_huge_pages
 from imgclf.training import freeze, phases, schedules, sharding
@@ -35,11 +35,12 @@ def arm(what: str, number: int):
     if what == "cnn":
         config.model.cnn.widths, config.model.cnn.dense, config.model.cnn.norm = (32, 32, 64), (64,), "none"
         config.model.cnn.flatten, config.model.cnn.dropout = True, 0.5
+        config = resolve.resolve(config, CLASSES)
         model = models.create(config, CLASSES)
     else:
         config.data.mean, config.data.std = (0.0,), (1 / 255,)
         config.model.name, config.model.head.kind = "mobilenet_v2", what
-        model = Network(minibatch_head.Vectors(FEATURES), models.create(config, CLASSES).head)
+        model = Network(minibatch_head.Vectors(FEATURES), models.create(resolve.resolve(config, CLASSES), CLASSES).head)
     mesh = sharding.create_mesh()
     schedule = schedules.create_schedule(config, TOTAL, 100.0)
     (phase,) = phases.create(config, model, freeze.create_freezing(config, model, TOTAL, 100.0), schedule, TOTAL, None, mesh)

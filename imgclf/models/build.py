@@ -26,7 +26,7 @@ def create(config: Config, num_classes: int, *, load_weights: bool = True, tell:
     """Builds the network of `config.model` for images of `config.data.image_size`; initialised by `config.seed`, or from `model.weights`.
 
     Args:
-      config: the whole config, resolved by `pretrained.resolve` or not.
+      config: the whole config, resolved (`methods.resolve`).
       num_classes: of the data.
       load_weights: False leaves out reading `model.weights`: for a network whose parameters come from elsewhere.
       tell: is given what the user should know: which head is new, and normalisation other than the weights' own.
@@ -38,7 +38,9 @@ def create(config: Config, num_classes: int, *, load_weights: bool = True, tell:
     pretrained.check_name(config.model.name)
     if config.model.output == "sigmoid" and num_classes != 2:
         raise UserError(f"config.model.output='sigmoid' needs two classes, the data have {num_classes}; use 'softmax'.")
-    config = pretrained.resolve(config, num_classes)
+    head_is_open = config.model.head.kind == "auto" and config.model.name != "cnn"
+    if head_is_open or config.model.variant == "auto" or not (config.data.mean and config.data.std):
+        raise ValueError("models.create takes a config in which nothing is left to choose: what methods.resolve.resolve returns")
 
     def build() -> Network:
         rngs = nnx.Rngs(config.seed)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from blobs import sklearn_logistic
 from digits_experiment import digits_config
+from networks import created
 from rich.console import Console
 from sklearn.preprocessing import StandardScaler
 
@@ -172,10 +173,9 @@ def test_a_probe_on_real_features_equals_scikit_learns(shared, tmp_path):
     results = experiment.train(config, tmp_path / "run", console=Console(quiet=True))
     dataset = load_dataset(config)
     from imgclf import config as config_lib
-    from imgclf import models
 
     saved = config_lib.from_json((tmp_path / "run/config.json").read_text())
-    x = features_lib.extract(saved, models.create(saved, 10), dataset)
+    x = features_lib.extract(saved, created(saved, 10), dataset)
     train = (dataset.table["split"] == "train").to_numpy()
     labels = dataset.table["label"].to_numpy()
     scaler = StandardScaler().fit(x[train].astype(np.float64))

@@ -11,6 +11,7 @@ import warm_start
 from converted import compile_quickly
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from networks import created
 
 from imgclf import models
 from imgclf.config import Config, default_config
@@ -41,7 +42,7 @@ def sports_cnn() -> Config:
 
 
 def parameter_shapes(config: Config, classes: int) -> dict[str, tuple[int, ...]]:
-    model = nnx.eval_shape(lambda: models.create(config, classes))
+    model = nnx.eval_shape(lambda: created(config, classes))
     return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(split_model(model)[1])}
 
 
@@ -73,7 +74,7 @@ def test_sports_cnn_has_the_layers_of_the_published_keras_model():
 
 
 def test_the_stride_of_a_bottleneck_stands_in_its_3x3_convolution():
-    block = getattr(nnx.eval_shape(lambda: models.create(config_of("resnet50"), 10)).backbone.stage2, "0")
+    block = getattr(nnx.eval_shape(lambda: created(config_of("resnet50"), 10)).backbone.stage2, "0")
     assert [block.conv1.stride, block.conv2.stride, block.conv3.stride, block.downsample.conv.stride] == [1, 2, 1, 2]
 
 
@@ -92,7 +93,7 @@ def evaluate(model: models.Network, image: jax.Array):
 @pytest.mark.parametrize("name", ["cnn", "resnet_tiny", pytest.param("resnet20", marks=pytest.mark.slow)])
 def test_a_model_trains(name):
     """ResNet-20 is slow to compile; it is resnet_tiny's class with basic blocks, and its trained weights are in test_real_weights."""
-    graphdef, params, stats = split_model(models.create(config_of(name, (40, 32)), 3))  # also shows that there are no other variables
+    graphdef, params, stats = split_model(created(config_of(name, (40, 32)), 3))  # also shows that there are no other variables
     image = jnp.asarray(np.random.default_rng(0).normal(size=(4, 40, 32, 3)), jnp.float32)
     apply = make_apply_fn(graphdef)
 
@@ -115,7 +116,7 @@ def test_a_model_trains(name):
 @pytest.mark.parametrize("name", ["cnn", "resnet_tiny", "resnet20"])
 @pytest.mark.parametrize("size", [(40, 32), (33, 47)])
 def test_maps_have_the_size_that_the_model_states(name, size):
-    backbone = nnx.eval_shape(lambda: models.create(config_of(name, size), 3)).backbone
+    backbone = nnx.eval_shape(lambda: created(config_of(name, size), 3)).backbone
     maps = nnx.eval_shape(lambda backbone: backbone(jnp.zeros((2, *size, 3))), backbone)
     assert maps.shape == (2, *backbone.map_size(*size), backbone.features)
 
@@ -124,7 +125,7 @@ def test_maps_have_the_size_that_the_model_states(name, size):
 def test_precision_is_of_activations_only_and_features_are_averages(precision, dtype):
     config = config_of("cnn")
     config.model.precision = precision
-    model = models.create(config, 3)
+    model = created(config, 3)
     _, params, stats = split_model(model)
     assert {leaf.dtype for leaf in jax.tree.leaves((params, stats))} == {jnp.dtype("float32")}
     maps, features, logits = evaluate(model, jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 3)), jnp.float32))
@@ -136,7 +137,7 @@ def test_precision_is_of_activations_only_and_features_are_averages(precision, d
 def small_openimages_cnn() -> models.Network:
     config = openimages_cnn()
     config.data.image_size, config.model.cnn.widths = (32, 32), (4, 4, 4)
-    return models.create(config, 2)
+    return created(config, 2)
 
 
 def test_a_sigmoid_unit_gives_two_logits_of_which_the_first_is_zero():
@@ -164,7 +165,7 @@ def test_the_seed_decides_the_initialisation():
     def first_kernel(seed):
         config = config_of("cnn")
         config.seed = seed
-        return models.create(config, 2).backbone.conv0.kernel[...]
+        return created(config, 2).backbone.conv0.kernel[...]
 
     np.testing.assert_array_equal(first_kernel(0), first_kernel(0))
     assert np.any(first_kernel(0) != first_kernel(1))
@@ -174,7 +175,7 @@ def test_initialisation_is_normal_and_the_same_inside_and_outside_of_jit():
     config = config_of("cnn")
     config.model.cnn.widths = (8, 300)
     config.model.cnn.dense = (400,)  # 120,000 numbers: two blocks
-    outside, inside = models.create(config, 2), jax.jit(lambda: split_model(models.create(config, 2))[1])()
+    outside, inside = created(config, 2), jax.jit(lambda: split_model(created(config, 2))[1])()
     jax.tree.map(np.testing.assert_array_equal, split_model(outside)[1], inside)
     kernel = np.asarray(outside.head.dense0.kernel[...])
     assert kernel.std() == pytest.approx((2 / 300) ** 0.5, rel=0.01)
@@ -185,20 +186,20 @@ def test_initialisation_is_normal_and_the_same_inside_and_outside_of_jit():
 def test_other_pool_sizes_and_kernels_work(size):
     config = config_of("cnn", size)
     config.model.cnn.pool, config.model.cnn.kernel, config.model.cnn.widths = 3, 2, (4, 4)
-    maps, _, logits = evaluate(models.create(config, 5), jnp.ones((2, *size, 3)))
+    maps, _, logits = evaluate(created(config, 5), jnp.ones((2, *size, 3)))
     assert maps.shape == (2, size[0] // 9, size[1] // 9, 4)
     assert np.isfinite(logits).all()
 
 
 def test_bad_configs_are_told_with_the_way_out():
     with pytest.raises(UserError, match=r"resnet51.*resnet5"):
-        models.create(config_of("resnet51"), 2)
+        created(config_of("resnet51"), 2)
     with pytest.raises(UserError, match=r"sigmoid.*3.*softmax"):
-        models.create(openimages_cnn(), 3)
+        created(openimages_cnn(), 3)
     small = openimages_cnn()
     small.data.image_size = (16, 128)
     with pytest.raises(UserError, match=r"image_size=\(16, 128\).*larger"):
-        models.create(small, 2)
+        created(small, 2)
 
 
 def compare_devices() -> None:
@@ -207,7 +208,7 @@ def compare_devices() -> None:
     jax.config.update("jax_platforms", "cpu")
     config = config_of("cnn")
     config.model.cnn.widths = (4, 8)
-    graphdef, params, stats = split_model(models.create(config, 3))
+    graphdef, params, stats = split_model(created(config, 3))
     image = np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype(np.float32) + np.arange(8, dtype=np.float32)[:, None, None, None]
     apply = make_apply_fn(graphdef)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from converted import compile_quickly
 from flax import nnx
+from networks import created
 from safetensors.numpy import save_file
 
-from imgclf import models
 from imgclf.config import default_config
 from imgclf.models import convnext
 from imgclf.models.network import Network
@@ -76,7 +76,7 @@ def test_a_head_for_other_classes_keeps_its_norm(tmp_path, file_classes, kind, t
     config.model.name, config.model.weights, config.model.head.kind = "convnext_micro", f"path:{path}", kind
     config.data.image_size = (64, 64)
     said: list[str] = []
-    head = models.create(config, 5, tell=said.append).head
+    head = created(config, 5, tell=said.append).head
     assert said == [f"path:{path}: {line}." for line in told]
     assert head.logits.kernel.shape == (32, 5)
     if kind == "auto":

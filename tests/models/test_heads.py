@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from networks import created
 
-from imgclf import models
 from imgclf.config import Config, default_config
 from imgclf.errors import UserError
 from imgclf.models.heads import DenseHead
@@ -67,7 +67,7 @@ def config_of(kind: str, name: str = "squeezenet_tiny") -> Config:
 
 
 def head_shapes(config: Config, classes: int) -> dict[str, tuple[int, ...]]:
-    model = nnx.eval_shape(lambda: models.create(config, classes))
+    model = nnx.eval_shape(lambda: created(config, classes))
     state = nnx.to_pure_dict(nnx.state(model, nnx.Param))["head"]
     return {path: leaf.shape for path, leaf in conversion.flatten(state).items()}
 
@@ -89,4 +89,4 @@ def test_the_published_head_has_no_sigmoid():
     config = config_of("family")
     config.model.output = "sigmoid"
     with pytest.raises(UserError, match=r"head\.kind='linear'"):
-        models.create(config, 2)
+        created(config, 2)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
+from networks import created
 
 from imgclf import models
 from imgclf.config import default_config
@@ -76,7 +77,7 @@ def test_gradients_of_1x1_kernels_are_products_of_rounded_operands(channels, fea
 def model_of(precision: str, name: str = "resnet_tiny") -> models.Network:
     config = default_config()
     config.model.name, config.model.precision, config.data.image_size = name, precision, SIZE
-    return models.create(config, 3)
+    return created(config, 3)
 
 
 def logits_of(model: models.Network, image: jax.Array) -> jax.Array:

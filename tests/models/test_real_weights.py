@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from flax import nnx
+from networks import created
 from PIL import Image
 
-from imgclf import models
 from imgclf.config import Config, default_config
 from imgclf.data import pipeline
 from imgclf.data.table import load_dataset
@@ -30,7 +30,7 @@ def config_of(shared: Path, name: str, file: str, size: int, classes: int) -> Co
 
 
 def forward(config: Config, classes: int, method: str = "__call__"):
-    graphdef, state = nnx.split(models.create(config, classes))
+    graphdef, state = nnx.split(created(config, classes))
 
     @jax.jit
     def run(state, image):
@@ -70,7 +70,7 @@ def test_logits_on_cifar(shared, depth):
 def test_a_deeper_networks_file_is_recognised(shared):
     config = config_of(shared, "resnet20", "resnet56.cifar10.safetensors", 32, 10)
     with pytest.raises(UserError, match="it looks like weights of 'resnet56'"):
-        models.create(config, 10)
+        created(config, 10)
 
 
 def top_hits(config: Config, classes: int, truth: dict[str, int], k: int) -> tuple[int, int]:

@@ -4,8 +4,8 @@ import math
 
 import pytest
 from flax import nnx
+from networks import created
 
-from imgclf import models
 from imgclf.config import default_config
 from imgclf.errors import UserError
 from imgclf.models import registry
@@ -21,7 +21,7 @@ def count(name: str) -> int:
     if entry is not None:
         config.data.image_size = entry.input_size
         config.model.variant = ", ".join(f"{key}={value!r}" for key, value in entry.variant.items())
-    model = nnx.eval_shape(lambda: models.create(config, entry.num_classes if entry else 1000))
+    model = nnx.eval_shape(lambda: created(config, entry.num_classes if entry else 1000))
     return sum(math.prod(leaf.shape) for leaf in conversion.flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param))).values())
 
 

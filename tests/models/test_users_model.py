@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from networks import created
 from rich.console import Console
 from safetensors.numpy import save_file
 
 import imgclf
-from imgclf import models
 from imgclf.config import Config, default_config
 from imgclf.errors import UserError
 from imgclf.models import registry
@@ -137,7 +137,7 @@ def test_its_weights_are_loaded_as_a_familys(module):
     save_file(tensors(), place)
     config = pretrained.resolve(config_of(weights="mine/plain"), 10)
     assert (config.data.mean, config.model.variant, config.model.head.kind) == ((0.1, 0.2, 0.3), "width=4", "family")
-    network = models.create(config, 10)
+    network = created(config, 10)
     np.testing.assert_array_equal(network.backbone.conv.kernel[...], conversion.conv(tensors()["conv.weight"]))
     np.testing.assert_array_equal(network.head.logits.kernel[...], tensors()["fc.weight"].T)
     assert list(registry.weights(NAME)) == ["mine/plain"]
@@ -154,7 +154,7 @@ def test_a_file_of_its_weights_is_recognised(module):
 def test_features_are_not_taken_from_a_cache_of_other_code(module):
     def identity() -> dict:
         config = pretrained.resolve(config_of(), 10)
-        return features._identity(config, models.create(config, 10), "0", augmented=False)
+        return features._identity(config, created(config, 10), "0", augmented=False)
 
     before = identity()
     assert identity() == before
@@ -179,14 +179,14 @@ def test_what_is_wrong_with_it_is_told(name, variant, told):
     config = config_of(f"plain_net_of_a_test:{name}")
     config.model.variant = variant
     with pytest.raises(UserError, match=told):
-        models.create(config, 10)
+        created(config, 10)
 
 
 def test_an_error_inside_it_keeps_its_traceback():
     with pytest.raises(TypeError, match="a mistake inside"):
-        models.create(config_of("plain_net_of_a_test:mistaken"), 10)
+        created(config_of("plain_net_of_a_test:mistaken"), 10)
 
 
 def test_a_word_without_a_colon_is_no_module():
     with pytest.raises(UserError, match=r"'plain_net' is not a model.*my_module:build"):
-        models.create(config_of("plain_net"), 10)
+        created(config_of("plain_net"), 10)

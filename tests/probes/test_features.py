@@ -15,10 +15,10 @@ import pytest
 from digits_experiment import digits_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from networks import created
 from rich.console import Console
 from typer.testing import CliRunner
 
-from imgclf import models
 from imgclf.cli import commands
 from imgclf.data import augment
 from imgclf.data.splits import subset
@@ -41,7 +41,7 @@ def own_cache(tmp_path, monkeypatch):
 def digits():
     config = resolve.resolve(digits_config(**{"loader.eval_batch_size": 64}), 10)
     dataset = subset(load_dataset(config), np.arange(150))
-    return config, models.create(config, 10), dataset
+    return config, created(config, 10), dataset
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_other_preprocessing_or_weights_are_another_cache(digits, computed, chan
     features.extract(config, model, dataset, rows=rows)
     other = config.copy_and_resolve_references()
     other.update_from_flattened_dict(changes)
-    features.extract(other, models.create(other, 10), dataset, rows=rows)
+    features.extract(other, created(other, 10), dataset, rows=rows)
     assert computed == [4, 4]
     assert len(feature_store.entries()) == 2
 

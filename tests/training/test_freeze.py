@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from digits_experiment import digits_config
 from flax import nnx
+from networks import created
 from rich.console import Console
 
-from imgclf import models
 from imgclf.config import default_config
 from imgclf.errors import UserError
 from imgclf.models.weights.conversion import flatten
@@ -28,7 +28,7 @@ def config_of(name: str = "mobilenet_v2_tiny", **changes):
 
 
 def abstract(config, classes: int = 3):
-    return nnx.eval_shape(lambda: models.create(config, classes))
+    return nnx.eval_shape(lambda: created(config, classes))
 
 
 def plan(config, model=None):
@@ -114,7 +114,7 @@ def set_statistics(model, mean: float, variance: float):
 )
 def test_statistics_folded_into_the_weights_stand_and_the_run_says_why(rule, mean, frozen, remark):
     config = config_of(**{"freeze.batch_norm": rule, "model.head.kind": "mlp"})
-    model = models.create(config, 3)
+    model = created(config, 3)
     config.model.weights = "path:folded.h5"
     set_statistics(model.backbone, mean, 0.999)
     freezing = freeze.create_freezing(config, model, 60, 10.0)
@@ -126,7 +126,7 @@ def test_statistics_folded_into_the_weights_stand_and_the_run_says_why(rule, mea
 
 def test_pretrained_statistics_stand_in_trainings_too_short_for_their_running_averages():
     config = config_of()
-    model = models.create(config, 3)
+    model = created(config, 3)
     config.model.weights = "path:torch.safetensors"
     set_statistics(model.backbone, 0.1, 2.0)
     short, long = freeze.create_freezing(config, model, 40, 10.0), freeze.create_freezing(config, model, 60, 10.0)  # momentum 0.9
@@ -160,7 +160,7 @@ def host(tree):
 @pytest.mark.parametrize("preset", ["head", "last_stage"])
 def test_frozen_parameters_and_statistics_do_not_change_by_a_bit(preset):
     config = config_of(**{"freeze.preset": preset, "train.ema": 0.9, "optimizer.weight_decay": 0.1})
-    model = models.create(config, 3)
+    model = created(config, 3)
     set_statistics(model, 0.1, 1.3)
     freezing, (phase,), state = prepared(config, model)
     before, stats_before = host(state.params), host(state.batch_stats)
@@ -182,7 +182,7 @@ def test_frozen_parameters_and_statistics_do_not_change_by_a_bit(preset):
 
 def test_the_gradient_norm_is_that_of_what_trains():
     config = config_of(**{"freeze.preset": "head", "optimizer.name": "sgd", "optimizer.learning_rate": 1.0})
-    _, (phase,), state = prepared(config, models.create(config, 3))
+    _, (phase,), state = prepared(config, created(config, 3))
     before = host(state.params)
     state, metrics = phase.step(state, batch_of())
     after = host(state.params)
@@ -193,7 +193,7 @@ def test_the_gradient_norm_is_that_of_what_trains():
 def test_what_comes_before_the_first_trained_parameter_has_no_backward_pass():
     def flops(preset: str) -> float:
         config = config_of("vgg_tiny", **{"freeze.preset": preset})
-        _, (phase,), state = prepared(config, models.create(config, 3))
+        _, (phase,), state = prepared(config, created(config, 3))
         return phase.compiled.lower(state, batch_of(), phase.scalars).cost_analysis()["flops"]
 
     full, last_stage, head = map(flops, ("none", "last_stage", "head"))
@@ -221,7 +221,7 @@ def test_at_a_boundary_what_trains_on_keeps_its_state_and_the_new_starts_as_at_s
     config = config_of(**{"freeze.stages": (("3 steps", "head"), ("97 steps", "last_stage")), "optimizer.name": name, "train.ema": 0.9})
     config.optimizer.args = "momentum=0.9" if name == "sgd" else ""
     config.optimizer.weight_decay = 0.01
-    _, (first, second), state = prepared(config, models.create(config, 3))
+    _, (first, second), state = prepared(config, created(config, 3))
     for _ in range(3):
         state, _ = first.step(state, batch_of())
     kept = {path_name(path): np.array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state)}

@@ -9,8 +9,8 @@ import pytest
 from digits_experiment import digits_config
 from flax import nnx
 from ml_collections import ConfigDict
+from networks import created
 
-from imgclf import models
 from imgclf.config import default_config, flatten
 from imgclf.training import freeze, phases, scalars, schedules, sharding, step
 from imgclf.training.class_weights import class_weights
@@ -38,7 +38,7 @@ WEIGHTS = np.linspace(0.5, 2, 10, dtype=np.float32)
 def trained(config, weights=None, count: int = 3) -> tuple[str, float, int]:
     """Hash of the state after some steps, the last loss, and how many programs were compiled for the steps."""
     config.data.mean, config.data.std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-    model, mesh = models.create(config, 10), sharding.create_mesh()
+    model, mesh = created(config, 10), sharding.create_mesh()
     freezing = freeze.create_freezing(config, model, STEPS, 10.0)
     (phase,) = phases.create(config, model, freezing, schedules.create_schedule(config, STEPS, 10.0), STEPS, weights, mesh)
     state = sharding.replicate(phase.first_state(*jax.device_get(split_model(model)[1:])), mesh)
@@ -68,7 +68,7 @@ def test_another_run_compiles_nothing_and_learns_what_it_would_alone():
 
 def made(config) -> phases.Phase:
     config.data.mean, config.data.std = config.data.mean or (0.5, 0.5, 0.5), config.data.std or (0.5, 0.5, 0.5)
-    model = nnx.eval_shape(lambda: models.create(config, 10))
+    model = nnx.eval_shape(lambda: created(config, 10))
     freezing = freeze.create_freezing(config, model, STEPS, 10.0)
     weights = class_weights(config, tuple("0123456789"), np.arange(10))
     schedule = schedules.create_schedule(config, STEPS, 10.0)

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 from digits_experiment import digits_config
+from networks import created
 
-from imgclf import models
 from imgclf.training import sharding, step
 from imgclf.training.state import split_model, tree_sha256
 
@@ -39,7 +39,7 @@ def test_the_hash_sees_names_shapes_types_and_bytes_but_not_order():
 def test_a_flipped_evaluation_is_the_mean_over_image_and_mirror_image():
     config = digits_config(**{"data.mean": (0.5, 0.5, 0.5), "data.std": (0.5, 0.5, 0.5)})
     mesh = sharding.create_mesh()
-    graphdef, params, batch_stats = split_model(models.create(config, 10))
+    graphdef, params, batch_stats = split_model(created(config, 10))
     rng = np.random.default_rng(0)
     batch = {"image": rng.integers(0, 256, (4, 8, 8, 3), np.uint8), "label": np.zeros(4, np.int32)}
     batch |= {"index": np.arange(4), "mask": np.ones(4, bool)}

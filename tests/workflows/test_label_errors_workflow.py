@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from networks import created
 from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
-from imgclf import models
 from imgclf.cli import commands
 from imgclf.config import default_config
 from imgclf.data.table import load_dataset
@@ -108,7 +108,7 @@ def test_copies_stand_in_one_fold(digits, tiny_weights, tmp_path):
     config.data.near_duplicate_bits = -1
     dataset, quiet = load_dataset(config), Console(quiet=True)
     config = pretrained.resolve(config, 4)
-    probabilities = out_of_fold_probabilities(config, models.create(config, 4), dataset, quiet)
+    probabilities = out_of_fold_probabilities(config, created(config, 4), dataset, quiet)
     rows = np.flatnonzero(dataset.table["sha256"].duplicated(keep=False))
     assert len(rows) == 2
     np.testing.assert_allclose(*probabilities[rows], rtol=1e-5)  # of one fold, hence from one probe

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from networks import created
 from PIL import Image
 from rich.console import Console
 
@@ -98,14 +99,13 @@ def test_s3s_frozen_layers_are_those_of_the_tutorial():
     """VGG16's first 15 layers in Keras: 7,635,264 parameters."""
     from flax import nnx
 
-    from imgclf import models
     from imgclf.models.weights.conversion import flatten
     from imgclf.training import freeze
 
     config = _config("large_vgg16", "x")
     assert config.data.image_size == (150, 200)
     config.model.weights = "none"
-    model = nnx.eval_shape(lambda: models.create(config, 14951))
+    model = nnx.eval_shape(lambda: created(config, 14951))
     plan = freeze.plan(config, model, 100, 10.0)
     sizes = {name: leaf.size for name, leaf in flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param))).items()}
     assert sum(size for name, size in sizes.items() if name not in plan.trainable) == 7_635_264

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from huggingface_hub import constants as hub_constants
+from networks import created
 from safetensors.numpy import save_file
 
 from imgclf import models
@@ -87,7 +88,7 @@ def published(monkeypatch, tmp_path):
 
 def create(config: Config, classes: int) -> tuple[models.Network, list[str]]:
     told: list[str] = []
-    return models.create(config, classes, tell=told.append), told
+    return created(config, classes, tell=told.append), told
 
 
 def leaves(model: nnx.Module) -> dict[str, np.ndarray]:
@@ -148,10 +149,10 @@ def test_resolved_configs_need_no_weights(file, tmp_path):
     assert config.model.head.kind == "family"
     Path(moved).unlink()
     assert pretrained.resolve(config, 5).to_dict() == config.to_dict()
-    model = models.create(config, 5, load_weights=False)
+    model = created(config, 5, load_weights=False)
     assert model.backbone.stem.bn.epsilon == 1e-4
     with pytest.raises(UserError, match=r"moved\.safetensors can't be read"):
-        models.create(config, 5)
+        created(config, 5)
 
 
 def test_without_weights_normalisation_is_imagenets_and_the_head_linear():
