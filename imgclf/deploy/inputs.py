@@ -15,9 +15,7 @@ from imgclf.data.images import ImageError
 from imgclf.data.paths import printable, walk
 from imgclf.errors import UserError
 
-LISTS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".txt")
-
-
+LISTS = (*lists.EXTENSIONS, ".txt")
 _COLUMN, _ROOT = "--column (in Python: column=)", "--root (in Python: root=)"
 
 

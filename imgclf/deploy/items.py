@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from imgclf.config.fields import DataConfig
-from imgclf.data import images
+from imgclf.data import images, lists
 from imgclf.data.images import ImageError
 from imgclf.deploy import inputs
 from imgclf.errors import UserError
@@ -159,6 +159,8 @@ def _of_table(table: pd.DataFrame, config: DataConfig, column: str, root: str) -
     if name == "id" and not root:  # a data set's table says where its images are, and a run's predictions.csv is of the run's images
         folders = table["source"].tolist() if "source" in table else None
         items = [_of_id(item, config, folders[row] if folders else None) for row, item in enumerate(items)]
+    if root and items and all(isinstance(item, str) for item in items):  # backslashes and stems, as in a list that trains
+        items = lists.locate(os.path.abspath(root), [item.strip() for item in items]).paths
     named = "id" if list(table.columns).count("id") == 1 else name
     known = table[named].notna().all() and (named == "id" or all(isinstance(value, str | os.PathLike) for value in table[named]))
     return Objects(items, images.Decoding.of(config), list(map(str, table[named])) if known else None, root)

@@ -241,6 +241,16 @@ def test_frames_are_read_by_their_column(tmp_path):
         items.take(frame, CONFIG, root=tmp_path / "nowhere")
 
 
+def test_a_frame_with_a_root_is_read_as_a_list_that_trains(tmp_path):
+    (tmp_path / "cat").mkdir()
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / "cat" / name).touch()
+    frame = pd.DataFrame({"path": ["cat/1", "cat\\2.jpg", " cat/1.jpg", "gone"]})
+    taken = items.take(frame, CONFIG, root=tmp_path)
+    assert [taken[row] for row in range(4)] == [f"{tmp_path}/{name}" for name in ("cat/1.jpg", "cat/2.jpg", "cat/1.jpg", "gone")]
+    assert taken.ids == frame["path"].tolist()
+
+
 def test_ids_are_found_where_the_run_s_images_are(tmp_path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.jpg").touch()
