@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from imgclf.cli import endings
-from imgclf.errors import UserError
 
 Engine = Annotated[str, typer.Option(help="Where the runs are made: local, or a cluster that sees the same files: ray | dask.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time, each in a process of its own where more than 1.")]
@@ -30,13 +29,13 @@ def study(
 
       imgclf study experiments/freezing.py:PHOTOS --workdir runs/freezing
     """
-    if not Path(file.partition(":")[0]).expanduser().is_file():
-        raise UserError(f"There is no study file {file.partition(':')[0]!r}: check the path, from {Path.cwd()}.")
-    endings.quieten()
-    from imgclf.runtime import compilation_cache
-    from imgclf.studies import run, spec
+    from imgclf.studies import spec
 
     asked = spec.load(file)
+    endings.quieten()
+    from imgclf.runtime import compilation_cache  # and JAX: after the mistakes above
+    from imgclf.studies import run
+
     compilation_cache.enable()
     with endings.stops():
         summary = run.run(asked, workdir or Path("runs") / Path(file.partition(":")[0]).stem, engine=engine, jobs=jobs)

@@ -106,7 +106,7 @@ def load(argument: str) -> Study:
       UserError: if there is no such file, it isn't Python, or it defines no study.
     """
     file, _, rest = argument.partition(":")
-    path = Path(file)
+    path = Path(file).expanduser()
     if not path.is_file():
         raise UserError(f"There is no study file {file!r} in {Path.cwd()}: check the path; {_files_like(path)}")
     arms_lib.check_literals(path)

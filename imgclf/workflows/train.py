@@ -14,7 +14,7 @@ from imgclf.evaluation import metrics
 from imgclf.evaluation import results as results_lib
 from imgclf.methods import choice, resolve
 from imgclf.methods.base import Task
-from imgclf.reporting import report, samples
+from imgclf.reporting import samples
 from imgclf.training import loop, sharding
 from imgclf.workflows import checks, run_folder
 from imgclf.workflows.asked import Fields, asked_for
@@ -75,6 +75,8 @@ def train(
             files.write_text(folder / "predictions.csv", predictions.to_csv(index=False))
             samples.save(folder, prepared.loaded, predictions, audit_report)  # also pictures of the copies that were dropped
             files.write_json(folder / "results.json", results)
+            from imgclf.reporting import report  # a second to import: its charts are drawn when all else is done
+
             page = report.write_report(folder)
             console.print(f"\n[bold]{metrics.headline(results)}[/]", highlight=False)
             console.print(f"Report: {page}", highlight=False, soft_wrap=True)
