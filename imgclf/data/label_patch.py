@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pandas as pd
 
+from imgclf.data import class_names as spelling
 from imgclf.data.paths import existing
 from imgclf.errors import UserError, nearest
 
@@ -25,7 +26,7 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in patch]
     if missing:
         raise UserError(f"{file} has no column {missing[0]!r}: a patch of labels needs the columns id and label.")
-    return patch.assign(label=patch["label"].str.strip())
+    return patch.assign(label=patch["label"].map(spelling.canonical))
 
 
 def decided(path: str) -> pd.DataFrame:

@@ -30,9 +30,11 @@ class Reader(abc.ABC):
 
     Attributes:
       decoding: how stored images become pixels; set when the data set is loaded.
+      noisy: images for which OpenCV's decoder writes messages of its own, so that Pillow decodes them; set when they are verified.
     """
 
     decoding: images.Decoding = images.Decoding()
+    noisy: np.ndarray | None = None  # bool [n]
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -53,7 +55,11 @@ class Reader(abc.ABC):
         data, _ = self.encoded(row)
         if isinstance(data, np.ndarray):
             return images.pixels_of(data, self.decoding)
-        return images.decode(data, min_size=min_size, decoding=self.decoding)
+        return self._decoded(row, data, min_size)
+
+    def _decoded(self, row: int, data: bytes, min_size: tuple[int, int] | None) -> np.ndarray:
+        by_pillow = self.noisy is not None and bool(self.noisy[row])
+        return images.decode(data, min_size=min_size, decoding=self.decoding, by_pillow=by_pillow)
 
     def decoded_as(self, decoding: images.Decoding) -> Self:
         """This reader with another way of decoding."""
@@ -131,7 +137,7 @@ class FileReader(Reader):
             data, _ = self.encoded(row)
             if len(data) != self._sizes[row]:
                 raise images.ImageError("changed", f"{len(data)} bytes instead of {self._sizes[row]}")
-            return images.decode(data, min_size=min_size, decoding=self.decoding)
+            return self._decoded(row, data, min_size)
         except (OSError, images.ImageError) as error:
             raise UserError(
                 f"{self.path(row)} has changed since it was verified ({error}): restore it, or start again to verify it anew."

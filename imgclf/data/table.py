@@ -11,7 +11,7 @@ from imgclf.config import Config
 from imgclf.config.fields import DataConfig
 from imgclf.data import class_names, label_patch, main_guard, sources, value_range
 from imgclf.data.images import Decoding, ValueRange
-from imgclf.data.readers import ImageReader, decoded_as, take
+from imgclf.data.readers import ImageReader, Reader, decoded_as, take
 from imgclf.data.sources import Listing
 from imgclf.data.verify import cache_file, verify
 from imgclf.errors import UserError
@@ -104,7 +104,7 @@ def load_dataset(config: Config) -> Dataset:
         names,
         quarantine,
         dict(sorted(listing.ignored.items())),
-        take(listing.reader.decoded_as(decoding), rows),
+        take(_reader(listing, decoding, result), rows),
         notes=(*listing.notes, *notes),
         value_range=decoding.value_range or decoding.kinds,
     )
@@ -123,6 +123,13 @@ def _ranges(decoding: Decoding, ids: pd.Series, inspected: pd.DataFrame) -> tupl
         rows.append((kind, black, white))
         notes.append(value_range.told(kind, black, white, lows[here], highs[here], ids.iloc[here].tolist()))
     return dataclasses.replace(decoding, kinds=tuple(rows)), notes
+
+
+def _reader(listing: Listing, decoding: Decoding, inspected: pd.DataFrame) -> Reader:
+    reader = listing.reader.decoded_as(decoding)
+    noisy = inspected["noisy"].to_numpy(bool)
+    reader.noisy = noisy if noisy.any() else None
+    return reader
 
 
 def decoded_by(dataset: Dataset, data: DataConfig) -> Dataset:

@@ -15,14 +15,14 @@ from PIL import Image
 from rich.console import Console
 
 from imgclf import files, progress
-from imgclf.data import images
+from imgclf.data import images, native_messages
 from imgclf.data.readers import Reader
 from imgclf.files import cache_dir
 
 _log = logging.getLogger(__name__)
 _DTYPES: dict[str, type] = {
     "reason": object, "detail": object, "sha256": object, "width": np.int32, "height": np.int32, "phash": np.int64,
-    "kind": object, "low": np.float64, "high": np.float64, "label": np.int32,
+    "kind": object, "low": np.float64, "high": np.float64, "noisy": np.bool_, "label": np.int32,
 }  # fmt: skip
 _NOT_KEPT = ("unreadable", "missing")  # may change without a change of the file's size or time
 _CHUNK = 16  # images a thread takes at once
@@ -49,8 +49,8 @@ def verify(
 
     Returns:
       A row per image: reason ("" = good, else see `images.ImageError`, or unreadable, missing), detail, sha256, width, height
-      (int32, oriented), phash (int64), kind, low and high (of images of more than 8 bits, see `images.Inspection`), label (int32; -1
-      where the source does not store labels with its images).
+      (int32, oriented), phash (int64), kind, low and high (of images of more than 8 bits, see `images.Inspection`), noisy (bool: a
+      decoder writes messages of its own), label (int32; -1 where the source does not store labels with its images).
     """
     columns: dict[str, np.ndarray] = {name: np.zeros(len(ids), dtype) for name, dtype in _DTYPES.items()}
     todo = np.ones(len(ids), bool)
@@ -90,7 +90,7 @@ def _inspect_all(reader: Reader, rows: np.ndarray, max_pixels: int, columns: dic
 
     pool = ThreadPoolExecutor(min(len(chunks), os.cpu_count() or 1), thread_name_prefix="verify")
     try:
-        with progress.bar(Console(stderr=True)) as bar, warnings.catch_warnings():
+        with native_messages.held_back() as stream, progress.bar(Console(file=stream)) as bar, warnings.catch_warnings():
             task = bar.add_task("Verifying images", total=len(rows))
             warnings.simplefilter("ignore", UserWarning)  # Pillow on odd metadata; the pixels are what is checked here
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels judges that
@@ -104,10 +104,13 @@ def _inspect_row(reader: Reader, row: int, max_pixels: int) -> tuple:
     try:
         data, label = reader.encoded(row)
     except FileNotFoundError:
-        return (*images.Inspection("missing", "no such file"), -1)
+        return (*images.Inspection("missing", "no such file"), False, -1)
     except OSError as error:
-        return (*images.Inspection("unreadable", error.strerror or str(error)), -1)
-    return (*images.inspect(data, max_pixels), label)
+        return (*images.Inspection("unreadable", error.strerror or str(error)), False, -1)
+    before = native_messages.written()
+    found = images.inspect(data, max_pixels)
+    # Another thread's message may be taken for this image's: it is then decoded by Pillow, too, with the same pixels.
+    return (*found, native_messages.written() != before, label)
 
 
 def _load(cache: Path) -> pd.DataFrame | None:
