@@ -1,6 +1,6 @@
 """What would make an evaluation dishonest, looked for before training: copies and groups across splits, and one photo under two labels.
 
-Near duplicates are images whose perceptual hashes (imgclf.data.images.perceptual_hash) differ in at most
+Near duplicates are images whose perceptual hashes (imgclf.data.perceptual_hash) differ in at most
 `config.data.near_duplicate_bits` of 64 bits. What that finds, measured as pairs of different files within so many bits (all have 32
 ones, so distances are even), and the share of altered copies (of every second image) within 4 and 6 bits:
 

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import hashlib
 import io
-import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
@@ -16,6 +15,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from imgclf.config.fields import DataConfig
 from imgclf.data import color_profile, formats, native_messages, value_range
 from imgclf.data.formats import EXTENSIONS, UNSUPPORTED_EXTENSIONS, sniff
+from imgclf.data.orientation import orientation_of, upright
+from imgclf.data.perceptual_hash import perceptual_hash
 from imgclf.data.value_range import KindRange, Samples
 from imgclf.errors import UserError
 
@@ -36,7 +37,6 @@ __all__ = [
 INSPECTION_VERSION = 3
 
 ValueRange = tuple[float, float] | tuple[KindRange, ...]  # as config.data.value_range
-_ORIENTATION = 0x0112  # EXIF tag
 _REDUCED = ((8, cv2.IMREAD_REDUCED_GRAYSCALE_8), (4, cv2.IMREAD_REDUCED_GRAYSCALE_4), (2, cv2.IMREAD_REDUCED_GRAYSCALE_2), (1, 0))
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with an image is said by its ImageError
@@ -145,24 +145,24 @@ def decode(data: bytes, *, min_size: tuple[int, int] | None = None, decoding: De
         orientation = 1
         if header.has_app1:
             with _open(data, decoding.max_pixels) as image:
-                orientation = _orientation(image)
+                orientation = orientation_of(image)
         flag = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _reduction(header, orientation, min_size)
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
         if pixels is not None:  # else Pillow says what is wrong
             if decoding.color_profile:
                 pixels = color_profile.to_srgb(pixels, header.profile)
-            return _orient(pixels, orientation)
+            return upright(pixels, orientation)
     if (samples := _unknown_to_pillow(data, decoding.max_pixels)) is not None:
         return _scaled(samples, decoding, b"")
     with _open(data, decoding.max_pixels) as image, _reported(image.format or "image"):
         profile = image.info.get("icc_profile") or b"" if decoding.color_profile else b""
         if (samples := value_range.stored(image, data)) is not None:
-            return _orient(_scaled(samples, decoding, profile), _orientation(image))
+            return upright(_scaled(samples, decoding, profile), orientation_of(image))
         if min_size is not None and image.format in ("JPEG", "MPO"):
-            need_h, need_w = min_size if _orientation(image) < 5 else min_size[::-1]
+            need_h, need_w = min_size if orientation_of(image) < 5 else min_size[::-1]
             image.draft(None, (need_w, need_h))
         image.load()  # before the orientation is read: TIFF turns itself while loading
-        return _orient(_rgb(image, profile), _orientation(image))
+        return upright(_rgb(image, profile), orientation_of(image))
 
 
 def pixels_of(array: np.ndarray, decoding: Decoding = Decoding()) -> np.ndarray:
@@ -201,7 +201,7 @@ def pixels_of_picture(picture: Image.Image, decoding: Decoding = Decoding()) -> 
         picture.load()  # before the orientation is read: TIFF turns itself while loading
         samples = value_range.held(picture)
         pixels = _rgb(picture, profile) if samples is None else _scaled(samples, decoding, profile)
-        return _orient(pixels, _orientation(picture))
+        return upright(pixels, orientation_of(picture))
 
 
 def _unread(picture: Image.Image) -> bytes | None:
@@ -246,27 +246,27 @@ def _inspected(data: bytes | np.ndarray, max_pixels: int) -> Inspection:
         if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
             width, height = image.size
             image.draft("L", (64, 64))
-            orientation = _orientation(image)
-            grey = _orient(np.asarray(image), orientation)
+            orientation = orientation_of(image)
+            grey = upright(np.asarray(image), orientation)
             return _measured(grey, sha256, None, (width, height) if orientation < 5 else (height, width))
         samples = value_range.stored(image, data)
         if samples is None:
             image.load()
         pixels = _rgb(image, b"") if samples is None else _stretched(samples)
-        return _measured(cv2.cvtColor(_orient(pixels, _orientation(image)), cv2.COLOR_RGB2GRAY), sha256, samples)
+        return _measured(cv2.cvtColor(upright(pixels, orientation_of(image)), cv2.COLOR_RGB2GRAY), sha256, samples)
 
 
 def _jpeg_measured(data: bytes, header: formats.PlainJpeg, sha256: str, max_pixels: int) -> Inspection | None:
     """By the decoder that training takes, so that its messages show here; None where it refuses the image, and Pillow says why."""
     with _open(data, max_pixels) as image:
-        orientation = _orientation(image)
+        orientation = orientation_of(image)
     least = (min(64, header.height), min(64, header.width))
     flag = _reduction(header, 1, least) or cv2.IMREAD_GRAYSCALE
     grey = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     if grey is None:
         return None
     size = (header.width, header.height) if orientation < 5 else (header.height, header.width)
-    return _measured(_orient(grey, orientation), sha256, None, size)
+    return _measured(upright(grey, orientation), sha256, None, size)
 
 
 def _measured(grey: np.ndarray, sha256: str, samples: Samples | None, size: tuple[int, int] | None = None) -> Inspection:
@@ -276,31 +276,6 @@ def _measured(grey: np.ndarray, sha256: str, samples: Samples | None, size: tupl
         return found
     low, high = value_range.bounds(samples)
     return found._replace(kind=samples.kind, low=low, high=high)
-
-
-def perceptual_hash(grey: np.ndarray, sha256: str) -> int:
-    """A hash that changes little when an image is resized, recompressed or brightened.
-
-    The signs, against their median, of the 8x8 lowest frequencies without the constant row and column in the DCT of the
-    32x32 image: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), section 3.2. Among all pairs
-    of 1,398 photographs, 1,000 CIFAR-10 images and 1,797 digits none is within 2 bits; dHash calls 20 pairs of photographs and
-    1,000 of digits that.
-
-    An image without structure (one colour) has no perceptual hash: it gets bits of its sha256, which are near to none but its copies'.
-
-    Args:
-      grey: uint8 [h, w], oriented.
-      sha256: of the image, hexadecimal.
-
-    Returns:
-      64 bits as a signed integer.
-    """
-    method = cv2.INTER_AREA if min(grey.shape) >= 32 else cv2.INTER_LINEAR  # enlarged blocks would look alike
-    small = cv2.resize(grey, (32, 32), interpolation=method).astype(np.float32)
-    if np.ptp(small) < 8:
-        return int.from_bytes(bytes.fromhex(sha256[:16]), "big", signed=True)
-    low = cv2.dct(small)[1:9, 1:9].ravel()
-    return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big", signed=True)
 
 
 def _open(data: bytes, max_pixels: int | None) -> Image.Image:
@@ -374,35 +349,6 @@ def _reduction(header: formats.PlainJpeg, orientation: int, min_size: tuple[int,
         return 0
     need_h, need_w = min_size if orientation < 5 else min_size[::-1]
     return next(bits for scale, bits in _REDUCED if scale == 1 or (header.height // scale >= need_h and header.width // scale >= need_w))
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8."""
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except (SyntaxError, ValueError, TypeError, KeyError, EOFError, OSError, struct.error):
-        return 1  # a damaged EXIF block says nothing about the pixels, which are decoded and checked by themselves
-    return value if value in range(1, 9) else 1
-
-
-def _orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns stored pixels [h, w, ...] upright by their EXIF orientation (JEITA CP-3451, tag 0x0112)."""
-    match orientation:
-        case 2:
-            return cv2.flip(pixels, 1)
-        case 3:
-            return cv2.rotate(pixels, cv2.ROTATE_180)
-        case 4:
-            return cv2.flip(pixels, 0)
-        case 5:
-            return cv2.transpose(pixels)
-        case 6:
-            return cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE)
-        case 7:
-            return cv2.transpose(cv2.rotate(pixels, cv2.ROTATE_180))
-        case 8:
-            return cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE)
-    return pixels
 
 
 def _rgb(image: Image.Image, profile: bytes) -> np.ndarray:

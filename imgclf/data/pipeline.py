@@ -28,6 +28,7 @@ from imgclf.config import Config
 from imgclf.config.fields import LoaderConfig
 from imgclf.data import augment, main_guard, sampling
 from imgclf.data.images import ImageError
+from imgclf.data.orders import EvalOrder, ListedOrder, Order, TrainOrder
 from imgclf.data.readers import ImageReader
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
@@ -118,7 +119,7 @@ def eval_batches(dataset: Dataset, config: Config, split: str, *, shard: int = 0
     """
     size = _share(config.loader.eval_batch_size, shards, "loader.eval_batch_size")
     rows = _rows(dataset, split)
-    order = _EvalOrder(rows, size, shard, shards)
+    order = EvalOrder(rows, size, shard, shards)
     return _batches(dataset, config, order, 0, math.ceil(len(rows) / config.loader.eval_batch_size), augmented=False)
 
 
@@ -138,9 +139,7 @@ def row_batches(dataset: Dataset, config: Config, rows: np.ndarray, epochs: np.n
       UserError: while iterating, if an image can no longer be read.
     """
     size = config.loader.eval_batch_size
-    order = _ListedOrder(
-        np.asarray(rows, np.int64), np.zeros(len(rows), np.int64) if epochs is None else np.asarray(epochs, np.int64), size
-    )
+    order = ListedOrder(np.asarray(rows, np.int64), np.zeros(len(rows), np.int64) if epochs is None else np.asarray(epochs, np.int64), size)
     return _batches(dataset, config, order, 0, math.ceil(len(rows) / size), augmented=epochs is not None)
 
 
@@ -204,60 +203,10 @@ class Batches(contextlib.AbstractContextManager):
 
 
 @dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps
-class _TrainOrder:
-    """Which example, in which epoch, stands at each place of the endless stream."""
-
-    rows: np.ndarray  # int64 [N]
-    sampler: sampling.Sampler
-    size: int  # of this shard's batches
-    shard: int
-    shards: int
-
-    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        places = (step * self.shards + self.shard) * self.size + np.arange(self.size)
-        passes, places = np.divmod(places, len(self.rows))
-        rows, epochs = np.empty_like(places), np.empty_like(places)
-        for number in np.unique(passes):
-            here = passes == number
-            positions, shown = self.sampler.epoch(int(number))
-            rows[here], epochs[here] = self.rows[positions[places[here]]], shown[places[here]]
-        return rows, epochs
-
-
-@dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps
-class _EvalOrder:
-    """The rows in order, then -1."""
-
-    rows: np.ndarray
-    size: int
-    shard: int
-    shards: int
-
-    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        places = (step * self.shards + self.shard) * self.size + np.arange(self.size)
-        rows = np.where(places < len(self.rows), self.rows[np.minimum(places, len(self.rows) - 1)], -1)
-        return rows, np.zeros_like(places)
-
-
-@dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps
-class _ListedOrder:
-    """The rows and epochs that were asked for, then -1."""
-
-    rows: np.ndarray
-    epochs: np.ndarray
-    size: int
-
-    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        here = slice(step * self.size, (step + 1) * self.size)
-        missing = (0, self.size - len(self.rows[here]))
-        return np.pad(self.rows[here], missing, constant_values=-1), np.pad(self.epochs[here], missing)
-
-
-@dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps
 class _Fetch:
     """Makes the batch of a step; pickled to the workers."""
 
-    order: _TrainOrder | _EvalOrder | _ListedOrder
+    order: Order
     reader: ImageReader
     ids: Any  # array of str
     labels: np.ndarray
@@ -344,7 +293,7 @@ class _Fetch:
 class _FetchVectors:
     """Makes the batch of a step of a `VectorDataset`."""
 
-    order: _TrainOrder | _EvalOrder | _ListedOrder
+    order: Order
     labels: np.ndarray
     vectors: np.ndarray
 
@@ -356,7 +305,7 @@ class _FetchVectors:
         return {"image": image[:, None, None], "label": label, "index": rows, "mask": mask}
 
 
-def _batches(dataset: Dataset, config: Config, order: Any, start: int, stop: int, *, augmented: bool) -> Batches:
+def _batches(dataset: Dataset, config: Config, order: Order, start: int, stop: int, *, augmented: bool) -> Batches:
     table, data = dataset.table, config.data
     if isinstance(dataset, VectorDataset):
         vectors = _FetchVectors(order, table["label"].to_numpy(np.int32), dataset.vectors)
@@ -391,10 +340,10 @@ def _decoded(reader: ImageReader) -> dict[tuple[int, int], np.ndarray]:
     return _DECODED[key]
 
 
-def _train_order(dataset: Dataset, config: Config, size: int, shard: int = 0, shards: int = 1) -> _TrainOrder:
+def _train_order(dataset: Dataset, config: Config, size: int, shard: int = 0, shards: int = 1) -> TrainOrder:
     rows = _rows(dataset, "train")
     sampler = sampling.Sampler(config.seed, dataset.table["label"].to_numpy(np.int64)[rows], config.loader.sampling)
-    return _TrainOrder(rows, sampler, size, shard, shards)
+    return TrainOrder(rows, sampler, size, shard, shards)
 
 
 def _rows(dataset: Dataset, split: str) -> np.ndarray:

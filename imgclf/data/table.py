@@ -24,7 +24,7 @@ class Dataset:
     Attributes:
       table: a row per usable image. id (str, unique, relative to the source, so it outlives a move of the folder), source (str), class_name
         (str), label (int32), split ("train" | "val" | "test" | "" before assignment), group (str; "" = none: the image is its own), sha256
-        (str, of the file's bytes or of the pixels), width, height (int32, oriented), phash (int64: 64 bits, see `images.perceptual_hash`).
+        (str, of the file's bytes or of the pixels), width, height (int32, oriented), phash (int64: 64 bits, see `perceptual_hash`).
         With a patch of labels also original_class (str), the source's.
       class_names: sorted; label indexes it.
       quarantine: the images left out: id, reason, detail. The reasons: truncated, damaged, empty, not_an_image, unsupported,

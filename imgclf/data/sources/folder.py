@@ -173,7 +173,7 @@ def _as_splits(tree: _Tree, tops: list[str]) -> Layout:
             if tree.loose[top]:
                 raise UserError(
                     f"{os.path.join(tree.root, top)} holds {tree.loose[top]} images but no class folders, so their labels are unknown: "
-                    "sort them into a folder per class, or move the folder elsewhere and predict its images with the trained model."
+                    "sort them into a folder per class, or leave them out by config.data.layout='splits', and predict them later."
                 )
             raise UserError(f"{os.path.join(tree.root, top)} holds no image: fill it, or remove it.")
     return Layout({tree.unwrapped(top): later if role == "eval" else role for top, role in roles.items()})

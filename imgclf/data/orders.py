@@ -1,0 +1,60 @@
+"""Which example stands at which place of a stream of batches."""
+
+import dataclasses
+
+import numpy as np
+
+from imgclf.data import sampling
+
+
+@dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps
+class TrainOrder:
+    """Which example, in which epoch, stands at each place of the endless stream."""
+
+    rows: np.ndarray  # int64 [N]
+    sampler: sampling.Sampler
+    size: int  # of this shard's batches
+    shard: int
+    shards: int
+
+    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        places = (step * self.shards + self.shard) * self.size + np.arange(self.size)
+        passes, places = np.divmod(places, len(self.rows))
+        rows, epochs = np.empty_like(places), np.empty_like(places)
+        for number in np.unique(passes):
+            here = passes == number
+            positions, shown = self.sampler.epoch(int(number))
+            rows[here], epochs[here] = self.rows[positions[places[here]]], shown[places[here]]
+        return rows, epochs
+
+
+@dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps
+class EvalOrder:
+    """The rows in order, then -1."""
+
+    rows: np.ndarray
+    size: int
+    shard: int
+    shards: int
+
+    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        places = (step * self.shards + self.shard) * self.size + np.arange(self.size)
+        rows = np.where(places < len(self.rows), self.rows[np.minimum(places, len(self.rows) - 1)], -1)
+        return rows, np.zeros_like(places)
+
+
+@dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps
+class ListedOrder:
+    """The rows and epochs that were asked for, then -1."""
+
+    rows: np.ndarray
+    epochs: np.ndarray
+    size: int
+
+    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        here = slice(step * self.size, (step + 1) * self.size)
+        missing = (0, self.size - len(self.rows[here]))
+        return np.pad(self.rows[here], missing, constant_values=-1), np.pad(self.epochs[here], missing)
+
+
+Order = TrainOrder | EvalOrder | ListedOrder
