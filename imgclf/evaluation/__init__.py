@@ -1,1 +1,1 @@
-"""What a classifier is worth: metrics with their intervals, and calibration."""
+"""What a classifier is worth: metrics with intervals, calibration, paired comparisons, robustness and label errors."""

@@ -36,7 +36,7 @@ def accuracy(correct: np.ndarray) -> dict[str, Any]:
 
 
 def sign_flip_test(differences: np.ndarray) -> float:
-    """Two-sided exact p-value that differences by image are symmetric about 0.
+    """Tests whether the differences by image are symmetric about 0; returns the exact two-sided p-value.
 
     Each image's difference keeps or changes its sign with probability ½; the distribution of their sum is computed, not sampled. With
     one seed it is McNemar's exact test (Q. McNemar, "Note on the sampling error of the difference between correlated proportions",
@@ -91,7 +91,7 @@ def paired(correct_a: np.ndarray, correct_b: np.ndarray, *, seed: int = 0) -> di
 
 
 def is_tie(p_holm: float, interval: Sequence[float]) -> bool:
-    """Whether the data can't tell two arms apart.
+    """Tells whether the data leave two arms undecided.
 
     A difference must stand both against the chance of the images (p, corrected) and against that of the seeds, which p takes as they are
     and the bootstrap draws anew (the interval lies on one side of 0).

@@ -3,8 +3,8 @@
 The score of an example is 1 − the probability of its true class ("LAC"): Sadinle, Lei and Wasserman, "Least ambiguous set-valued
 classifiers with bounded error levels", JASA 114 (2019); Angelopoulos and Bates, "A gentle introduction to conformal prediction"
 (https://arxiv.org/abs/2107.07511), section 1. Over calibration sets and new images drawn alike, the sets hold the truth in at least a
-share 1 − alpha of cases, whatever the classifier. The likeliest class is always in its set, which so can't be empty and misses no more
-often.
+share 1 − alpha of cases, whatever the classifier. The likeliest class is always put into the set, so that no set is empty; that can only
+make the sets hold the truth more often.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Conformal:
-    """A calibrated rule. `threshold` is the largest score 1 − p that a class of the set may have; 1 admits all classes."""
+    """A calibrated rule: a class is in the set if its score 1 − p is at most `threshold`; a threshold of 1 admits all classes."""
 
     alpha: float  # share of images whose set may miss the truth
     threshold: float

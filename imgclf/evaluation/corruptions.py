@@ -5,7 +5,7 @@ Hendrycks & Dietterich, "Benchmarking neural network robustness to common corrup
 ImageNet-C corrupts the photo after it was resized and cropped to 224 pixels; models with another input get the corrupted picture resized.
 So do these: the evaluation's view is made with a shorter side of 224 pixels, corrupted, and then resized to the model's input. The levels
 so mean the same for photos of every size, and for models of every input, as they would not on the stored photo, whose noise a resize
-averages away. Where the input is larger than 224, lengths and noise grow with it. Two are ours: `dimness`, which is brightness
+averages away. Where the input is larger than 224, lengths and noise grow with it. Two are not from there: `dimness`, which is brightness
 downwards, and `rotation`, up to the 30 degrees of Engstrom et al., "Exploring the landscape of spatial robustness", ICML 2019, taken out
 of the photo itself in the one resample of the view.
 """
@@ -72,7 +72,7 @@ def corrupted(photo: np.ndarray, name: str, severity: int, config: Any, *, seed:
 
 
 def corrupt(view: np.ndarray, name: str, level: float, seed: int) -> np.ndarray:
-    """Corrupts the pixels of a view, uint8 [H, W, 3] → the same; a rotation is part of how the view is made, and nothing here."""
+    """Corrupts the pixels of a view, uint8 [H, W, 3] → the same shape. A rotation is part of making the view, and changes nothing here."""
     scale = min(view.shape[:2]) / SIDE
     match name:
         case "gaussian_noise":
@@ -92,7 +92,7 @@ def corrupt(view: np.ndarray, name: str, level: float, seed: int) -> np.ndarray:
 
 
 def _brightened(view: np.ndarray, change: float) -> np.ndarray:
-    """Adds to HSV's value, hue and saturation kept: the channels grow by one factor; black becomes grey."""
+    """Adds to HSV's value and keeps hue and saturation: all channels grow by one factor, and black becomes grey."""
     value = view.max(2, keepdims=True).astype(np.float32)
     wanted = np.clip(value + 255 * change, 0, 255)
     return np.rint(np.where(value > 0, view * (wanted / np.maximum(value, 1)), wanted)).astype(np.uint8)

@@ -12,7 +12,7 @@ import numpy as np
 
 from imgclf.evaluation.intervals import central
 
-EXPONENTS = np.geomspace(0.02, 2.0, 300)  # of which the best is taken: neighbours are 1.5 % apart, finer than any data here tell
+EXPONENTS = np.geomspace(0.02, 2.0, 300)  # the best of these is taken; neighbours are 1.5 % apart, finer than any data here can tell
 MIN_SIZES = 4  # for three parameters
 RESAMPLES = 2000
 
@@ -131,7 +131,7 @@ def _backtest(sizes: list[int], errors: np.ndarray, resampled: np.ndarray) -> di
 
 
 def _objection(sizes: list[int], about: dict[str, Any], factors: Sequence[float]) -> str:
-    """What speaks against the continuation, the gravest first."""
+    """Returns the gravest objection to relying on the continuation; "" where there is none."""
     span, test = sizes[-1] / sizes[0], about["backtest"]
     if span < max(factors):
         return f"the sizes span a factor of {span:.2g} only, and {max(factors):g} is asked for beyond them"

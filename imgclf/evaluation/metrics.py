@@ -160,7 +160,7 @@ def likeliest(probabilities: np.ndarray, k: int) -> np.ndarray:
     values = np.take_along_axis(probabilities, chosen, 1)
     order = np.take_along_axis(chosen, np.lexsort((chosen, -values), axis=1), 1)
     least = values.min(1, keepdims=True)
-    cut = np.flatnonzero((probabilities == least).sum(1) > (values == least).sum(1))  # the choice among equal ones was arbitrary
+    cut = np.flatnonzero((probabilities == least).sum(1) > (values == least).sum(1))  # here argpartition chose among equal ones at will
     order[cut] = np.argsort(-probabilities[cut], axis=1, kind="stable")[:, :k]
     return order
 
@@ -188,7 +188,7 @@ def _checked(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequenc
         raise ValueError("no examples: the metrics of nothing are undefined")
     if labels.min() < 0 or labels.max() >= len(names):
         raise ValueError(f"labels must lie in [0, {len(names)}), got {labels.min()} to {labels.max()}")
-    # written so that NaN fails too; 1e-2 lets half-precision rounding through and logits not
+    # Written so that NaN fails, too. A deviation of 1e-2 allows for the rounding of half precision, and not for logits.
     if not (probabilities.min() >= 0 and np.abs(probabilities.sum(1) - 1).max() <= 1e-2):
         raise ValueError("each row of probabilities must be ≥ 0 and sum to 1; were logits passed?")
     return probabilities, labels.astype(np.int64), names

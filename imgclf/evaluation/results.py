@@ -1,4 +1,4 @@
-"""What is told of a trained model: results.json and predictions.csv."""
+"""Scores a trained model: the entries of results.json and the rows of predictions.csv."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ def score(config: Config, dataset: Dataset, trained: TrainedModel, audit_report:
 
 
 def _notes(config: Config, dataset: Dataset, trained: TrainedModel, split: str, audit_report: dict[str, Any]) -> list[str]:
-    """Honest remarks that belong beside the headline."""
+    """Remarks that a reader of the headline has to know."""
     notes = []
     if split != config.eval.split:
         notes.append(f"There is no {config.eval.split} split; the score is on {split}.")
@@ -82,7 +82,7 @@ def _notes(config: Config, dataset: Dataset, trained: TrainedModel, split: str, 
 
 
 def relabeled(dataset: Dataset) -> int:
-    """How many labels `config.data.label_patch` has changed."""
+    """Counts the labels that `config.data.label_patch` has changed."""
     table = dataset.table
     return int((table["class_name"] != table["original_class"]).sum()) if "original_class" in table else 0
 

@@ -34,7 +34,7 @@ Shown = list[tuple[str, np.ndarray]]  # captions and pictures, uint8 [H, W, 3]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One operation."""
+    """A row of the page: one operation at a few strengths."""
 
     name: str
     fields: str  # a line of config
@@ -166,7 +166,7 @@ def _policies(image: np.ndarray) -> list[Row]:
 
 
 def _told(chains: Sequence[Any]) -> str:
-    """What was drawn, in few words."""
+    """Names the operations that were drawn."""
     if len(chains) > 1:
         return f"{chains[0].weight:.0%} plain"
     operations = [*chains[0].turns, *chains[0].pixels]

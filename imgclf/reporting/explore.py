@@ -96,7 +96,7 @@ def write_page(
 
 
 def copies(dataset: Dataset, near_duplicate_bits: int) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
-    """Which images are one picture.
+    """Groups the images that show one picture.
 
     Returns:
       The group of each row (int64 [n], -1 = none), its marks (int64 [n], bits), and the groups: {reason, rows}, those whose images bear
@@ -120,7 +120,7 @@ def copies(dataset: Dataset, near_duplicate_bits: int) -> tuple[np.ndarray, np.n
 
 
 def _facts(dataset: Dataset, marks: np.ndarray, groups: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """(label, value, remark) of the figures at the top."""
+    """Returns (label, value, remark) of each figure at the top of the page."""
     table, names = dataset.table, dataset.class_names
     counts = np.bincount(table["label"], minlength=len(names))
     equal = counts.min() == counts.max()

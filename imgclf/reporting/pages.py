@@ -23,7 +23,7 @@ from imgclf import files, formatting, outputs, progress
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 
-LOSSLESS_EDGE = 64  # images no larger than this are kept exactly: blown up, lossy coding would show
+LOSSLESS_EDGE = 64  # images no larger than this are kept exactly, as pages enlarge them, which would show a lossy coding
 # Longer side of a thumbnail in pixels, by the number of images: what keeps a page below some 20 MB.
 EDGES = ((150, 320), (500, 256), (1500, 192), (6000, 128))
 SMALLEST_EDGE = 96

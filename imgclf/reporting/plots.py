@@ -18,7 +18,7 @@ from markupsafe import Markup
 PLOT = 285  # width of the area inside the axes, where two charts stand above each other
 BLUE, ORANGE, INK, MUTED, LINE = "#2f6fb2", "#d97a1d", "#1c2430", "#5f6b7a", "#dfe3e8"  # the same as in report.css
 WIDTH, HEIGHT = 340, 240  # of a whole chart, its axes and title included
-ROW, GAP = 1072, 24  # of the page's text, and between two charts of a row: as in report.css
+ROW, GAP = 1072, 24  # widths of the page's text and of the gap between two charts of a row, as in report.css
 POINTS = 400  # of a line: longer series are averaged in blocks
 PERCENT = "format(datum.value * 100, '~g') + '\u00a0%'"  # 97.2 %, as in the page's text
 BLOCKS = 40  # rows and columns of the condensed confusion matrix
@@ -81,8 +81,8 @@ def overlaid(frame: pd.DataFrame, title: str, *, share: bool = False, width: int
     return _svg(band + line, title, height=HEIGHT + legend_height, width=width)
 
 
-_LABEL_LIMIT = 190  # pixels
-_LABEL_WIDTH = 6.8  # pixels a letter, in the widest of the fonts that browsers take for system-ui; Vega measures with a narrower one
+_LABEL_LIMIT = 190  # pixels that the name of a row gets at most
+_LABEL_WIDTH = 6.8  # pixels per letter in the widest font that browsers take for system-ui; Vega measures with a narrower one
 
 
 def _legend_below(names: list[str], width: int = WIDTH) -> tuple[alt.Legend, int]:

@@ -45,7 +45,7 @@ def write_report(run: Path) -> Path:
 
 
 def _context(run: Path) -> dict[str, Any]:
-    config = _flat(_json(run / "config.json", {}))
+    config = _by_field(_json(run / "config.json", {}))
     results = _json(run / "results.json", {})
     audit = _json(run / "audit.json", {})
     index = _json(run / "samples" / "index.json", {})
@@ -87,7 +87,7 @@ def _json(path: Path, default: Any) -> Any:
 def _csv(path: Path) -> pd.DataFrame | None:
     if not path.exists():
         return None
-    # a class may be called "NA" or "007"
+    # as text: a class may be called "NA" or "007"
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     return frame.astype({"probability": float}) if "probability" in frame else frame
 
@@ -99,10 +99,11 @@ def _metrics(path: Path) -> pd.DataFrame:
     return pd.DataFrame([json.loads(line) for line in lines])
 
 
-def _flat(config: dict, prefix: str = "") -> dict[str, Any]:
+def _by_field(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"data.split.seed": 0, …}` from the nested objects of a config.json."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= _by_field(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
@@ -121,7 +122,7 @@ def _headline(results: dict, table: pd.DataFrame | None) -> dict | None:
     train = table.loc[table["split"] == "train", "class_name"].value_counts() if table is not None else pd.Series(support)
     if train.empty:
         train = pd.Series(support)
-    common = min(train.index[train == train.max()])  # of equally common ones the first by name
+    common = min(train.index[train == train.max()])  # of several equally common ones, the first by name
     low, high = results["top1_ci95"]
     sentence = metrics.headline(results)
     return {
@@ -221,7 +222,9 @@ def _confusion(results: dict, names: list[str]) -> dict | None:
     np.fill_diagonal(wrong, 0)
     true, predicted = np.nonzero(wrong)
     support = matrix.sum(1)
-    order = np.lexsort((predicted, true, support[true], -wrong[true, predicted]))  # of equally many, the larger share first
+    order = np.lexsort(
+        (predicted, true, support[true], -wrong[true, predicted])
+    )  # of several pairs of one count, the larger share of its class first
     large = len(names) > MATRIX_CLASSES
     pairs = [
         {"true": names[t], "predicted": names[p], "n": int(wrong[t, p]), "support": int(support[t]), "share": wrong[t, p] / support[t]}
@@ -261,7 +264,7 @@ def _reliability(results: dict) -> dict | None:
     confidence = sum(row["n"] * row["confidence"] for row in bins if row["n"]) / n
     section = {"svg": plots.reliability(bins), "bins": bins, "ece": results["ece"], "confidence": confidence, "top1": results["top1"]}
     known = {"temperature": results.get("temperature"), "fitted": results.get("calibration"), "sets": results.get("conformal")}
-    return section | known  # None in runs from before these were
+    return section | known  # None in runs that are older than these entries
 
 
 def _mistakes(run: Path, index: dict, predictions: pd.DataFrame | None) -> dict | None:
@@ -318,7 +321,7 @@ def _audit(run: Path, index: dict, audit: dict) -> dict | None:
 def _config(config: dict[str, Any]) -> dict | None:
     if not config:
         return None
-    default = _flat(json.loads(config_lib.to_json(config_lib.default_config())))
+    default = _by_field(json.loads(config_lib.to_json(config_lib.default_config())))
     rows = [{"name": name, "value": json.dumps(value, ensure_ascii=False)} for name, value in config.items()]
     changed = [row for row in rows if row["name"] not in default or default[row["name"]] != config[row["name"]]]
     return {"changed": changed, "rest": [row for row in rows if row not in changed]}

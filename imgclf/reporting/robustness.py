@@ -14,7 +14,7 @@ from imgclf.evaluation.robustness import CLEAN, Condition
 from imgclf.reporting import pages, plots
 
 PAGE, FIGURES = "robustness.html", "robustness.json"
-_BLOWN_UP = 96  # pixels: smaller views are shown with their pixels
+_ENLARGED = 96  # pixels; views up to this size are enlarged with visible pixels
 
 
 def write(
@@ -48,7 +48,7 @@ def write(
         "charts": charts,
         "severities": severities,
         "clean": shown[CLEAN[0]][0],
-        "small": max(views[0].shape[:2]) <= _BLOWN_UP,
+        "small": max(views[0].shape[:2]) <= _ENLARGED,
     }
     pages.write(page, "robustness.html.j2", context, of)
     files.write_json(page.with_suffix(".json"), dict(results))

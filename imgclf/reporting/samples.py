@@ -21,7 +21,7 @@ from imgclf import files
 from imgclf.data.table import Dataset
 
 EDGE = 160  # pixels: longer side of a thumbnail
-LOSSLESS_EDGE = 64  # images no larger than this are kept exactly: blown up in the report, lossy coding would show
+LOSSLESS_EDGE = 64  # images no larger than this are kept exactly, as the report enlarges them, which would show a lossy coding
 GRID_CLASSES, GRID_TOTAL, GRID_PER_CLASS = 40, 60, 6
 MISTAKES = 24
 GROUPS, GROUP_IMAGES = 8, 4  # of each kind of duplicate
@@ -97,5 +97,5 @@ def _digest(text: str) -> str:
 
 def _thumbnail(image: np.ndarray) -> Image.Image:
     picture = Image.fromarray(image)
-    picture.thumbnail((EDGE, EDGE), Image.Resampling.LANCZOS)  # shrinks only
+    picture.thumbnail((EDGE, EDGE), Image.Resampling.LANCZOS)  # never enlarges
     return picture
