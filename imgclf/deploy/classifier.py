@@ -10,7 +10,7 @@ from rich.console import Console
 from imgclf import config as config_lib
 from imgclf import files
 from imgclf.deploy import saving, scoring
-from imgclf.deploy.items import is_many, take
+from imgclf.deploy.items import Data, dataset_of, is_many, take
 from imgclf.deploy.options import OnError, Options, check_on_error
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
@@ -69,7 +69,7 @@ class Classifier(Predictor):
         options = Options(top_k, batch_size, threshold, conformal)
         if options.conformal:
             self.need_conformal()
-        if (dataset := scoring.dataset_of(sources)) is not None:
+        if (dataset := dataset_of(sources)) is not None:
             return scoring.predict(self, dataset, options)
         taken = take(sources, self.config.data, column=column, root=root)
         policy = check_on_error(on_error) if on_error is not None else "row" if is_many(taken) else "raise"
@@ -77,7 +77,7 @@ class Classifier(Predictor):
         table = self.table(taken.ids, answers, options)
         return table if policy == "row" else table.drop(columns="reason")
 
-    def evaluate(self, data: scoring.Data, *, verbose: bool = True) -> scoring.Evaluation:
+    def evaluate(self, data: Data, *, verbose: bool = True) -> scoring.Evaluation:
         """Scores labeled images, such as `test` of `train, test = data.split(0.8)`.
 
         Args:
@@ -94,7 +94,7 @@ class Classifier(Predictor):
         return scoring.evaluate(self, data, console=Console(quiet=not verbose))
 
     def mistakes(
-        self, data: scoring.Data, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False, verbose: bool = True
+        self, data: Data, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False, verbose: bool = True
     ) -> pd.DataFrame:
         """Finds the images that are taken for another class, and writes a page with their pictures.
 

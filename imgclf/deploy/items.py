@@ -16,6 +16,8 @@ from PIL import Image
 from imgclf.config.fields import DataConfig
 from imgclf.data import images, lists
 from imgclf.data.images import ImageError
+from imgclf.data.readers import decoded_as
+from imgclf.data.table import Dataset
 from imgclf.deploy import inputs
 from imgclf.errors import UserError
 
@@ -41,6 +43,36 @@ class NamedItems(Items, Protocol):
     @property
     def ids(self) -> Sequence[str]:
         """What each image is called; complete once all rows were asked for."""
+
+
+class HasDataset(Protocol):
+    """Labeled images, such as `imgclf.ImageData`."""
+
+    @property
+    def dataset(self) -> Dataset: ...
+
+
+Data = Dataset | HasDataset
+
+
+def dataset_of(data: Any) -> Dataset | None:
+    """The data set that is, or is inside, `data`; None where there is none."""
+    found = getattr(data, "dataset", data)
+    return found if isinstance(found, Dataset) else None
+
+
+class Labeled:
+    """The images of a data set, decoded as those of the run, by the ids that they have there."""
+
+    def __init__(self, dataset: Dataset, decoding: images.Decoding):
+        self.ids: list[str] = dataset.table["id"].tolist()
+        self._reader = decoded_as(dataset.reader, decoding)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int, /) -> np.ndarray:
+        return self._reader[row]
 
 
 class Objects:
@@ -87,6 +119,8 @@ def take(sources: Any, config: DataConfig, *, column: str = "", root: str | os.P
     folder = os.path.expanduser(os.fsdecode(root))
     if folder and not os.path.isdir(folder):
         raise UserError(f"root={folder!r} is no folder: name the one that the paths are relative to.")
+    if (dataset := dataset_of(sources)) is not None:
+        return Labeled(dataset, images.Decoding.of(config))
     if isinstance(sources, str | os.PathLike):
         path = os.path.join(folder, os.path.expanduser(os.fsdecode(sources)))
         if os.path.isdir(path) or (path.lower().endswith(inputs.LISTS) and os.path.exists(path)):

@@ -83,7 +83,7 @@ class Predictor:
             classifier.class_names[probabilities[0].argmax()]
 
         Args:
-          sources: see `Classifier.predict`; images are counted by position. Labeled images are given to `predict`.
+          sources: see `Classifier.predict`; images are counted by position.
           batch_size: images per forward pass.
           on_error: "raise" ends the call at an image that can't be read; "row" leaves NaN in its row.
           column, root: see `Classifier.predict`.

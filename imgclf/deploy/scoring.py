@@ -3,7 +3,7 @@
 import contextlib
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from imgclf import formatting, outputs, progress
 from imgclf.data.images import Decoding
 from imgclf.data.readers import decoded_as
 from imgclf.data.table import Dataset
+from imgclf.deploy.items import Data, dataset_of
 from imgclf.deploy.options import Options
 from imgclf.deploy.predictor import Answers, Predictor
 from imgclf.errors import UserError
@@ -20,28 +21,12 @@ from imgclf.evaluation import metrics
 from imgclf.reporting import mistakes as gallery
 
 
-class HasDataset(Protocol):
-    """Such as `imgclf.ImageData`."""
-
-    @property
-    def dataset(self) -> Dataset: ...
-
-
-Data = Dataset | HasDataset
-
-
 class Evaluation(dict[str, Any]):
-    """The metrics of `evaluation.metrics.compute`, as a dict, and `warnings`: what makes them less than they seem. Shows as a sentence."""
+    """The metrics of `evaluation.metrics.compute`, and `warnings`: what makes them less than they seem. Printed, it is sentences."""
 
     def __repr__(self) -> str:
         lines = [metrics.headline(self), f"macro F1 {formatting.percent(self['macro_f1'])}, loss {formatting.number(self['loss'])}"]
         return "\n".join([*lines, *(f"Warning: {warning}" for warning in self["warnings"])])
-
-
-def dataset_of(data: Any) -> Dataset | None:
-    """The data set that is, or is inside, `data`; None where there is none."""
-    found = getattr(data, "dataset", data)
-    return found if isinstance(found, Dataset) else None
 
 
 def evaluate(predictor: Predictor, data: Data, *, console: Console) -> Evaluation:
@@ -65,7 +50,7 @@ def mistakes(predictor: Predictor, data: Data, path: str | os.PathLike[str] | No
     names = np.array(predictor.class_names, object)
     table = pd.DataFrame(
         {
-            "id": dataset.table["id"],
+            "id": dataset.table["id"].tolist(),
             "true": names[labels],
             "predicted": names[predicted],
             "probability": said[rows, predicted],

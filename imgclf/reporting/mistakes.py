@@ -37,7 +37,7 @@ def write_page(
       console: shows the progress.
     """
     shown = mistakes.head(CARDS)
-    table = dataset.table.loc[shown.index]
+    table = dataset.table.iloc[shown.index]
     edge = max(160, pages.edge_for(len(shown)))
     pictures = pages.thumbnails(dataset, shown.index.to_numpy(np.int64), edge, console)
     small = (table[["width", "height"]].max(axis=1) <= pages.LOSSLESS_EDGE).tolist()

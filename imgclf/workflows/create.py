@@ -20,7 +20,7 @@ from imgclf.data import audit, splits
 from imgclf.data.table import Dataset, check_two_classes
 from imgclf.deploy import scoring
 from imgclf.deploy.classifier import Classifier, load
-from imgclf.deploy.scoring import Data
+from imgclf.deploy.items import Data
 from imgclf.errors import UserError, nearest
 from imgclf.files import path_of
 from imgclf.models import registry

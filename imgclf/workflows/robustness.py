@@ -14,6 +14,7 @@ from imgclf import outputs, progress
 from imgclf.data.table import Dataset
 from imgclf.deploy import scoring
 from imgclf.deploy.classifier import load
+from imgclf.deploy.items import Data
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
 from imgclf.evaluation import robustness as statistics
@@ -44,7 +45,7 @@ class Robustness:
 
 def robustness(
     run: str | os.PathLike[str],
-    on: str | os.PathLike[str] | scoring.Data | None = None,
+    on: str | os.PathLike[str] | Data | None = None,
     *,
     corruptions: Sequence[str] = tuple(CORRUPTIONS),
     severities: Sequence[int] = SEVERITIES,

@@ -46,6 +46,13 @@ def test_predictions_of_data_are_those_of_its_files(classifier, parts, color_fol
     np.testing.assert_allclose(table["probability"], files["probability"], rtol=1e-5)
 
 
+def test_probabilities_of_data_are_those_of_its_files(classifier, parts, color_folder):
+    data = parts[1][::-1]
+    found = classifier.predict_probabilities(data)
+    files = classifier.predict_probabilities([color_folder / name for name in data.table["id"]])
+    np.testing.assert_allclose(found, files, rtol=1e-5)
+
+
 def test_classes_are_matched_by_name(classifier, parts):
     test = parts[1].filter(["red", "green"])  # their labels are 0 and 1 here, 1 and 2 in training
     whole = classifier.evaluate(parts[1])["per_class"]
