@@ -1,4 +1,4 @@
-"""What trains and when: parameters frozen by preset or regex table, BatchNorm statistics by a second switch, unfreezing in stages."""
+"""What trains when: parameters frozen by preset or regex table, in stages if asked; BatchNorm statistics by a switch of their own."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,5 +1,6 @@
 """What a run tells while it trains: `metrics.jsonl`, TensorBoard events, and the check that losses are finite."""
 
+import contextlib
 import json
 import math
 import time
@@ -60,8 +61,11 @@ class MetricsLog:
             return
         path = run / "metrics.jsonl"
         files.write_text(path, "".join(line + "\n" for line in _lines_until(path, step)))
-        self._file = path.open("a")
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+        with contextlib.ExitStack() as opened:
+            self._file = opened.enter_context(path.open("a"))
+            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+            opened.callback(self._board.close)
+            self._opened = opened.pop_all()  # both are there, and stay open
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         if not self._active:
@@ -75,8 +79,7 @@ class MetricsLog:
 
     def close(self) -> None:
         if self._active:
-            self._file.close()
-            self._board.close()
+            self._opened.close()
 
 
 def _lines_until(path: Path, step: int) -> list[str]:

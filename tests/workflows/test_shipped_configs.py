@@ -9,7 +9,7 @@ from rich.console import Console
 
 from imgclf import config as config_lib
 from imgclf.errors import UserError
-from imgclf.methods import fit
+from imgclf.methods import resolve
 from imgclf.workflows import train
 
 
@@ -106,9 +106,9 @@ def test_s3s_frozen_layers_are_those_of_the_tutorial():
     assert config.data.image_size == (150, 200)
     config.model.weights = "none"
     model = nnx.eval_shape(lambda: created(config, 14951))
-    plan = freeze.plan(config, model, 100, 10.0)
+    freezing = freeze.create_freezing(config, model, 100, 10.0)
     sizes = {name: leaf.size for name, leaf in flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param))).items()}
-    assert sum(size for name, size in sizes.items() if name not in plan.trainable) == 7_635_264
+    assert sum(size for name, size in sizes.items() if name not in freezing.trainable) == 7_635_264
     assert model.head.dense0.kernel.shape == (4 * 6 * 512, 256)
 
 
@@ -125,8 +125,8 @@ def test_what_stands_after_the_colon(tmp_path, monkeypatch):
     assert config.data.image_size == (224, 224)
     config = _config("finetune", "labels.csv,model=inception_v3,weights=timm/inception_v3.gluon_in1k")
     assert (config.data.source, config.data.image_size) == ("csv", (299, 299))
-    assert fit.settle(_config("grocery_inception", "x.csv,distortions=True")).train.method == "fit"
-    assert fit.settle(_config("grocery_inception", "x.csv,distortions=False")).train.method == "probe"
+    assert resolve.check(_config("grocery_inception", "x.csv,distortions=True")).train.method == "fit"
+    assert resolve.check(_config("grocery_inception", "x.csv,distortions=False")).train.method == "probe"
 
 
 @pytest.mark.parametrize(
