@@ -5,6 +5,7 @@ import dataclasses
 import gzip
 import io
 import os
+import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -162,11 +163,13 @@ def _text_of(file: str) -> str:
 
 
 def _parse(file: str, content: str, usual: str) -> ImageList:
-    separator = _separator(content, usual)
+    told = re.match(r"sep=(.)\r?\n", content)  # Excel's own line, before the header
+    line, content = (2, content[told.end() :]) if told else (1, content)
+    separator = told[1] if told else _separator(content, usual)
     csv.field_size_limit(_LARGEST_CELL)
     rows, lines, blank = [], [], 0
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
-    line = 1
+    first = line - 1
     try:
         for cells in reader:
             cells = [cell.strip() for cell in cells]
@@ -175,7 +178,7 @@ def _parse(file: str, content: str, usual: str) -> ImageList:
                 lines.append(line)
             else:
                 blank += 1
-            line = reader.line_num + 1
+            line = first + reader.line_num + 1
     except csv.Error as error:
         raise UserError(
             f"{file}, row {line}: {error}; a cell that contains quotation marks doubles them and stands in quotation marks."
@@ -195,7 +198,7 @@ def _parse(file: str, content: str, usual: str) -> ImageList:
     filled = [(row + [""] * width)[:width] for row in rows[1:]]
     columns = [name or f"column {place + 1}" for place, name in enumerate(header)]
     table = pd.DataFrame(filled, columns=columns, dtype=object)
-    notes = (f"{file} is separated by {_SEPARATORS[separator]}.",) if separator != usual else ()
+    notes = (f"{file} is separated by {_SEPARATORS.get(separator, repr(separator))}.",) if separator != usual else ()
     return ImageList(file, table, np.array(lines[1:], np.int64), notes, blank)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, Dat
 
     Args:
       path: a folder, or a .csv, .tsv or .parquet file.
-      fields: of `config.data`, such as root, columns or max_pixels.
+      fields: of `config.data`, such as root, columns or max_pixels; class_map may be a dict, too: {"Cat": "cat"}.
 
     Returns:
       The data set, with the splits that its source gives, and the `config.data` by which it was read.
@@ -81,5 +82,7 @@ def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, Dat
     config = config_lib.default_config()
     config.data.source = "csv" if is_table else "folder"
     config.data.path = str(place)
+    if isinstance(fields.get("class_map"), Mapping):
+        fields["class_map"] = tuple(fields["class_map"].items())
     config_lib.override(config, {f"data.{name}": value for name, value in fields.items()})
     return load_dataset(config), config.data

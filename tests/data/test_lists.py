@@ -90,6 +90,12 @@ def test_backslashes_blanks_and_stems_are_found(tmp_path):
     assert isinstance(located.mtimes_ns, np.ndarray)
 
 
+def test_excels_own_line_names_the_separator(tmp_path):
+    listed = lists.read(write(tmp_path, "sep=;\npath;label\na.png;x,y\n"))
+    assert listed.table.values.tolist() == [["a.png", "x,y"]]
+    assert listed.lines.tolist() == [3]
+
+
 def test_another_encoding_is_named_with_its_row(tmp_path):
     file = tmp_path / "list.csv"
     file.write_bytes("path,label\n1,caf\u00e9\n".encode("latin-1"))

@@ -87,5 +87,6 @@ def test_a_path_that_is_neither_is_named(photos, tmp_path):
         load_path(tmp_path / "photo")
     with pytest.raises(UserError, match="neither a folder nor a table"):
         load_path(photos / "cat" / "00.png")
+    assert load_path(photos, class_map={"cat": "pet", "dog": "animal"})[0].class_names == ("animal", "pet")
     with pytest.raises(UserError, match=r"data\.max_pixel"):
         load_path(photos, max_pixel=1)

@@ -11,6 +11,13 @@ from imgclf.config.fields import DataConfig
 from imgclf.data.readers import Reader
 from imgclf.errors import UserError
 
+# What people call the splits, in any case.
+SPLIT_WORDS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev", "development"),
+    "test": ("test", "testing", "tst", "holdout"),
+}
+
 
 @dataclasses.dataclass
 class Listing:

@@ -9,10 +9,10 @@ import numpy as np
 from imgclf.data import class_names, lists
 from imgclf.data.paths import existing, printable
 from imgclf.data.readers import FileReader
-from imgclf.data.sources.base import Listing, Source
+from imgclf.data.sources.base import SPLIT_WORDS, Listing, Source
 from imgclf.errors import UserError
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # in any case
+_SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 
 
 class _Columns(NamedTuple):
@@ -116,10 +116,10 @@ def _splits(listed: lists.ImageList, name: str) -> list[str]:
     given = lists.text(listed.table[name]).str.lower()
     if (given == "").all():
         return given.tolist()
-    wrong = np.flatnonzero(~given.isin(list(SPLIT_NAMES)))
+    wrong = np.flatnonzero(~given.isin(list(_SPLIT_OF)))
     if len(wrong):
         raise UserError(
             f"{listed.file}: column {name!r} has {given.iloc[wrong[0]]!r} in {listed.rows(wrong)}; write train, val or test in every row, "
             "or leave the column out."
         )
-    return given.map(SPLIT_NAMES).tolist()
+    return given.map(_SPLIT_OF).tolist()

@@ -14,15 +14,10 @@ from imgclf import formatting
 from imgclf.data import class_names
 from imgclf.data.paths import Files, counts, existing, printable, walk
 from imgclf.data.readers import FileReader
-from imgclf.data.sources.base import Listing, Source
+from imgclf.data.sources.base import SPLIT_WORDS, Listing, Source
 from imgclf.errors import UserError
 
-_WORDS = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev", "development"),
-    "test": ("test", "testing", "tst", "holdout"),
-    "eval": ("eval", "evaluation"),  # test, or val beside a test
-}
+_WORDS = SPLIT_WORDS | {"eval": ("eval", "evaluation")}  # test, or val beside a test
 _ROLE_OF = {word: role for role, words in _WORDS.items() for word in words}
 _JOINED = re.compile(rf"({'|'.join(sorted(_ROLE_OF, key=len, reverse=True))})(set|data|images?|imgs?|split)?")  # trainset, testdata
 _MOST_SPLITS = 10  # more folders than that are no splits, unless one is named like one
@@ -143,7 +138,7 @@ def _layout(tree: _Tree, asked: str) -> Layout:
             return _as_splits(tree, [top for top in inhabited if top in alike or tree.roles[top].certain])
         if any(roles) or len(alike) <= _MOST_SPLITS:
             raise UserError(_question(tree, inhabited, alike))
-    holders = [top for top in named if len(tree.children[top]) >= _SHARED and not tree.loose[top]]
+    holders = [top for top in inhabited if tree.roles[top].name and len(tree.children[top]) >= _SHARED and not tree.loose[top]]
     if holders and len(inhabited) > 1 and not any(tree.children[top] for top in inhabited if top not in holders):
         raise UserError(_question(tree, inhabited, holders))
     return classes
@@ -153,11 +148,12 @@ def _alike(tree: _Tree, tops: list[str]) -> list[str]:
     """Those of the tops that share class folders, and hold nothing else, with another one."""
     folders = {top: tree.class_folders(part) for top in tops if not tree.loose[part := tree.unwrapped(top)] and tree.children[part]}
 
-    def share(one: set[str], other: set[str]) -> bool:
-        common = len(one & other)
-        return common >= _SHARED and 2 * common >= min(len(one), len(other))
+    def share(one: str, other: str) -> bool:
+        common = len(folders[one] & folders[other])
+        named = tree.roles[one].name and tree.roles[other].name
+        return common >= (1 if named else _SHARED) and 2 * common >= min(len(folders[one]), len(folders[other]))
 
-    return [top for top, own in folders.items() if any(share(own, other) for name, other in folders.items() if name != top)]
+    return [top for top in folders if any(share(top, other) for other in folders if other != top)]
 
 
 def _as_splits(tree: _Tree, tops: list[str]) -> Layout:

@@ -96,7 +96,7 @@ def test_mistakes_in_csv_are_sentences(listed, tmp_path):
     clash = message("path,label\n" + ok + "./pictures/1.png,b\n")
     assert "rows 2 and 4 give pictures/1.png two values of 'label', 'a' and 'b'" in clash
     assert "two values of 'split'" in message("path,label,split\npictures/1.png,a,train\npictures/1.png,a,test\n")
-    assert "has 'dev' in row 3" in message("path,label,split\npictures/1.png,a,train\npictures/2.png,b,dev\n")
+    assert "has 'later' in row 3" in message("path,label,split\npictures/1.png,a,Training\npictures/2.png,b,later\n")
     assert "has '' in row 3" in message("path,label,split\npictures/1.png,a,train\npictures/2.png,b,\n")
     assert "one class only, 'a'" in message("path,label\npictures/1.png,a\n")
     gone = message("path,label\n" + ok + "pictures/9.png,c\n")

@@ -90,9 +90,17 @@ def test_where_structure_and_names_disagree_the_user_is_asked(tmp_path, tops):
             load_dataset(folder_config(tmp_path, layout="splits"))
 
 
-def test_one_named_split_beside_loose_images_is_asked_for(tmp_path):
-    layout(tmp_path, ["train"])
-    fill(tmp_path, ["pictures"])
+def test_splits_may_lack_classes(tmp_path):
+    layout(tmp_path, ["training_set"])
+    fill(tmp_path, ["test_set/glioma"])
+    found, _ = splits_of(tmp_path)
+    assert found == {"training_set": "train", "test_set": "test"}
+
+
+@pytest.mark.parametrize("tops", [("train", "pictures"), ("train_images", "test_images")])
+def test_one_named_split_beside_loose_images_is_asked_for(tmp_path, tops):
+    layout(tmp_path, tops[:1])
+    fill(tmp_path, tops[1:])
     with pytest.raises(UserError, match="two ways"):
         load_dataset(folder_config(tmp_path))
 
