@@ -77,7 +77,7 @@ def show(
     from imgclf.config import load_config
     from imgclf.workflows import checks
 
-    checks.check_start(load_config(config, fields or []))
+    checks.check_config(load_config(config, fields or []))
     endings.quieten()
     from rich.console import Console
 

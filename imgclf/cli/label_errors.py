@@ -36,7 +36,7 @@ def label_errors(
     from imgclf.config import load_config
     from imgclf.workflows import checks
 
-    checks.check_start(load_config(config, fields or []))
+    checks.check_config(load_config(config, fields or []))
     endings.quieten()
     from imgclf.workflows import label_errors as workflow  # and JAX: after --help and the mistakes above
     from imgclf.workflows.console import or_terminal

@@ -64,6 +64,7 @@ def balance(
     set_fields(config, fields)
     validation.validate(config)
     policies.check(config)
+    policies.check(config)
     balancing.check(config)
     checks.check_data_path(config)
     checks.check_apart(config, Path(out), "--out")

@@ -21,9 +21,14 @@ def check_start(config: Config, workdir: str | os.PathLike[str] | None = None) -
     Raises:
       UserError: for the first thing that is found wrong.
     """
+    check_config(config)
+    return check_workdir(config, workdir)
+
+
+def check_config(config: Config) -> None:
+    """Checks all fields by themselves, and that the data are there; see `check_start`."""
     validation.validate(config)
     check_data_path(config)
-    return check_workdir(config, workdir)
 
 
 def check_data_path(config: Config) -> None:
@@ -31,7 +36,7 @@ def check_data_path(config: Config) -> None:
     data = config.data
     sources.create(data)
     path = Path(data.path).expanduser()
-    if (path / "checkpoints").is_dir() and ((path / "config.json").exists() or (path / ".lock").exists()):
+    if data.path and (path / "checkpoints").is_dir() and ((path / "config.json").exists() or (path / ".lock").exists()):
         raise UserError(f"config.data.path={data.path!r} is the folder of a run, not of photos: name the folder that holds the photos.")
 
 

@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from imgclf.cli import commands
 from imgclf.errors import UserError
 
+POLICY = ["--set", "augment.policy=rand_augment", "--set", "augment.policy_args=x=1"]
 DIGITS = ["data", "show", "--config=configs/quickstart.py", "--config.data.source=digits"]
 
 
@@ -24,6 +25,10 @@ def invoke(*arguments: str):
         (["data", "balance", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["data", "balance", "nowhere", "--out", "x", "--config.augment.rotate=x"], "augment.rotate"),
         (["data", "balance", "nowhere", "--out", "x", "--config.augment.erase=0.5"], "is not for files"),
+        (
+            ["data", "balance", "nowhere", "--out", "x", *POLICY],
+            "policy_args",
+        ),
     ],
 )
 def test_mistakes(arguments, message, tmp_path, monkeypatch):
