@@ -104,23 +104,23 @@ def _build_backbone(config: Config, rngs: nnx.Rngs) -> Backbone:
 
 def _build_users_backbone(config: Config, options: dict[str, Any]) -> Backbone:
     """Calls a builder of the user's own and checks what it returns; an error inside it keeps its traceback."""
-    told, build = f"config.model.name={config.model.name!r}", registry.builder(config.model.name)
+    field, build = f"config.model.name={config.model.name!r}", registry.builder(config.model.name)
     try:
         _signature(build).bind(**options)
     except TypeError as error:
         raise UserError(
-            f"{told} can't be called with {', '.join(options)} ({error}): a builder takes dtype, rngs, and the arguments in "
+            f"{field} can't be called with {', '.join(options)} ({error}): a builder takes dtype, rngs, and the arguments in "
             "config.model.variant."
         ) from None
     backbone = build(**options)
     if not isinstance(backbone, nnx.Module):
-        raise UserError(f"{told} returns {type(backbone).__name__}, not a backbone; see imgclf.models.Backbone.")
+        raise UserError(f"{field} returns {type(backbone).__name__}, not a backbone; see imgclf.models.Backbone.")
     if lacking := [attribute for attribute in ("features", "map_size") if not hasattr(backbone, attribute)]:
-        raise UserError(f"{told} returns a module without {' and '.join(lacking)}; see imgclf.models.Backbone.")
+        raise UserError(f"{field} returns a module without {' and '.join(lacking)}; see imgclf.models.Backbone.")
     others = nnx.state(backbone, nnx.Not(nnx.Any(nnx.Param, nnx.BatchStat)))
     if names := sorted(conversion.flatten(nnx.to_pure_dict(others))):
         raise UserError(
-            f"{told} has variables ({', '.join(names)}) that are neither nnx.Param nor nnx.BatchStat, which training can't keep."
+            f"{field} has variables ({', '.join(names)}) that are neither nnx.Param nor nnx.BatchStat, which training can't keep."
         )
     size = config.data.image_size
     stated = (*backbone.map_size(*size), backbone.features)
@@ -128,7 +128,7 @@ def _build_users_backbone(config: Config, options: dict[str, Any]) -> Backbone:
         image = jax.ShapeDtypeStruct((1, *size, 3), options["dtype"])
         maps = nnx.eval_shape(lambda backbone, image: backbone(image, train=False), backbone, image)
         if maps.shape[1:] != stated:
-            raise UserError(f"{told} returns maps of shape {maps.shape[1:]}, but states {stated} by map_size and features.")
+            raise UserError(f"{field} returns maps of shape {maps.shape[1:]}, but states {stated} by map_size and features.")
     return backbone
 
 

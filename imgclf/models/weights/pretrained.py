@@ -126,8 +126,8 @@ def fetch(entry: Weights) -> Path:
     if placed.exists():
         return placed
     if not entry.repo:
-        turned = "" if Path(entry.source).suffix == placed.suffix else f", turn it into {placed.suffix.removeprefix('.')}"
-        raise UserError(f"{entry.name} are not on the Hugging Face hub: fetch {entry.source}{turned}, and put it at {placed}.")
+        conversion_needed = "" if Path(entry.source).suffix == placed.suffix else f", turn it into {placed.suffix.removeprefix('.')}"
+        raise UserError(f"{entry.name} are not on the Hugging Face hub: fetch {entry.source}{conversion_needed}, and put it at {placed}.")
     import huggingface_hub
 
     url = huggingface_hub.hf_hub_url(entry.repo, entry.file)
