@@ -172,7 +172,6 @@ def environment() -> dict[str, Any]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     root = Path(__file__).resolve().parents[2]
-    git = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {
         "python": platform.python_version(),
         "packages": versions,
@@ -182,5 +181,14 @@ def environment() -> dict[str, Any]:
         "processes": jax.process_count(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "command": " ".join(sys.argv),
-        "git": git.stdout.strip() if git.returncode == 0 else None,
+        "git": _commit(root) if (root / ".git").exists() else None,  # else it would be that of a repository around the installation
     }
+
+
+def _commit(root: Path) -> str | None:
+    """What git calls the checkout's state; None where git can't be asked."""
+    try:
+        git = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
+        return None
+    return git.stdout.strip() if git.returncode == 0 else None
