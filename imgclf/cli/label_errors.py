@@ -24,8 +24,8 @@ def label_errors(
 ) -> None:
     """Looks for wrong labels with a pretrained backbone, and leaves a gallery of suspects and a patch to fill in.
 
-    The patch's column "label" is empty: write the right class for the images you have looked at, and apply it with
-    --set data.label_patch=FILE. Your data are not touched. Needs cleanlab: pip install "imgclf[labels]".
+    The patch's column "label" is empty: choose the right class of the images in the page, whose button saves the patch, or write it into
+    the file, and apply it with --set data.label_patch=FILE. Your data are not touched. Needs cleanlab: pip install "imgclf[labels]".
 
     Examples:
 
@@ -48,4 +48,8 @@ def label_errors(
         f"out-of-fold probe agrees with {found.agreement:.1%} of the labels)."
     )
     console.print(f"Page: {found.page}")
-    console.print(f"Fill in the column label of {found.patch}, then give --set data.label_patch={found.patch}", markup=False)
+    console.print(
+        f"Choose the right classes in the page, whose button saves the patch, or fill in the column label of {found.patch}; then give "
+        f"--set data.label_patch={found.patch}",
+        markup=False,
+    )
