@@ -15,7 +15,8 @@ With mode=keras_legacy, the first is ImageDataGenerator's resize, warp, flips an
 
 Every kind reads its own stream (`view_rng`), so that switching one on leaves the draws of the others as they were. A kind is a module
 with a frozen dataclass of its parameters and a function that draws it, or None, from its stream; it is a field of `Draw`, set in
-`draw` by `sibling(rng, KIND)`, asked for in `is_neutral`, and applied in `render` or in the step.
+`draw` by `sibling(rng, KIND)`, asked for in `is_neutral`, and applied in `render` or in the step. A pixel operation is a function and an
+entry of `FIELDS`, both in `pixels`, and a field in config/fields.py: drawing, range, order and gallery follow from these.
 """
 
 from imgclf.data.augment import color, erase, pixels, policies
