@@ -1,7 +1,7 @@
 """Writes what keras-preprocessing 1.1.2 makes of small pictures by given parameters: keras_legacy.npz.
 
 Run it where that is installed, which needs numpy < 1.24 and scipy < 1.16: python tests/golden/make_keras_legacy.py
-tests/data/test_keras_legacy.py draws the same, and compares.
+tests/data/augment/test_keras_legacy.py draws the same, and compares.
 """
 
 import json

@@ -15,7 +15,7 @@ from imgclf.data.augment import POLICY, Draw, policies, view_rng
 from imgclf.data.augment.pixels import Operation
 from imgclf.errors import UserError
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "torchvision_policies.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "torchvision_policies.json").read_text())
 
 
 def config(**fields) -> SimpleNamespace:

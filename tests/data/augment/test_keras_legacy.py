@@ -15,7 +15,7 @@ from imgclf.data.augment import Draw, keras_legacy
 from imgclf.errors import UserError
 
 FILL_VALUE = 77  # of tests/golden/make_keras_legacy.py
-with np.load(Path(__file__).parents[1] / "golden" / "keras_legacy.npz") as file:
+with np.load(Path(__file__).parents[2] / "golden" / "keras_legacy.npz") as file:
     GOLDEN = dict(file)
 RECORDS = json.loads(str(GOLDEN["records"]))
 
