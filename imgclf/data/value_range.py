@@ -102,8 +102,9 @@ def decide(kind: str, low: float, high: float) -> tuple[float, float]:
         return -1.0, 1.0
     if low < 0:
         return -_power(-low), (_power(high + 1) - (0 if name.startswith("float") else 1)) if high > 0 else 0.0
+    greatest = np.iinfo(name).max if not name.startswith("float") else math.inf  # int16 holds no value of 16 bits
     for common in _COMMON_BITS:
-        if 2 ** (common - 2) <= high <= 2**common - 1:
+        if 2 ** (common - 2) <= high <= 2**common - 1 <= greatest:
             return 0.0, 2.0**common - 1
     if name.startswith("float"):
         return 0.0, _power(high)

@@ -205,3 +205,8 @@ def test_sound_tiffs_that_nobody_can_show_are_not_called_truncated():
     assert found.reason == "unsupported"
     assert found.detail == "a TIFF of 5 bands of 8-bit unsigned integers; a picture has one band (grey), three (RGB) or four (RGBA)"
     assert images.inspect(bands(5)[:60], LIMIT).reason == "truncated"
+
+
+def test_signed_integers_reach_no_further_than_their_type():
+    assert value_range.decide("int16", 600, 24_200) == (0.0, 32_767.0)
+    assert value_range.decide("uint16", 600, 24_200) == (0.0, 65_535.0)
