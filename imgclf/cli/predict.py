@@ -64,6 +64,7 @@ def predict(  # noqa: PLR0913  (options by name)
     endings.quieten()
     from rich.console import Console
 
+    from imgclf.data import native_messages
     from imgclf.deploy import inputs, predict_files  # and JAX: after --help and the mistakes above
     from imgclf.deploy.classifier import load
 
@@ -77,5 +78,6 @@ def predict(  # noqa: PLR0913  (options by name)
         typer.echo(note, err=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's on odd metadata; what can't be read is told in its row
-        done = predict_files.predict_files(predictor, images, out, options, Console(stderr=True), overwrite=overwrite)
+        with native_messages.held_back() as stream:  # what is wrong with an image stands in the column reason
+            done = predict_files.predict_files(predictor, images, out, options, Console(file=stream), overwrite=overwrite)
     typer.echo(predict_files.describe(done, images.ignored, out))
