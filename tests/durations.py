@@ -72,6 +72,7 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     known = sum(before.get(name, 0.0) for name in now)
     terminalreporter.write_line(f"{sum(now.values()):.0f} s of CPU time in {len(now)} files, {known:.0f} s by tests/durations.json")
     for name in grown(before, now):
-        terminalreporter.write_line(f"  longer: {name}: {now[name]:.0f} s, it took {before.get(name, 0.0):.0f} s")
+        taken = f"it took {before[name]:.0f} s" if name in before else "it is not in the table yet"
+        terminalreporter.write_line(f"  longer: {name}: {now[name]:.0f} s, {taken}")
     if config.getoption("durations_update"):
         TABLE.write_text(json.dumps(merged(before, now), indent=2) + "\n")
