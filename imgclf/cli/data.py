@@ -29,11 +29,8 @@ def augmentations(
     from imgclf import outputs
     from imgclf.data import images as decoder
     from imgclf.errors import UserError
-    from imgclf.reporting import augmentations as page
 
     images = images or []
-    if len(images) > page.MOST:
-        raise UserError(f"{len(images)} pictures are more than one page shows well: name up to {page.MOST}.")
     outputs.check_file(out)
     pictures = []
     for path in images:
@@ -45,6 +42,10 @@ def augmentations(
             raise UserError(f"{path} is not an image that can be read ({error}): name another file.") from error
     from sklearn.datasets import load_sample_image  # slow to import
 
+    from imgclf.reporting import augmentations as page  # and JAX: after the mistakes above
+
+    if len(images) > page.MOST:
+        raise UserError(f"{len(images)} pictures are more than one page shows well: name up to {page.MOST}.")
     pictures = pictures or [("china.jpg of scikit-learn", load_sample_image("china.jpg"))]
     typer.echo(f"Page: {page.write_page(pictures, load_sample_image('flower.jpg'), out)}")
 

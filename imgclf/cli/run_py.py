@@ -1,5 +1,6 @@
 """The command line of `run.py`: that of `imgclf train`, with the quick start by default, and --study for that of `imgclf study`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,6 +51,6 @@ def run(  # noqa: PLR0913  (options by name)
     """
     with endings.told():
         if study:
-            run_study(study, workdir, engine, jobs)
+            run_study(study, Path(workdir) if workdir else None, engine, jobs)
         else:
             run_train(config, fields, workdir, distributed, coordinator, num_processes, process_id)

@@ -1,6 +1,5 @@
 """`imgclf train`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +8,7 @@ from imgclf.cli import endings
 from imgclf.cli.options import ConfigArgument, Fields
 
 Workdir = Annotated[
-    Path | None,
+    str | None,  # not Path, to which an empty name is the current folder
     typer.Option(help="Folder of the run; it is made, or continued. Default: runs/NAME, after config.name.", show_default=False),
 ]
 Distributed = Annotated[bool, typer.Option("--distributed", help="Start jax.distributed: one such command per host, with one --workdir.")]

@@ -15,10 +15,14 @@ Durations are strings: `"500 steps"`, `"10 epochs"`, `"20%"`; a bare number is o
 a square. Both hold however a field is set: in a config file, by a flag, from Python, in a saved config.
 """
 
+import ast
 from collections.abc import Callable, ItemsView, KeysView, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Self, cast, get_type_hints
 
 from ml_collections import ConfigDict
+
+from imgclf.config.named_values import assignments, quoted
+from imgclf.errors import UserError
 
 
 def _square(value: Any) -> Any:
@@ -45,11 +49,53 @@ def _first_epochs(value: Any) -> Any:
     return tuple((_epochs(row[0]), *row[1:]) if isinstance(row, list | tuple) and row else row for row in value)
 
 
+def _renames(value: Any) -> Any:
+    """Rows (old name, new name) of a class map that is a dict, a Series, their text, or assignments: "Cat=cat,kitten=cat"."""
+    if isinstance(value, str):
+        if not value.lstrip().startswith(("{", "(", "[")):
+            return _rows(value)
+        try:
+            value = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            return value  # a name may begin with a bracket, too; what remains text is told by the validation
+    if isinstance(value, Mapping) or hasattr(value, "items"):
+        return tuple(value.items())
+    if not isinstance(value, list | tuple):
+        return value
+    if len(value) == 2 and all(isinstance(item, str) and "=" not in item for item in value):
+        return (tuple(value),)  # ("Cat", "cat"): one row without the comma that would make it a row of several
+    rows: list[Any] = []
+    for row in value:
+        rows.extend(_rows(row) if isinstance(row, str) and "=" in row else [tuple(row) if isinstance(row, list) else row])
+    return tuple(rows)
+
+
+def _rows(text: str) -> tuple[tuple[str, str], ...]:
+    try:
+        return tuple(assignments(text).items())
+    except UserError as error:
+        raise UserError(f"config.data.class_map={error}") from None
+
+
+def _weights(value: Any) -> Any:
+    """Class weights that are a dict, or a dict's text, as text: {"a=b": 2} is "'a=b'=2"."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            return value  # a name may begin with a brace
+    if isinstance(value, Mapping) or (hasattr(value, "items") and not isinstance(value, str)):
+        return ", ".join(f"{quoted(str(name))}={weight}" for name, weight in value.items())
+    return value
+
+
 # What is written in the place of these types besides; the functions turn it into them.
 Size = Annotated[tuple[int, int], _square]
 Duration = Annotated[str, _epochs]
 Durations = Annotated[tuple[str, ...], _each_epochs]
 Stages = Annotated[tuple[tuple[str, str], ...], _first_epochs]
+Renames = Annotated[tuple[tuple[str, str], ...], _renames]
+Weights = Annotated[str, _weights]
 
 
 class Group:
@@ -123,7 +169,7 @@ class DataConfig(Group):
     max_pixels: int = 100_000_000  # larger images are quarantined as decompression bombs
     in_memory_mb: int = 512  # decoded images that fit in this much memory at their original size are kept there; 0 = never
     # rows (old name, new name) that rename classes, or merge those that get one name: (("Cat", "cat"), ("kitten", "cat"))
-    class_map: tuple[tuple[str, str], ...] = ()
+    class_map: Renames = ()
     label_patch: str = ""  # CSV of corrected labels, columns id and label, put in place of the source's; rows without a label say nothing
     per_class: int = 0  # train on at most so many images of each class, a smaller number's among a larger one's; 0 = all
     audit: str = "fix"  # fix | error | off: what to do about duplicates, groups and labels that clash across splits
@@ -253,7 +299,7 @@ class TrainConfig(Group):
     label_smoothing: float = 0.0
     # none | balanced (n / classes·n_c) | turicreate (1/n_c over their sum) | weights of classes, those left out weigh 1: "cat=1, dog=2.5".
     # A name with a comma, or with quotes at its beginning, stands in quotes, in which \ takes the next character as it is: "'cat, big'=1".
-    class_weights: str = "none"
+    class_weights: Weights = "none"
     clip_norm: float = 0.0  # global gradient norm; 0 = off
     accumulate: int = 1  # batches whose gradients are averaged into one update
     ema: float = 0.0  # decay of the average of the parameters that is evaluated and kept; 0 = off

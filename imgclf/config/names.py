@@ -53,7 +53,7 @@ def override(config: Config, fields: Mapping[str, Any]) -> None:
       UserError: for a name that is no field, and a value of the wrong type.
     """
     for name, value in fields.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and name not in _fields():
             override(config, {f"{name}.{key}": inner for key, inner in value.items()})
             continue
         check_field(name)
@@ -105,6 +105,8 @@ def _parsed(name: str, text: str) -> Any:
         if kind is bool:
             return _TRUTH[text.strip().lower()]
         if kind is tuple:
+            if name in _NAMED:
+                return text
             value = ast.literal_eval(text)
             return value if name in _SIZES or not isinstance(value, int | float | str) else (value,)
         return kind(text)
@@ -113,6 +115,7 @@ def _parsed(name: str, text: str) -> Any:
 
 
 _TRUTH = {"true": True, "t": True, "1": True, "yes": True, "false": False, "f": False, "0": False, "no": False}
+_NAMED = ("data.class_map",)  # read by the field itself: names of classes, which need no quotes
 _SIZES = ("data.image_size",)  # a single number is a square there, elsewhere a tuple of one
 
 

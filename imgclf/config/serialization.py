@@ -31,7 +31,7 @@ def from_json(text: str) -> Config:
     def update(group: Group, values: dict[str, Any], prefix: str) -> None:
         for key, value in values.items():
             name = prefix + key
-            if isinstance(value, dict):
+            if isinstance(value, dict) and not isinstance(group.get(key), tuple | str):
                 if not isinstance(group.get(key), ConfigDict):
                     check_field(name)
                 update(group[key], value, name + ".")

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,5 @@ def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, Dat
     config = config_lib.default_config()
     config.data.source = "csv" if is_table else "folder"
     config.data.path = str(place)
-    if isinstance(fields.get("class_map"), Mapping):
-        fields["class_map"] = tuple(fields["class_map"].items())
     config_lib.override(config, {f"data.{name}": value for name, value in fields.items()})
     return load_dataset(config), config.data

@@ -1,19 +1,14 @@
 """The weights of classes in the loss: by a rule, or one by one."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from imgclf.config import Config
+from imgclf.config import Config, named_values
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError, nearest
 
 _RULES = ("none", "balanced", "turicreate")
-# A name in quotes, in which \ takes the next character as it is; or one without commas, up to the last "=" before the weight.
-_ITEM = re.compile(
-    r"""\s*(?:(?P<quote>['"])(?P<quoted>(?:\\.|(?!(?P=quote))[^\\])*)(?P=quote)|(?P<bare>[^,'"][^,]*?))\s*=\s*(?P<weight>[^,=]*?)\s*(?:,|$)"""
-)
 
 
 def class_counts(dataset: Dataset) -> np.ndarray:
@@ -60,22 +55,11 @@ def parse(text: str) -> dict[str, float]:
     """
     if "=" not in text:
         raise UserError(f"config.train.class_weights={text!r} is no rule; {nearest(text, _RULES)} Or give weights: 'cat=1, dog=2.5'.")
-    found: dict[str, float] = {}
-    position = 0
-    while position < len(text):
-        item = _ITEM.match(text, position)
-        if not item:
-            raise UserError(
-                f"config.train.class_weights={text!r} can't be read from {text[position:].strip()!r} on: write cat=1, dog=2.5, and "
-                "a name with a comma in quotes, 'cat, big'=1."
-            )
-        quoted, bare = item["quoted"], item["bare"]
-        name = bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-        if name in found:
-            raise UserError(f"config.train.class_weights={text!r} names the class {name!r} twice; leave one of them out.")
-        found[name] = _weight(item["weight"], name, text)
-        position = item.end()
-    return found
+    try:
+        items = named_values.assignments(text)
+    except UserError as error:
+        raise UserError(f"config.train.class_weights={error}") from None
+    return {name: _weight(weight, name, text) for name, weight in items.items()}
 
 
 def _weight(text: str, name: str, rule: str) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from imgclf.config import Config, validation
 from imgclf.data import sources
+from imgclf.data.paths import existing
 from imgclf.errors import UserError
 
 
@@ -26,9 +27,15 @@ def check_start(config: Config, workdir: str | os.PathLike[str] | None = None) -
 
 
 def check_config(config: Config) -> None:
-    """Checks all fields by themselves, and that the data are there; see `check_start`."""
+    """Checks all fields by themselves, and that the data and the files that fields name are there; see `check_start`."""
     validation.validate(config)
     check_data_path(config)
+    if config.data.label_patch:
+        existing(config.data.label_patch, "data.label_patch")
+    weights = Path(config.model.weights.removeprefix("path:")).expanduser()
+    if config.model.weights.startswith("path:") and not weights.is_file():
+        why = "it is a folder" if weights.is_dir() else "there is no such file"
+        raise UserError(f"The weights {weights} can't be read ({why}); give the path of a .safetensors or .h5 file.")
 
 
 def check_data_path(config: Config) -> None:
@@ -42,6 +49,8 @@ def check_data_path(config: Config) -> None:
 
 def check_workdir(config: Config, workdir: str | os.PathLike[str] | None = None) -> Path:
     """Returns the run's folder, which is not made yet; see `check_start`."""
+    if workdir is not None and not os.fspath(workdir):
+        raise UserError("The run's folder has an empty name: choose one with --workdir=DIR; this folder itself is --workdir=.")
     folder = Path(workdir).expanduser() if workdir is not None else Path("runs") / config.name
     check_apart(config, folder, "--workdir")
     parent = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))

@@ -1,15 +1,21 @@
 """The typed view of the config: it is what default_config gives, and a type checker knows its fields."""
 
+import json
 import shutil
 import subprocess
 import sys
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
+import pandas as pd
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from imgclf.config import default_config
+from imgclf.config import default_config, load_config
 from imgclf.config.fields import Config, Fields, Group
+from imgclf.errors import UserError
+from imgclf.training import class_weights
 
 
 def test_the_defaults_are_those_of_the_classes_and_of_their_types():
@@ -61,3 +67,43 @@ def test_a_type_checker_knows_the_fields(checked, line, said):
 
 def test_and_has_nothing_else_to_say(checked):
     assert not [told for told in checked if "use.py:3:" in told]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"Cat": "cat", "kitten": "cat"},
+        pd.Series({"Cat": "cat", "kitten": "cat"}),
+        [["Cat", "cat"], ["kitten", "cat"]],
+        ("Cat=cat", "kitten=cat"),
+        "Cat=cat,kitten=cat",
+        "{'Cat': 'cat', 'kitten': 'cat'}",
+        "('Cat=cat', 'kitten=cat')",
+        '[["Cat", "cat"], ["kitten", "cat"]]',
+    ],
+)
+def test_a_class_map_is_taken_as_people_write_it_at_every_door(value, tmp_path):
+    rows = (("Cat", "cat"), ("kitten", "cat"))
+    assert load_config("quickstart", {"data.class_map": value}).data.class_map == rows
+    config = default_config()
+    config.data.class_map = value
+    assert config.data.class_map == rows
+    if isinstance(value, str):
+        assert load_config("quickstart", [f"data.class_map={value}"]).data.class_map == rows
+    if isinstance(value, dict | list):
+        (tmp_path / "c.json").write_text(json.dumps({"data": {"class_map": value}}))
+        assert load_config(tmp_path / "c.json").data.class_map == rows
+
+
+def test_a_class_map_of_text_that_can_t_be_read_is_told_with_the_fields_name():
+    with pytest.raises(UserError, match=r"config\.data\.class_map='Cat'.*NAME=VALUE"):
+        load_config("quickstart", ["data.class_map=Cat"])
+    assert load_config("quickstart", ["data.class_map='a=b'='c,d'"]).data.class_map == (("a=b", "c,d"),)
+
+
+@given(st.dictionaries(st.text(min_size=1), st.integers(0, 9), min_size=1))
+def test_class_weights_are_taken_as_a_dict_whatever_the_names(weights):
+    assume(all(name.strip() for name in weights))
+    text = load_config("quickstart", {"train.class_weights": weights}).train.class_weights
+    assert class_weights.parse(text) == weights
+    assert class_weights.parse(load_config("quickstart", [f"train.class_weights={weights!r}"]).train.class_weights) == weights
