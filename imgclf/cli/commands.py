@@ -1,7 +1,8 @@
 """Puts the commands together."""
 
+import importlib.metadata
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -34,9 +35,21 @@ class _Group(TyperGroup):
         return list(self.commands)  # as they are added below: in the order of a first day's work
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"imgclf {importlib.metadata.version('imgclf')}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Show the version and exit.")] = False,
+) -> None:
+    """Image classification research in JAX/Flax."""
+
+
 app = typer.Typer(
     cls=_Group,
-    help="Image classification research in JAX/Flax.",
+    callback=_options,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -54,9 +54,11 @@ def robustness(
     results, clean, turned = found.results, found.results["clean"], found.results["orientations"]
     headline = {"top1": clean["top1"], "top1_ci95": clean["top1_ci95"], "split": results["split"], "n": results["n"]}
     console.print(f"Clean: {metrics.headline(headline)}")
+    drop = 100 * results["mean_drop"]
+    below = f"{abs(drop):.1f} points {'below' if drop >= 0 else 'above'} clean"
     console.print(
         f"[bold]Corrupted: {formatting.percent(results['mean_top1'])}[/] (95 % interval {formatting.interval(results['mean_top1_ci95'])}), "
-        f"{100 * results['mean_drop']:.1f} points below clean. EXIF: {turned['same']} of {turned['images']} photos alike in 8 orientations."
+        f"{below}. EXIF: {turned['same']} of {turned['images']} photos alike in 8 orientations."
     )
     for note in results["notes"]:
         console.print(f"[yellow]{note}[/]")

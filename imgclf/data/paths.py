@@ -101,7 +101,8 @@ def existing(path: str, field: str) -> str:
         raise UserError(f"config.{field} is empty: set it to the path of your data.")
     full = os.path.abspath(os.path.expanduser(path))
     if not os.path.exists(full):
-        raise UserError(f"config.{field}={path!r}: {full} does not exist; check the path.")
+        place = "" if os.path.isabs(os.path.expanduser(path)) else f", or start the command in the folder that {path!r} is relative to"
+        raise UserError(f"config.{field}={path!r}: {full} does not exist; check the path{place}.")
     return full
 
 

@@ -41,7 +41,8 @@ class Probe:
     @classmethod
     def check(cls, task: Task) -> "Probe":
         config, dataset = task.config, task.dataset
-        _tell_what_is_ignored(config, task.console)
+        if config.train.method == "probe":  # in LP-FT the training that follows heeds all of these fields
+            _tell_what_is_ignored(config, task.console)
         weight = class_weights(config, dataset.class_names, class_counts(dataset))
         solver = MinibatchHead if config.probe.solver == "minibatch" else LinearHead
         return cls(task, solver.check(task, weight))

@@ -21,6 +21,7 @@ WIDTH, HEIGHT = 340, 240  # of a whole chart, its axes and title included
 ROW, GAP = 1072, 24  # widths of the page's text and of the gap between two charts of a row, as in report.css
 POINTS = 400  # of a line: longer series are averaged in blocks
 PERCENT = "format(datum.value * 100, '~g') + '\u00a0%'"  # 97.2 %, as in the page's text
+NUMBER = "format(datum.value, '~g')"  # Vega's own labels have no more digits than the step needs: 0.0012 reads 0.001
 BLOCKS = 40  # rows and columns of the condensed confusion matrix
 
 
@@ -43,7 +44,7 @@ def curves(series: Mapping[str, pd.DataFrame], title: str, best_epoch: float | N
     scale = alt.Scale(zero=False, nice=True)
     lines = alt.Chart(frame).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickCount=6, grid=False), scale=alt.Scale(nice=False)),
-        y=alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=5, labelExpr=PERCENT if share else "datum.label", format="~g"), scale=scale),
+        y=alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=5, labelExpr=PERCENT if share else NUMBER), scale=scale),
         color=alt.Color(
             "series:N",
             scale=alt.Scale(domain=names, range=[ORANGE if name == "val" else BLUE for name in names]),
@@ -69,7 +70,7 @@ def overlaid(frame: pd.DataFrame, title: str, *, share: bool = False, width: int
       width: of the whole chart in pixels.
     """
     names = list(dict.fromkeys(frame["arm"]))
-    axis = alt.Axis(tickCount=5, labelExpr=PERCENT if share else "datum.label", format="~g")
+    axis = alt.Axis(tickCount=5, labelExpr=PERCENT if share else NUMBER)
     scale = alt.Scale(zero=False, nice=True)
     legend, legend_height = _legend_below(names, width)
     base = alt.Chart(frame[["arm", "epoch", "value", "low", "high"]]).encode(

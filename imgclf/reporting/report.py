@@ -55,9 +55,10 @@ def _context(run: Path) -> dict[str, Any]:
     names = results.get("class_names") or list(results.get("per_class", {}))
     if not names and table is not None:
         names = sorted(table["class_name"].unique())
+    title, source = config.get("name") or run.resolve().name, _source(config)
     return {
-        "title": config.get("name") or run.resolve().name,
-        "source": _source(config),
+        "title": title,
+        "source": source if source != title else "",
         "results": results,
         "headline": _headline(results, table),
         "facts": _facts(results, table),

@@ -238,14 +238,8 @@ def _method(dataset: Dataset, config: Config, method: str) -> tuple[str, str]:
 
 def _fetch(config: Config) -> None:
     """Has the weights at hand, or says before all else how to do without a network."""
-    if config.model.weights == "none":
-        return
-    try:
+    if config.model.weights != "none":
         pretrained.fetch(pretrained.find(config.model.weights, config.model.name))
-    except UserError as error:
-        if config.model.weights.startswith("path:"):
-            raise
-        raise UserError(f"{error} Or give a file of your own, create(…, weights='path:FILE').") from error
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +95,8 @@ def find_label_errors(
     decided = label_patch.decided(applied)
     labels = dataset.table["label"].to_numpy()
     suspects = finder.find(probabilities, labels, limit, dataset.table["id"].isin(decided["id"]).to_numpy())
-    named = config if isinstance(config, str | os.PathLike) else "CONFIG"
-    command = f"imgclf train {shlex.quote(os.fspath(named))} --set {shlex.quote(f'data.label_patch={folder / page.PATCH}')}"
+    named = os.fspath(config) if isinstance(config, str | os.PathLike) else "CONFIG"
+    command = _training(named, fields, folder / page.PATCH)
     written, patch = page.write(folder, dataset, suspects, decided, of, command, console)
     return LabelErrors(
         suspects=finder.patch(dataset, suspects),
@@ -134,6 +135,15 @@ def out_of_fold_probabilities(config: Config, model: Network, dataset: Dataset, 
     features = extract(config, model, dataset, console=console)
     l2 = strengths[0] if len(strengths) == 1 else fit_linear(features, labels, validation, standardize=probe.standardize).about["l2"]
     return out_of_fold(features, labels, groups, l2, probe.folds, config.seed, class_names=names)
+
+
+def _training(named: str, fields: Fields, patch: Path) -> str:
+    """The command that trains with the patch, by the config and the fields that the search had."""
+    given = [f"{name}={value}" for name, value in fields.items()] if isinstance(fields, Mapping) else list(fields)
+    kept = [field for field in given if not field.startswith("data.label_patch=")]
+    return " ".join(
+        ["imgclf train", shlex.quote(named), *(f"--set {shlex.quote(field)}" for field in (*kept, f"data.label_patch={patch}"))]
+    )
 
 
 def _folder_of(asked: Asked) -> Path:

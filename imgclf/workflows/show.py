@@ -78,9 +78,9 @@ def _rows(table: pd.DataFrame, ids: Sequence[str]) -> list[int]:
     row_of = {image_id: row for row, image_id in enumerate(table["id"])}
     for image_id in ids:
         if image_id not in row_of:
-            close = difflib.get_close_matches(image_id, list(row_of)[:_NEAREST_AMONG], cutoff=0.5) or list(row_of)[:1]
-            hint = " or ".join(repr(other) for other in close)
-            raise UserError(f"There is no image {image_id!r} in the data (dropped copies of evaluation images aside); did you mean {hint}?")
+            close = difflib.get_close_matches(image_id, list(row_of)[:_NEAREST_AMONG], cutoff=0.5)
+            hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"ids look like {next(iter(row_of))!r}."
+            raise UserError(f"There is no image {image_id!r} in the data (dropped copies of evaluation images aside); {hint}")
         if (split := table["split"].iat[row_of[image_id]]) != "train":
             raise UserError(f"{image_id!r} is in the {split} split, which training never sees: name an image of the training split.")
     return [row_of[image_id] for image_id in dict.fromkeys(ids)]

@@ -6,6 +6,7 @@ import sys
 
 from typer.testing import CliRunner
 
+import imgclf
 from imgclf.cli import commands
 from imgclf.models import registry
 
@@ -35,3 +36,8 @@ def test_help_is_quick_and_mistakes_have_no_traceback():
     assert done.returncode == 2
     assert "No such command 'modelz'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_version():
+    done = CliRunner().invoke(commands.app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"imgclf {imgclf.__version__}\n")

@@ -21,6 +21,7 @@ def invoke(*arguments: str):
     ("arguments", "message"),
     [
         ([*DIGITS, "--id", "digits/123"], "no image 'digits/123'.*did you mean 'digits/1\\d23'"),
+        ([*DIGITS, "--id", "cats/unlike.jpg"], r"no image 'cats/unlike\.jpg'.*; ids look like 'digits/\d+'\.$"),
         ([*DIGITS, "--config.augment.mixupp=1"], "augment.mixup"),
         (["data", "balance", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["data", "balance", "nowhere", "--out", "x", "--config.augment.rotate=x"], "augment.rotate"),

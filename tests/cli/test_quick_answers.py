@@ -20,7 +20,8 @@ finally:
     ("arguments", "message"),
     [
         (["train", "nowhere"], "no config file 'nowhere'"),
-        (["train", "folder:nowhere"], "nowhere does not exist"),
+        (["train", "folder:nowhere"], "start the command in the folder that 'nowhere' is relative to"),
+        (["train", "folder:/nowhere"], "/nowhere does not exist; check the path.\n"),
         (["train", "finetune:nowhere"], "nowhere does not exist"),
         (["train", "folder:photos", "--set", "data.sorce=x"], "did you mean 'data.source'"),
         (["train", "folder:photos", "--set", "loader.batch_size=0"], "config.loader.batch_size=0"),

@@ -212,7 +212,7 @@ def test_mistakes_with_folders_are_sentences(tmp_path):
         save(tmp_path / "kaggle" / name)
     said = message(tmp_path / "kaggle")
     assert f"{tmp_path / 'kaggle' / 'test'} holds 1 images but no class folders" in said
-    assert "predict its images" in said
+    assert "and predict them later" in said
     (tmp_path / "kaggle" / "test" / "3.jpg").unlink()
     assert "test holds no image: fill it, or remove it" in message(tmp_path / "kaggle")
 

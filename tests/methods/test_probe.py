@@ -96,7 +96,9 @@ def test_ridge_and_given_strength(probe_run, tmp_path):
 
 def test_lp_ft_starts_from_the_probe(probe_run, tmp_path):
     changes = {"train.method": "lp_ft", "train.duration": "1 steps", "optimizer.learning_rate": 1e-9, "train.eval_every": "1 steps"}
-    results = experiment.train(probe_config(**changes), tmp_path, console=Console(quiet=True))
+    told = Console(record=True, width=200)
+    results = experiment.train(probe_config(**changes, **{"augment.flip": 0.5}), tmp_path, console=told)
+    assert "does nothing" not in told.export_text()  # the training that follows the probe flips
     assert results["method"] == "lp_ft"
     assert results["probe"]["l2"] == probe_run[1]["probe"]["l2"]
     assert results["top1"] == pytest.approx(probe_run[1]["top1"], abs=0.02)  # BatchNorm's statistics have moved by a step

@@ -311,3 +311,23 @@ def test_long_series_are_thinned_and_keep_their_mean():
     assert len(thin) == plots.POINTS
     assert thin["value"].mean() == pytest.approx(rows["value"].mean(), rel=1e-3)
     assert thin["epoch"].is_monotonic_increasing
+
+
+def test_every_tick_of_a_small_learning_rate_has_its_own_label():
+    chart = plots.curves({"learning rate": pd.DataFrame({"epoch": [10.0, 20.0], "value": [0.0012, 0.0]})}, "learning rate")
+    ticks = re.findall(r">(0(?:\.\d+)?)</text>", str(chart))
+    assert "0.0012" in ticks
+    assert len(set(ticks)) == len(ticks)
+
+
+def test_the_data_are_named_once_where_the_run_is_named_after_them(copy):
+    config = json.loads((copy / "config.json").read_text())
+
+    def kicker(path: str) -> str:
+        config["data"]["source"], config["data"]["path"], config["name"] = "folder", path, "image"
+        (copy / "config.json").write_text(json.dumps(config))
+        report.write_report(copy)
+        return re.search(r'class="kicker">(.*?)</div>', (copy / "report.html").read_text(encoding="utf-8"))[1]
+
+    assert kicker("image").count("image") == 1
+    assert "photos/image" in kicker("photos/image")

@@ -110,7 +110,7 @@ def test_without_a_network_the_way_out_is_named(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(UserError, match=r"squeezenet1_1.*weights='path:FILE'"):
+    with pytest.raises(UserError, match=r"squeezenet1_1.*a file of your own as the weights, path:FILE"):
         imgclf.create(data, model="squeezenet1_1", verbose=False)
     assert not (tmp_path / "runs").exists()
 

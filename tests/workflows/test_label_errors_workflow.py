@@ -67,7 +67,8 @@ def test_the_command_leaves_a_gallery_and_a_patch_that_changes_nothing(search, d
     page = (out / "label_errors.html").read_text()
     assert page.count('<div class="card">') == len(patch)
     assert page.count("data:image/webp;base64,") == len(patch)
-    assert f"label_patch={out / 'labels.patch.csv'}" in page
+    assert f"imgclf train configs/folder.py:{digits[0]} --set model.name=resnet_tiny --set model.weights=" in page
+    assert page.count(f"--set data.label_patch={out / 'labels.patch.csv'}") == 1
     config = default_config()
     config.data.path, config.data.label_patch = str(digits[0]), str(out / "labels.patch.csv")
     table = load_dataset(config).table

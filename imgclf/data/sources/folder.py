@@ -192,8 +192,8 @@ def _listed(tree: _Tree, layout: Layout) -> Listing:
     names = {folder: class_names.canonical(folder.rpartition("/")[2]) for folder in class_folders}
     if not class_folders:
         raise UserError(
-            f"{root} holds images ({len(files.paths)}) but no class folders: sort them into a folder per class, or list them with their "
-            "labels in a CSV file (config.data.source=csv)."
+            f"{root} holds images ({len(files.paths)}) but no class folders: sort them into a folder per class, or list them in a "
+            "CSV file with the columns path and label, and name that file instead (as a config: csv:FILE)."
         )
     if len(set(names.values())) == 1:
         raise UserError(_single_class(tree, class_folders))

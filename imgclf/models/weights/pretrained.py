@@ -112,6 +112,9 @@ def check_name(model: str) -> None:
     registry.family(model)
 
 
+_OWN_FILE = "or give a file of your own as the weights, path:FILE."
+
+
 def fetch(entry: Weights) -> Path:
     """Returns the file of published weights: put in place by hand, cached, or downloaded; checked against the hub's checksum.
 
@@ -127,7 +130,9 @@ def fetch(entry: Weights) -> Path:
         return placed
     if not entry.repo:
         conversion_needed = "" if Path(entry.source).suffix == placed.suffix else f", turn it into {placed.suffix.removeprefix('.')}"
-        raise UserError(f"{entry.name} are not on the Hugging Face hub: fetch {entry.source}{conversion_needed}, and put it at {placed}.")
+        raise UserError(
+            f"{entry.name} are not on the Hugging Face hub: fetch {entry.source}{conversion_needed}, and put it at {placed}; {_OWN_FILE}"
+        )
     import huggingface_hub
 
     url = huggingface_hub.hf_hub_url(entry.repo, entry.file)
@@ -138,7 +143,7 @@ def fetch(entry: Weights) -> Path:
     except Exception as error:  # whatever the hub's client and its HTTP library raise: the way out is the same
         reason = re.sub(r"\s+", " ", str(error)).split(". ")[0].strip().rstrip(".")
         raise UserError(
-            f"{entry.name} can't be fetched ({reason}): fetch {url} where there is a network, and put it at {placed}."
+            f"{entry.name} can't be fetched ({reason}): fetch {url} where there is a network, and put it at {placed}; {_OWN_FILE}"
         ) from error
     _check_content(path, entry)
     return path

@@ -184,7 +184,7 @@ def test_a_wrong_variant_is_the_users_mistake():
         ("timm/resnet50.a1_in1k", "resnet5", r"'resnet5' is not a model; did you mean 'resnet"),
         ("path:/nowhere/model.safetensors", "resnet50", r"/nowhere/model\.safetensors can't be read \(No such file"),
         ("path:/", "resnet50", r"can't be read \(Is a directory\)"),
-        ("keras/resnet50", "resnet50", r"not on the Hugging Face hub: fetch https://storage.*, and put it at .*/keras/resnet50/.*\.h5\."),
+        ("keras/resnet50", "resnet50", r"not on the Hugging Face hub: fetch https://storage.*, and put it at .*/keras/resnet50/.*\.h5; or"),
     ],
 )  # fmt: skip
 def test_names_that_lead_nowhere(weights, name, told):
@@ -395,7 +395,7 @@ def test_an_unreachable_hub_says_what_to_fetch_and_where_to_put_it(hub, file, mo
     with pytest.raises(UserError, match=r"can't be fetched .*model\.safetensors where there is a network, and put it at ") as error:
         create(config_of(NAME), 5)
     assert hub.requests == []
-    place = Path(str(error.value).split("put it at ")[1].rstrip("."))
+    place = Path(str(error.value).split("put it at ")[1].removesuffix("; or give a file of your own as the weights, path:FILE."))
     assert place == tmp_path / "imgclf" / "weights" / NAME / "model.safetensors"
     place.parent.mkdir(parents=True)
     shutil.copy(file, place)
