@@ -24,7 +24,7 @@ from flax import nnx
 from imgclf import config as config_lib
 from imgclf import models
 from imgclf.config import Config
-from imgclf.data import augment, images
+from imgclf.data import augment, images, native_messages
 from imgclf.data.readers import ImageReader
 from imgclf.deploy import items
 from imgclf.deploy.items import Item, Items, NamedItems
@@ -106,7 +106,8 @@ class Predictor:
           UserError: for an image that can't be read, unless on_error="row"; it is named.
         """
         probabilities, reasons = [np.zeros((0, len(self.class_names)), np.float32)], list[str]()
-        with contextlib.closing(self.stream(sources, batch_size=options.batch_size)) as stream:
+        quiet = native_messages.held_back()  # what is wrong with an image is its reason
+        with quiet, contextlib.closing(self.stream(sources, batch_size=options.batch_size)) as stream:
             for answers in stream:
                 for row, reason in enumerate(answers.reasons, start=len(reasons)):
                     if reason and on_error == "raise":

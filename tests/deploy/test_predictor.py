@@ -1,6 +1,7 @@
 """A finished run in use: the predictions are those of its evaluation."""
 
 import dataclasses
+import io
 import json
 import shutil
 
@@ -142,3 +143,15 @@ def test_a_damaged_model_is_refused(finished, tmp_path):
         file.write_bytes(data)
     with pytest.raises(imgclf.UserError, match="is damaged"):
         imgclf.load(run)
+
+
+def test_decoders_messages_stay_out_of_the_standard_error_stream(finished, photo_folder, capfd):
+    encoded = io.BytesIO()
+    Image.open(photo_folder / "red" / "3.png").convert("RGB").resize((64, 64)).save(encoded, "JPEG")
+    whole = encoded.getvalue()
+    noisy = whole[: len(whole) * 2 // 3] + b"\xff\xd9"  # libjpeg: "Corrupt JPEG data: premature end of data segment"
+    classifier = imgclf.load(finished[0])
+    capfd.readouterr()
+    classifier.predict([noisy], on_error="row")
+    assert classifier.predict_probabilities([noisy], on_error="row").shape == (1, len(classifier.class_names))
+    assert capfd.readouterr().err == ""
