@@ -41,6 +41,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--durations-update", action="store_true", help="write tests/durations.json")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files begin, so that at the end no worker is left with one of them while the others are done."""
+    before = json.loads(TABLE.read_text()) if TABLE.is_file() else {}
+    items.sort(key=lambda item: -before.get(item.path.relative_to(ROOT).as_posix(), 0.0))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SECONDS] = Counter()
 

@@ -106,6 +106,7 @@ def photographs(shared: Path, name: str, file: str) -> tuple[Config, pd.DataFram
     data.source, data.path = "csv", str(shared / "data/imagenet_sample/labels.csv")
     data.columns.path, data.columns.label = "filename", "wnid"
     data.resize, data.crop_fraction, config.loader.eval_batch_size = "crop", 0.875, 25
+    data.color_profile = False  # as the published figures, and those of the files, were measured
     return config, pd.read_csv(data.path)
 
 
