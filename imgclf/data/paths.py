@@ -111,9 +111,14 @@ def counts(ignored: Counter[str]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()))
 
 
+_OF_A_RUN = {"checkpoints", "samples", "tensorboard"}  # the folders that a run makes in its own, with pictures in the second
+
+
 def _parts_of_a_run(names: set[str]) -> set[str]:
     """The entries that make a folder that of a run, also of one whose start had failed; none where it is another folder."""
-    return {"checkpoints"} if "checkpoints" in names and names & {"config.json", ".lock"} else set()
+    if "checkpoints" not in names or not names & {"config.json", ".lock"}:
+        return set()
+    return names & _OF_A_RUN if "dataset.parquet" in names else {"checkpoints"}  # a run that has begun; else a class may be called samples
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

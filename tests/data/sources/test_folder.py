@@ -147,6 +147,17 @@ def test_the_folder_of_a_run_is_never_taken_for_photos(tmp_path):
     assert any(note.startswith("run1 is the folder of a run") for note in dataset.notes)
 
 
+def test_the_pictures_of_a_run_made_among_the_photos_are_no_photos(tmp_path):
+    fill(tmp_path, ["cat", "dog", "samples", "checkpoints/best"])
+    (tmp_path / ".lock").touch()
+    assert load_dataset(folder_config(tmp_path)).class_names == ("cat", "dog", "samples")  # a start that failed
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "dataset.parquet").touch()
+    dataset = load_dataset(folder_config(tmp_path))
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.ignored["folder of a run"] == 3
+
+
 @pytest.mark.parametrize(
     ("name", "role"),
     [("Train", "train"), ("seg_train", "train"), ("trainset", "train"), ("test-a", "test"), ("ValidationImages", "val"), ("dev", "val"),
