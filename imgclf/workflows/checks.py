@@ -64,15 +64,17 @@ def check_apart(config: Config, folder: Path, option: str) -> None:
     """Raises a UserError where output would be written among the photos: the next run would take it for photos, or for a class.
 
     Args:
-      config: its `data` are looked at, where they are a folder.
+      config: its `data` are looked at, where they are a folder, or a list of files in one.
       folder: that will be written to.
       option: by which the user chooses another, such as "--workdir".
     """
     data = config.data
-    if data.source != "folder" or not data.path:
+    if data.source not in ("folder", "csv") or not data.path:
         return
-    photos = Path(os.path.realpath(os.path.expanduser(data.path)))
+    listed = data.source == "csv"
+    photos = Path(os.path.realpath(os.path.expanduser((data.root or os.path.dirname(data.path) or ".") if listed else data.path)))
     target = Path(os.path.realpath(folder))
-    if target == photos or photos in target.parents:
+    # A list often stands beside its pictures, where a folder runs/NAME does no harm: what is no picture of the list is not read.
+    if target == photos or (photos in target.parents and not listed):
         what = "is the folder of the photos itself" if target == photos else f"lies in the folder of the photos, {data.path}"
         raise UserError(f"{option}={folder} {what}, where its files would be taken for photos: choose a folder outside with {option}=DIR.")

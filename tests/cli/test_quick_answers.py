@@ -26,6 +26,7 @@ finally:
         (["train", "folder:photos", "--set", "data.sorce=x"], "did you mean 'data.source'"),
         (["train", "folder:photos", "--set", "loader.batch_size=0"], "config.loader.batch_size=0"),
         (["train", "folder:photos", "--workdir", "photos/run"], "--workdir=photos/run lies in the folder of the photos"),
+        (["train", "csv:photos/cat.csv", "--workdir", "photos"], "--workdir=photos is the folder of the photos itself"),
         (["train", "quickstart", "--workdir", "photos/cat.txt/run"], "choose another with --workdir"),
         (["train", "quickstart", "--workdir", ""], "The run's folder has an empty name"),
         (["train", "quickstart", "--set", "data.label_patch=nowhere.csv"], "nowhere.csv does not exist"),
@@ -49,6 +50,7 @@ finally:
 def test_a_mistake_is_told_before_jax_is_imported(arguments, message, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.txt").touch()
+    (tmp_path / "photos" / "cat.csv").write_text("path,label\n1.jpg,cat\n")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "results.json").touch()
     before = sorted(tmp_path.rglob("*"))
