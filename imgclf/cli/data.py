@@ -9,6 +9,7 @@ from imgclf.cli import endings
 from imgclf.cli.options import ConfigArgument, ConfigCommand, Fields, Overwrite
 
 data = typer.Typer(help="Shows what training sees, and balances classes on disk.", no_args_is_help=True)
+_MOST_PICTURES = 6  # that a page of all augmentations shows well
 
 
 @data.command()
@@ -31,6 +32,8 @@ def augmentations(
     from imgclf.errors import UserError
 
     images = images or []
+    if len(images) > _MOST_PICTURES:
+        raise UserError(f"{len(images)} pictures are more than one page shows well: name up to {_MOST_PICTURES}.")
     outputs.check_file(out)
     pictures = []
     for path in images:
@@ -44,8 +47,6 @@ def augmentations(
 
     from imgclf.reporting import augmentations as page  # and JAX: after the mistakes above
 
-    if len(images) > page.MOST:
-        raise UserError(f"{len(images)} pictures are more than one page shows well: name up to {page.MOST}.")
     pictures = pictures or [("china.jpg of scikit-learn", load_sample_image("china.jpg"))]
     typer.echo(f"Page: {page.write_page(pictures, load_sample_image('flower.jpg'), out)}")
 

@@ -25,7 +25,6 @@ from imgclf.reporting import pages
 from imgclf.training import batch_augment, mixing
 
 SIZE = (192, 192)
-MOST = 6  # pictures
 _DRAWS = 6  # of a policy
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

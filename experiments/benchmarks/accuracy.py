@@ -1,0 +1,131 @@
+"""Is `imgclf.create` with its defaults as accurate as ten lines of Keras and scikit-learn with the same weights?
+
+    python experiments/benchmarks/accuracy.py [DATA ...] [--weights FOLDER] [--folds 5] [--seed 0]
+
+DATA are folders of class folders (default: clothing10 and doraemon_walle of ../shared/data); splits that they come with are joined, and
+dealt into folds anew. In each fold both sides train on the same images and are tested on the same others. The peer is what a tutorial would
+write: the shorter side to 256 pixels, the centre crop of 224, MobileNetV2 of keras.applications with these weights, pooled features; then
+scikit-learn's LogisticRegression, once on standardised features with C = 0.01 and once on plain ones with C = 1. Needs the extra "test",
+whose Keras runs on JAX.
+
+Prints a line per data set and weights: the accuracies, the paired differences with their intervals (evaluation/compare.py), and the seconds
+that each side took for all folds, its features included (imgclf's from an empty cache).
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ["IMGCLF_CACHE"] = tempfile.mkdtemp(prefix="imgclf-accuracy-")  # the time of both sides includes their features
+
+import numpy as np
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import imgclf
+from imgclf.evaluation import compare, intervals
+from imgclf.formatting import percent
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+WIDTHS = {"mobilenet_v2_0.35_224_no_top.keras.h5": 0.35, "mobilenet_v2_1.0_224.keras.h5": 1.0}
+PEERS = {
+    "standardised, C = 0.01": lambda: make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=5000)),
+    "plain, C = 1": lambda: LogisticRegression(C=1.0, max_iter=5000),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="*", default=[str(SHARED / "data" / name) for name in ("clothing10", "doraemon_walle")])
+    parser.add_argument("--weights", default=str(SHARED / "weights"))
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    for folder in args.data:
+        data = imgclf.load_images(folder, verbose=False)
+        labels = data.table["label"].to_numpy()
+        for file, width in WIDTHS.items():
+            weights = Path(args.weights) / file
+            start = time.perf_counter()
+            correct = {"create": ours(data, weights, args.folds, args.seed)}
+            seconds = {"create": time.perf_counter() - start}
+            start = time.perf_counter()
+            features = keras_features([Path(data.dataset.table["source"].iloc[0]) / name for name in data.table["id"]], weights, width)
+            shared = time.perf_counter() - start
+            for name in PEERS:
+                start = time.perf_counter()
+                correct[name] = peer(name, features, labels, args.folds, args.seed)
+                seconds[name] = shared + time.perf_counter() - start
+            print(f"{Path(folder).name}, MobileNetV2 {width}, {len(labels)} photos in {args.folds} folds:", flush=True)
+            for name, right in correct.items():
+                low, high = intervals.wilson(right.sum(), right.size)
+                told = f"  {name}: {percent(right.mean())} ({percent(low)} to {percent(high)}), {seconds[name]:.1f} s"
+                if name != "create":
+                    row = compare.paired(right[None], correct["create"][None])
+                    low, high = (100 * end for end in row["difference_ci95"])
+                    told += f"; create is {100 * row['difference']:+.1f} points from it ({low:+.1f} to {high:+.1f}; p = {row['p']:.2g})"
+                print(told, flush=True)
+
+
+def folds_of(labels: np.ndarray, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the rows of each fold's training and test images."""
+    yield from StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+
+
+def ours(data: imgclf.ImageData, weights: Path, folds: int, seed: int) -> np.ndarray:
+    """Whether `imgclf.create` with its defaults is right on each image, bool [N], when it was trained on the other folds."""
+    table = data.table
+    right = np.zeros(len(table), bool)
+    with tempfile.TemporaryDirectory() as runs:
+        for fold, (_, test) in enumerate(folds_of(table["label"].to_numpy(), folds, seed)):
+            held_out = np.zeros(len(table), bool)
+            held_out[test] = True
+            train = data.filter(~held_out)
+            train.dataset.table["split"] = ""  # the data's own splits are joined
+            classifier = imgclf.create(train, weights=f"path:{weights}", workdir=Path(runs) / str(fold), verbose=False)
+            said = classifier.predict(data.filter(held_out))
+            right[held_out] = (said["predicted"] == said["true"]).to_numpy()
+    return right
+
+
+def keras_features(paths: list[Path], weights: Path, width: float) -> np.ndarray:
+    """Pooled features of MobileNetV2 in Keras, float32 [N, 1280]."""
+    import keras
+
+    top = width == 1.0  # the file of this width has the ImageNet classes, too
+    model = keras.applications.MobileNetV2(
+        (224, 224, 3), alpha=width, include_top=top, weights=str(weights), pooling=None if top else "avg"
+    )
+    if top:
+        model = keras.Model(model.input, model.layers[-2].output)
+    views = np.stack([centre_crop(path) for path in paths])
+    return model.predict(keras.applications.mobilenet_v2.preprocess_input(views.astype(np.float32)), batch_size=32, verbose=0)
+
+
+def centre_crop(path: Path) -> np.ndarray:
+    """The 224 central pixels of a photo whose shorter side is 256, uint8 [224, 224, 3]."""
+    with Image.open(path) as image:
+        image = image.convert("RGB")
+        scale = 256 / min(image.size)
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+        left, top = (image.width - 224) // 2, (image.height - 224) // 2
+        return np.asarray(image.crop((left, top, left + 224, top + 224)))
+
+
+def peer(name: str, features: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Whether the peer's classifier is right on each image, bool [N], when it was trained on the other folds."""
+    right = np.zeros(len(labels), bool)
+    for train, test in folds_of(labels, folds, seed):
+        right[test] = PEERS[name]().fit(features[train], labels[train]).predict(features[test]) == labels[test]
+    return right
+
+
+if __name__ == "__main__":
+    main()
