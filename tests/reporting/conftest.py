@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from chromium import Browser
-from runs import DIGITS, HOSTILE, digits_dataset, write_run
+from written_runs import DIGITS, HOSTILE, digits_dataset, write_run
 
 from imgclf.data.table import Dataset
 from imgclf.reporting import report

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
-from runs import HOSTILE, digits_dataset
+from written_runs import HOSTILE, digits_dataset
 
 from imgclf.config import default_config
 from imgclf.data import label_patch
