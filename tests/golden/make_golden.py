@@ -1,4 +1,5 @@
-"""Writes what torchvision's and timm's networks answer to random weights: logits.npz and, per network, the names and shapes in its file.
+"""Writes what torchvision's and timm's networks answer to random weights: per network a .npz of its answers, and a .json of the names and
+shapes of the tensors in its file.
 
 Run it where torch, torchvision and timm are installed, when a network is added: python tests/golden/make_golden.py [NAME …]
 Only the named ones are made anew; without names, all of them. tests/models/test_golden.py builds the same weights and images from numpy,
@@ -84,8 +85,6 @@ def _write_description(name: str, model: torch.nn.Module, size: tuple[int, int])
 
 def main() -> None:
     names = sys.argv[1:] or list(CASES)
-    path = HERE / "logits.npz"
-    answers = dict(np.load(path)) if path.exists() else {}
     for name in names:
         ours, build, size = CASES[name]
         torch.manual_seed(0)
@@ -98,15 +97,14 @@ def main() -> None:
             logits = model.eval()(image).numpy()
             print(f"{name:32} logits {logits.min():10.4g} to {logits.max():10.4g}, spread {logits.std(1)}", flush=True)
             print(f"{'':32} images differ by {np.abs(logits[0] - logits[1]).mean() / logits.std():.3f} of it", flush=True)
-            answers[name] = logits
+            answers = {"logits": logits}
             if name == TRAINED:
-                answers[f"{name} training"] = model.train()(image).numpy()
+                answers["training"] = model.train()(image).numpy()
                 for key, value in model.state_dict().items():
                     if key.endswith(("running_mean", "running_var")):
-                        answers[f"{name} training {key}"] = value.numpy()
-    np.savez_compressed(path, **answers)
-    for name in names:
-        random_weights.assert_telling(answers[name])
+                        answers[f"training {key}"] = value.numpy()
+        np.savez_compressed(HERE / f"{name.replace('/', '_')}.npz", **answers)
+        random_weights.assert_telling(logits)
 
 
 if __name__ == "__main__":

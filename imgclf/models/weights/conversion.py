@@ -36,6 +36,8 @@ class Weights:
     model: str  # of imgclf.models.NAMES
     layout: str  # "timm" | "torchvision" | "keras": key of the family's CONVERSION
     input_size: tuple[int, int] = (224, 224)  # (height, width) of the published evaluation
+    crop_fraction: float = 0.875  # share of the shorter side that its centre crop keeps
+    interpolation: str = "bilinear"  # by which its images are resized: bilinear | bicubic
     mean: tuple[float, float, float] = IMAGENET_MEAN  # per RGB channel on [0, 1]; subtracted, then divided by std
     std: tuple[float, float, float] = IMAGENET_STD
     variant: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the builder's options, such as {"padding": "same"}
@@ -43,7 +45,10 @@ class Weights:
     file: str = "model.safetensors"
     num_classes: int = 1000
     top1: float | None = None  # published, percent
+    linear_probe: float | None = None  # published ImageNet top-1 of a linear classifier on the frozen features, percent
+    gmacs: float | None = None  # published: billions of multiply-adds of one image of input_size, which papers call GFLOPs
     licence: str = ""
+    commercial: bool = True  # whether the licence allows commercial use
     source: str = ""  # of top1, licence, or the weights
 
 
