@@ -8,7 +8,6 @@ from rich.console import Console
 
 from imgclf import models, outputs
 from imgclf.config import Config
-from imgclf.data.prepare import prepare
 from imgclf.methods import lr_find as finder
 from imgclf.methods import resolve
 from imgclf.methods.base import Task
@@ -16,8 +15,8 @@ from imgclf.reporting import lr_find as page
 from imgclf.runtime import compilation_cache
 from imgclf.training import sharding
 from imgclf.training.lr_range import Suggestion, Sweep, suggest
-from imgclf.workflows import checks, run_folder, train
-from imgclf.workflows.asked import Asked, Fields, asked_for
+from imgclf.workflows import checks, train
+from imgclf.workflows.asked import Asked, Fields, asked_for, images_for
 from imgclf.workflows.console import or_terminal
 
 
@@ -76,14 +75,9 @@ def lr_find(  # noqa: PLR0913  (options by name)
     target = folder / page.PAGE
     target = outputs.free_file(target, of) if out is None else outputs.check_file(target, of, overwrite=overwrite)
     compilation_cache.enable()
-    if asked.same_data and asked.run is not None:
-        dataset = run_folder.images(asked.run, checked)
-        train.describe_data(dataset, None, console)
-    else:
-        prepared = prepare(checked)
-        dataset = prepared.dataset
-        train.describe_data(dataset, prepared.audit_report, console)
-    resolved = resolve.resolve(checked, len(dataset.class_names))
+    config, dataset, audit_report = images_for(asked, checked)
+    train.describe_data(dataset, audit_report, console)
+    resolved = resolve.resolve(config, len(dataset.class_names))
     model = models.create(resolved, len(dataset.class_names), tell=console.print)
     sweep = finder.find(Task(resolved, dataset, model, sharding.create_mesh(), console), low=low, high=high, steps=steps)
     suggestion = suggest(sweep, steps)

@@ -13,13 +13,12 @@ from imgclf import config as config_lib
 from imgclf import outputs
 from imgclf.config import Config
 from imgclf.data import pipeline
-from imgclf.data.prepare import prepare
 from imgclf.errors import UserError
 from imgclf.methods import resolve
 from imgclf.reporting import seen as page
 from imgclf.training.plan import TrainingPlan
-from imgclf.workflows import checks, run_folder, train
-from imgclf.workflows.asked import Asked, Fields, asked_for
+from imgclf.workflows import checks, train
+from imgclf.workflows.asked import Asked, Fields, asked_for, images_for
 from imgclf.workflows.console import or_terminal
 
 _EXAMPLES = 6  # where none is named
@@ -59,10 +58,9 @@ def show(
     of = outputs.identity("views", f"{checked.name}, seed {checked.seed}", config_lib.digest(checked), checked.data.path)
     target = outputs.free_file(_page_of(asked), of) if out is None else outputs.check_file(out, of, overwrite=overwrite)
     checks.check_apart(checked, target, "--out")
-    own = asked.run if asked.same_data else None
-    dataset = run_folder.images(own, checked) if own is not None else prepare(checked).dataset
+    config, dataset, _ = images_for(asked, checked)
     rows = _rows(dataset.table, ids)
-    resolved = resolve.resolve(checked, len(dataset.class_names))
+    resolved = resolve.resolve(config, len(dataset.class_names))
     steps = TrainingPlan.create(resolved, pipeline.steps_per_epoch(dataset, resolved)).total
     return page.write_page(target, resolved, dataset, rows, epochs, console, steps=steps, of=of)
 

@@ -1,0 +1,25 @@
+"""What a workflow is asked to work on: the images, and the config in which stands what they decide."""
+
+import cv2
+import numpy as np
+
+from imgclf import load_config
+from imgclf.workflows import train
+from imgclf.workflows.asked import asked_for, images_for
+
+
+def test_the_value_range_is_that_of_the_whole_data_set(tmp_path):
+    """Of 12-bit images in 16-bit files, a dark one says nothing by itself."""
+    for name, white in (("bright", 4095), ("dark", 90)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(6):
+            pixels = np.random.default_rng(k).integers(0, white, (40, 40), np.uint16)
+            pixels[0, 0] = white
+            cv2.imwrite(str(tmp_path / "photos" / name / f"{k}.png"), pixels)
+    asked = asked_for(load_config(f"folder:{tmp_path / 'photos'}", {"data.audit": "off"}))
+    checked = train.check(asked.config)
+    config, dataset, audit_report = images_for(asked, checked)
+    assert checked.data.value_range == ()
+    assert [tuple(row) for row in config.data.value_range] == [("uint16", 0.0, 4095.0)]
+    assert len(dataset.table) == 12
+    assert audit_report is not None
