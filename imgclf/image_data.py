@@ -192,8 +192,8 @@ class ImageData:
         """Draws two parts, such as 80 % for training and 20 % for testing.
 
         Each class is divided exactly (its fraction, rounded by largest remainder), whatever the order of the files. Images of one
-        `group`, exact copies, and near duplicates stay on one side: sizes are then as near as whole groups allow. Splits that the
-        data came with are disregarded.
+        `group`, shots of one `scene`, exact copies, and near duplicates stay on one side: sizes are then as near as whole groups allow.
+        Splits that the data came with are disregarded.
 
         Args:
           fraction: of the first part, between 0 and 1.
@@ -222,10 +222,12 @@ class ImageData:
         whole = ImageData(dataclasses.replace(self._dataset, table=table), self._fields)
         first, second = (whole._take(np.flatnonzero(sides == side)) for side in ("train", "test"))
         told = f"Split {len(self):,} images, stratified, seed {seed}: {len(first):,} and {len(second):,}"
-        if group.astype(bool).any():
-            together = table["group"] != ""
-            groups = formatting.count(table.loc[together, "group"].nunique(), "group")
-            told += f"; kept whole: {groups} of copies or of the data ({formatting.count(int(together.sum()), 'image')})"
+        unit = pd.Series(splits.groups_of(table), index=table.index)
+        together = (group != "") | unit.duplicated(keep=False)
+        if together.any():
+            groups = formatting.count(unit[together].nunique(), "group")
+            kinds = "copies, scenes or of the data" if "scene" in table and (table["scene"] != "").any() else "copies or of the data"
+            told += f"; kept whole: {groups} of {kinds} ({formatting.count(int(together.sum()), 'image')})"
         if (self._dataset.table["split"] != "").any():
             told += "; the splits that the data came with are disregarded"
         _tell(verbose, told + ".")

@@ -122,6 +122,8 @@ class ColumnsConfig(Group):
     label: str = "label"
     split: str = "split"  # optional in the file: train | val | test
     group: str = "group"  # optional in the file: rows that must stay on one side of a split
+    # optional in the file: shots of one scene ("" = a scene of its own); taken as they are, no others are looked for; see data.scenes
+    scene: str = "scene"
 
 
 class TfdsConfig(Group):
@@ -174,6 +176,10 @@ class DataConfig(Group):
     per_class: int = 0  # train on at most so many images of each class, a smaller number's among a larger one's; 0 = all
     audit: str = "fix"  # fix | error | off: what to do about duplicates, groups and labels that clash across splits
     near_duplicate_bits: int = 6  # perceptual hashes (64 bits) at most this far apart are near duplicates; -1 = exact ones only
+    # off | auto: shots of one scene (a burst, several photos of one object in one setting) are looked for by the features of model.weights,
+    # capture times and file numbers; they stay on one side of drawn splits and of folds, so that scores tell of new scenes. Splits that the
+    # data come with stay as they are. A CSV's own column scene is taken instead where this is auto.
+    scenes: str = "off"
     split: SplitConfig
 
 

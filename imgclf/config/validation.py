@@ -14,6 +14,7 @@ CHOICES = {
     "data.layout": ("auto", "classes", "splits"),
     "data.resize": ("squash", "crop", "pad"),
     "data.audit": ("fix", "error", "off"),
+    "data.scenes": ("off", "auto"),
     "data.split.method": ("auto", "given", "stratified", "hash", "kfold"),
     "augment.mode": ("corrected", "keras_legacy"),
     "augment.fill": ("nearest", "constant", "reflect", "wrap"),

@@ -98,7 +98,9 @@ def audit(dataset: Dataset, config: Config) -> tuple[Dataset, dict[str, Any]]:
         label_conflicts: [{ids, classes, splits: {split: rows}, reason}, ...], those across splits first;
         in_training: {val, test: {of: rows, copies: rows with a copy in train, before anything is dropped, and these by reason}};
         dropped: [{id, split, reason, duplicate_of}, ...], all of them;
-        counts: {groups_across_splits, label_conflicts, dropped}; the lists name at most 1,000 groups and 100 ids each.
+        counts: {groups_across_splits, label_conflicts, dropped}; the lists name at most 1,000 groups and 100 ids each;
+        scenes, where the table has that column: {scenes, images: numbers of scenes of several shots and of these, largest: shots of the
+          largest one, in_training: {val, test: {of: rows, shots: rows whose scene has a shot in train}}}. Nothing is dropped for it.
 
     Raises:
       UserError: fix: if more than 20 % of val or test has a copy in train, or dropping would empty a split or take a class's last
@@ -123,7 +125,7 @@ def audit(dataset: Dataset, config: Config) -> tuple[Dataset, dict[str, Any]]:
             "across": len(crossing[reason]),
             "groups": [_names(ids, rows) for rows in listed[:NAMED_GROUPS]],
         }
-    groups = groups_of(table)
+    groups = groups_of(table, scenes=False)
     report["groups_across_splits"] = [
         {"group": str(groups[rows[0]]), "splits": _splits(code[rows]), "ids": _names(ids, rows)} for rows in crossing[GROUP][:NAMED_GROUPS]
     ]
@@ -140,6 +142,8 @@ def audit(dataset: Dataset, config: Config) -> tuple[Dataset, dict[str, Any]]:
     ]
 
     report["in_training"] = _in_training(relations, code)
+    if "scene" in table:
+        report["scenes"] = _scenes(table, code)
     if config.data.audit == "error":
         _refuse_any(crossing, ids, code)
     dropped = {}
@@ -183,9 +187,10 @@ def groups_with_copies(table: pd.DataFrame, bits: int) -> np.ndarray:
       table, bits: as for `duplicates`.
 
     Returns:
-      A group for each row, object [n] of str: the smallest name among those joined; "" where a row stands alone.
+      A group for each row, object [n] of str: the smallest name among those joined; "" where a row stands alone. Scenes join nothing here:
+      they keep their own column, so that `splits.groups_of` can leave them out again.
     """
-    group, names = pd.factorize(groups_of(table), sort=True)
+    group, names = pd.factorize(groups_of(table, scenes=False), sort=True)
     edges = [np.zeros((0, 2), np.int64)]
     for clusters in duplicates(table, bits).values():
         edges += [np.stack([np.full(len(rows) - 1, group[rows[0]]), group[rows[1:]]], axis=1) for rows in clusters]
@@ -265,7 +270,7 @@ def _ranges(first: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Iterator[
 def _relations(table: pd.DataFrame, bits: int) -> tuple[list[_Relation], dict[str, Any]]:
     """Finds which rows are related, strongest reason first; and what the report says of the comparison."""
     none = np.zeros((0, 2), np.int64)
-    sha256, group = pd.factorize(table["sha256"])[0], pd.factorize(groups_of(table))[0]
+    sha256, group = pd.factorize(table["sha256"])[0], pd.factorize(groups_of(table, scenes=False))[0]
     hashes = table["phash"].to_numpy(np.int64).view(np.uint64)
     small = table[["width", "height"]].to_numpy(np.int64).min(axis=1) < MIN_SIDE
     plain = ~small & (np.abs(np.bitwise_count(hashes).astype(int) - 32) > 8)  # an image with structure has 32 ones
@@ -298,6 +303,21 @@ def _in_training(relations: list[_Relation], code: np.ndarray) -> dict[str, dict
             counts[name][relation.reason] = int((rows & found).sum())
             rows = rows & ~found
     return counts
+
+
+def _scenes(table: pd.DataFrame, code: np.ndarray) -> dict[str, Any]:
+    """Counts the scenes of several shots, and the evaluation images that are shots of a scene which training has, too."""
+    scene, names = pd.factorize(table["scene"].replace("", None))
+    sizes = np.bincount(scene[scene >= 0], minlength=len(names))
+    shots = (scene >= 0) & (sizes[scene] > 1 if len(names) else False)
+    trained = np.isin(scene, scene[shots & (code == SPLITS.index("train"))])
+    counts = {}
+    for name in ("val", "test"):
+        rows = code == SPLITS.index(name)
+        if rows.any():
+            counts[name] = {"of": int(rows.sum()), "shots": int((rows & shots & trained).sum())}
+    several = sizes[sizes > 1]
+    return {"scenes": len(several), "images": int(several.sum()), "largest": int(several.max(initial=0)), "in_training": counts}
 
 
 def _copies(relations: list[_Relation], code: np.ndarray) -> dict[int, tuple[str, int]]:

@@ -49,6 +49,8 @@ def prepare(config: Config, dataset: Dataset | None = None) -> Prepared:
     loaded = load_dataset(config) if dataset is None else decoded_by(dataset, config.data)
     if similar := class_names.alike(loaded.class_names):  # data may be looked at like that, and mended, but not trained on
         raise UserError(similar)
+    if config.data.scenes == "off":
+        loaded = dataclasses.replace(loaded, table=loaded.table.drop(columns="scene", errors="ignore"))
     loaded = assign_splits(loaded, config)
     audited, report = audit(loaded, config)
     resolved = config.copy_and_resolve_references()

@@ -1,8 +1,9 @@
 """Who trains, who validates, who tests: the split of an example table into train, val and test.
 
-A *unit* is what must not be torn apart: all rows of one `group` (a row without one is its own group) and, where imgclf draws the
-split by class, all rows of equal `sha256`, so that exact copies never straddle. Units are drawn in the order of a hash of their name
-and the split's seed: the result depends neither on the order of the rows nor on a random generator's version.
+A *unit* is what must not be torn apart: all rows of one `group` (a row without one is its own group), all shots of one `scene` where the
+table has that column, and, where imgclf draws the split by class, all rows of equal `sha256`, so that exact copies never straddle. Units
+are drawn in the order of a hash of their name and the split's seed: the result depends neither on the order of the rows nor on a random
+generator's version.
 """
 
 import dataclasses
@@ -168,21 +169,48 @@ def _carve_val(units: np.ndarray, labels: np.ndarray, split: SplitConfig, names:
     return np.array(["train", "val"], object)[drawn]
 
 
-def groups_of(table: pd.DataFrame) -> np.ndarray:
-    """Returns the name of each row's group, its id where it has none: object [n] of str."""
+def groups_of(table: pd.DataFrame, *, scenes: bool = True) -> np.ndarray:
+    """Returns the name of each row's group, its id where it has none.
+
+    Where the table has the column `scene`, all groups that a scene touches are one group: folds and splits then keep the shots of a scene
+    on one side, and a score on the other side tells of new scenes.
+
+    Args:
+      table: columns id, group and, if it is there, scene are read.
+      scenes: False leaves the shots of a scene apart, as if the column was not there.
+
+    Returns:
+      object [n] of str; of groups joined by scenes the smallest name.
+    """
     ids = table["id"].to_numpy(object)
     groups = table["group"].to_numpy(object)
-    return np.where(pd.isna(groups) | (groups == ""), ids, groups)
+    groups = np.where(pd.isna(groups) | (groups == ""), ids, groups)
+    if not scenes or "scene" not in table:
+        return groups
+    return _joined(groups, pd.factorize(table["scene"].replace("", None))[0])
 
 
 def _units(table: pd.DataFrame) -> np.ndarray:
-    """Names the unit of each row: rows joined by a group or a sha256, directly or through others, share the smallest name among them."""
-    group, names = pd.factorize(groups_of(table), sort=True)
-    content, digests = pd.factorize(table["sha256"])
-    if len(digests) == len(table):
-        return names[group]
-    size = len(names) + len(digests)
-    edges = sparse.coo_array((np.ones(len(content), bool), (group, len(names) + content)), shape=(size, size))
+    """Names the unit of each row: rows joined by a group, a scene or a sha256, directly or through others, share their smallest name."""
+    return _joined(groups_of(table), pd.factorize(table["sha256"])[0])
+
+
+def _joined(groups: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Makes one group of all groups whose rows share a key, directly or through others.
+
+    Args:
+      groups: object [n] of str.
+      key: int64 [n]; -1 = the row has none.
+
+    Returns:
+      object [n] of str: the smallest name among the groups that are joined.
+    """
+    rows = np.flatnonzero(key >= 0)
+    if len(np.unique(key[rows])) == len(rows):
+        return groups
+    group, names = pd.factorize(groups, sort=True)
+    size = len(names) + int(key.max()) + 1
+    edges = sparse.coo_array((np.ones(len(rows), bool), (group[rows], len(names) + key[rows])), shape=(size, size))
     _, component = connected_components(edges, directed=False)
     components, first = np.unique(component[: len(names)], return_index=True)  # names are sorted, so the first is the smallest
     return names[first][np.searchsorted(components, component[group])]

@@ -25,7 +25,8 @@ class Dataset:
       table: a row per usable image. id (str, unique, relative to the source, so it outlives a move of the folder), source (str), class_name
         (str), label (int32), split ("train" | "val" | "test" | "" before assignment), group (str; "" = none: the image is its own), sha256
         (str, of the file's bytes or of the pixels), width, height (int32, oriented), phash (int64: 64 bits, see `perceptual_hash`).
-        With a patch of labels also original_class (str), the source's.
+        With a patch of labels also original_class (str), the source's. Where shots of one scene were looked for, or the source names them,
+        also scene (str; "" = none): the shots of a scene stay on one side of drawn splits and folds (`splits.groups_of`).
       class_names: sorted; label indexes it.
       quarantine: the images left out: id, reason, detail. The reasons: truncated, damaged, empty, not_an_image, unsupported,
         too_many_pixels, unreadable, missing, ambiguous (a stem of several files), unlabeled (beside the class folders).
@@ -95,6 +96,8 @@ def load_dataset(config: Config) -> Dataset:
             "phash": result["phash"].to_numpy()[rows],
         }
     )
+    if listing.scenes is not None:
+        table.insert(table.columns.get_loc("sha256"), "scene", pd.Series([listing.scenes[row] for row in rows.tolist()], dtype="str"))
     if data.label_patch:
         table = label_patch.apply(table, names, data.label_patch)
     quarantine = pd.DataFrame(sorted(listing.quarantine + bad), columns=["id", "reason", "detail"], dtype="str")

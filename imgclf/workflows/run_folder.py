@@ -131,9 +131,10 @@ def images(folder: Path, config: Config) -> Dataset:
             f"label (such as {example!r}). Bring the old data back, or name other labeled images."
         )
     found = subset(loaded, rows.astype(np.int64))
-    table = found.table.assign(**{name: saved[name].to_numpy() for name in ("label", "split", "group")})
+    kept = [name for name in ("label", "split", "group", "scene") if name in saved]
+    table = found.table.drop(columns="scene", errors="ignore").assign(**{name: saved[name].to_numpy() for name in kept})
     names = saved.drop_duplicates("label").set_index("label")["class_name"].sort_index()
-    return dataclasses.replace(found, table=table.astype(saved.dtypes[["label", "split", "group"]].to_dict()), class_names=tuple(names))
+    return dataclasses.replace(found, table=table.astype(saved.dtypes[kept].to_dict()), class_names=tuple(names))
 
 
 def results(folder: Path) -> dict[str, Any]:

@@ -332,3 +332,31 @@ def test_groups_are_joined_through_copies():
     ]
     assert groups_with_copies(dataset(rows).table, 4).tolist()[2:] == ["c", "c", "c", "d", "d", "", ""]
     assert groups_with_copies(dataset(rows).table, -1).tolist()[2:] == ["g", "g", "", "d", "d", "", ""]
+
+
+def test_copies_join_groups_but_not_scenes():
+    rows = [{"scene": "s"}, {"scene": "s", "phash": PHASH}, {"phash": PHASH}, {"scene": "t"}]
+    assert groups_with_copies(dataset(rows).table.fillna({"scene": ""}), 4).tolist()[2:] == ["", "img1", "img1", ""]
+
+
+def test_scenes_across_splits_are_told_and_nothing_is_dropped():
+    rows = [
+        *[{"split": "train", "scene": "s"}] * 2,
+        *[{"split": "test", "scene": "s"}] * 3,
+        *[{"split": "test", "scene": "only test"}] * 2,
+        {"split": "val", "scene": "a single shot"},
+        *many("test"),
+    ]
+    data = dataset(rows)
+    data.table["scene"] = data.table["scene"].fillna("")
+    for mode in ("fix", "error"):
+        audited, report = audit(data, config(mode))
+        assert len(audited.table) == len(data.table)
+        assert report["scenes"] == {
+            "scenes": 2,
+            "images": 7,
+            "largest": 5,
+            "in_training": {"val": {"of": 1, "shots": 0}, "test": {"of": 15, "shots": 3}},
+        }
+    without = Dataset(data.table.drop(columns="scene"), data.class_names, data.quarantine, {}, data.reader)
+    assert "scenes" not in audit(without, config())[1]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imgclf.config import Config, default_config
 from imgclf.data.readers import RowsReader
-from imgclf.data.splits import assign_splits, limit_per_class, subset
+from imgclf.data.splits import assign_splits, groups_of, limit_per_class, subset
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 
@@ -320,3 +320,41 @@ def test_subsets_per_class_are_nested_and_leave_evaluation_alone(labels, size, s
     shuffled = subset(data, drawn.draw(st.permutations(range(len(labels)))))
     assert set(limited(shuffled, size)["id"]) == set(small["id"])
     assert len(limited(data, 0)) == len(data.table)
+
+
+def test_groups_and_scenes_that_touch_are_one_group():
+    table = dataset([0] * 7, groups=["g", "g", "", "", "h", "", ""]).table
+    assert groups_of(table).tolist() == ["g", "g", table["id"][2], table["id"][3], "h", table["id"][5], table["id"][6]]
+    seen = table.assign(scene=["", "s", "s", "t", "t", "", "alone"])
+    smallest = table["id"][3]  # of "class0/0003.jpg" and "h"
+    first = min("g", table["id"][2])
+    assert groups_of(seen).tolist() == [first, first, first, smallest, smallest, table["id"][5], table["id"][6]]
+    assert groups_of(seen, scenes=False).tolist() == groups_of(table).tolist()
+
+
+@properties
+@given(
+    scenes=st.lists(st.sampled_from(["", "", "a", "b", "c", "d", "e"]), min_size=30, max_size=60),
+    seed=st.integers(0, 5),
+    method=st.sampled_from(["stratified", "hash", "kfold"]),
+)
+def test_scenes_stay_whole_in_every_drawn_split(scenes, seed, method):
+    data = dataset([row % 2 for row in range(len(scenes))])
+    scenes = [f"{row % 2}{scene}" if scene else "" for row, scene in enumerate(scenes)]
+    seen = Dataset(data.table.assign(scene=scenes), data.class_names, data.quarantine, {}, data.reader)
+    config = default_config()
+    config.data.split.method, config.data.split.seed = method, seed
+    config.data.split.folds, config.data.split.fractions = 3, (0.6, 0.2, 0.2)
+    try:
+        split = assign_splits(seen, config).table["split"]
+    except UserError:  # too few scenes
+        assume(False)
+    sides = split[seen.table["scene"] != ""].groupby(seen.table["scene"]).nunique()
+    assert (sides == 1).all()
+
+
+def test_no_scene_at_all_changes_no_split():
+    data = dataset([row % 3 for row in range(90)])
+    empty = Dataset(data.table.assign(scene=""), data.class_names, data.quarantine, {}, data.reader)
+    config = default_config()
+    assert assign_splits(empty, config).table["split"].tolist() == assign_splits(data, config).table["split"].tolist()

@@ -31,6 +31,7 @@ class Listing:
       class_names: each must get an image; () = those in `classes`.
       splits: train | val | test | ""; () = none.
       groups: images of one group stay on one side of a split; "" = none; () = no groups at all.
+      scenes: images of one scene likewise, where `config.data.scenes` isn't "off"; "" = a scene of its own; None = the source doesn't know.
       sizes: int64 [n], bytes; with mtimes_ns (int64 [n], nanoseconds) what tells that an image is still the same; empty = zeros.
       quarantine: images that can't be used: id, reason, detail.
       ignored: what is no image: kind → count.
@@ -45,6 +46,7 @@ class Listing:
     class_names: tuple[str, ...] = ()
     splits: Sequence[str] = ()
     groups: Sequence[str] = ()
+    scenes: Sequence[str] | None = None
     sizes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     mtimes_ns: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     quarantine: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
@@ -63,6 +65,8 @@ class Listing:
         columns |= {"sizes": self.sizes, "mtimes_ns": self.mtimes_ns}
         if self.classes is not None:
             columns["classes"] = self.classes
+        if self.scenes is not None:
+            columns["scenes"] = self.scenes
         for name, column in columns.items():
             if len(column) != count:
                 raise UserError(f"The source {self.source} lists {count} ids and {len(column)} {name}: give one per image.")

@@ -1,4 +1,4 @@
-"""The source "csv": a table of paths and labels, .csv, .tsv or .parquet, with a split and a group per image if it likes."""
+"""The source "csv": a table of paths and labels, .csv, .tsv or .parquet, with a split, a group and a scene per image if it likes."""
 
 import os
 from collections import Counter
@@ -22,6 +22,7 @@ class _Columns(NamedTuple):
     labels: list[str]
     splits: list[str]
     groups: list[str]
+    scenes: list[str] | None  # None = there is no such column
 
 
 class Csv(Source):
@@ -47,8 +48,8 @@ class Csv(Source):
         `ignored`.
 
         Raises:
-          UserError: naming the rows, for a missing column, path or label, an unknown split, and one image under two labels, splits or
-            groups.
+          UserError: naming the rows, for a missing column, path or label, an unknown split, and one image under two labels, splits,
+            groups or scenes.
         """
         file = existing(self.data.path, "data.path")
         root = existing(self.data.root, "data.root") if self.data.root else os.path.dirname(file)
@@ -72,6 +73,7 @@ class Csv(Source):
             class_names=tuple(sorted(set(map(class_names.canonical, columns.labels)))),
             splits=[columns.splits[row] for row in rows],
             groups=[columns.groups[row] for row in rows],
+            scenes=None if columns.scenes is None else [columns.scenes[row] for row in rows],
             quarantine=quarantine,
             ignored=+ignored,
             notes=[*listed.notes, *class_names.joined(columns.labels)],
@@ -89,7 +91,8 @@ class Csv(Source):
             if missing:
                 raise UserError(f"{listed.file}: no {field} in {listed.rows(missing)}; fill column {name!r}, or leave these rows out.")
         groups = lists.text(listed.table[names.group]).tolist() if names.group in listed.table else [""] * len(paths)
-        return _Columns(paths, class_names.numbers(labels), _splits(listed, names.split), groups)
+        scenes = lists.text(listed.table[names.scene]).tolist() if names.scene in listed.table else None
+        return _Columns(paths, class_names.numbers(labels), _splits(listed, names.split), groups, scenes)
 
     def _distinct(self, listed: lists.ImageList, located: lists.Located, columns: _Columns) -> tuple[np.ndarray, int]:
         """The rows that were found, one per image, and the number of those that repeat another."""
@@ -100,7 +103,8 @@ class Csv(Source):
             other = kept.setdefault(path, row)
             if other == row:
                 continue
-            for values, what in ((columns.labels, names.label), (columns.splits, names.split), (columns.groups, names.group)):
+            said = ((columns.labels, names.label), (columns.splits, names.split), (columns.groups, names.group))
+            for values, what in (*said, (columns.scenes or [""] * len(located.paths), names.scene)):
                 if values[other] != values[row]:
                     raise UserError(
                         f"{listed.file}: {listed.rows([other, row])} give {printable(path)} two values of {what!r}, "

@@ -37,6 +37,19 @@ def test_csv(listed):
     assert table["group"].to_list() == ["g", "g", ""]
 
 
+def test_csv_scenes(listed):
+    listed.write_text("path,label,scene\npictures/1,a,bench\npictures/2,a,bench\npictures/3,b,\n")
+    assert load_dataset(csv_config(listed)).table["scene"].to_list() == ["bench", "bench", ""]
+    config = csv_config(listed)
+    config.data.split.fractions = (1.0, 0.0, 0.0)
+    assert "scene" not in prepare(config).dataset.table  # data.scenes is off
+    config.data.scenes = "auto"
+    assert prepare(config).dataset.table["scene"].to_list() == ["bench", "bench", ""]
+    listed.write_text("path,label,scene\npictures/1,a,bench\npictures/2,b,\n./pictures/1.png,a,beach\n")
+    with pytest.raises(UserError, match="'scene', 'bench' and 'beach'"):
+        load_dataset(csv_config(listed))
+
+
 def test_csv_stems_root_and_column_names(listed, tmp_path):
     listed.write_text("image_id;x\n")
     table = tmp_path / "S2.tsv"
