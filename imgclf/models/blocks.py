@@ -7,7 +7,7 @@ Blocks take the builders of their layers, `conv` and `norm`, with the options th
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Unpack
+from typing import Literal, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from imgclf.models.initializers import HE_NORMAL_FAN_OUT, Initializer
 ConvBuilder = Callable[..., layers.Conv]  # called with (in_features, features, kernel, stride=, groups=)
 NormBuilder = Callable[..., layers.BatchNorm]  # called with (features, zero_scale=)
 DepthwiseBuilder = Callable[..., layers.DepthwiseConv]  # called with (features, stride=)
+Activation = Callable[[jax.Array], jax.Array]
+Shortcut = Literal["project", "pool", "pad"]
 
 
 class ConvNorm(nnx.Module):
@@ -62,12 +64,44 @@ def bottleneck(width: int, features: int, *, strides: tuple[int, int] = (1, 1), 
     return ConvShape(1, width, strides[0]), ConvShape(3, width, strides[1], groups), ConvShape(1, features)
 
 
+class SqueezeExcite(nnx.Module):
+    """Scales each channel by a gate of two dense layers on the average of all (Hu et al., 2018): `reduce`, `expand`.
+
+    `activation` follows the first of them, of `width` units, `gate` the second.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        width: int,
+        *,
+        activation: Activation = jax.nn.silu,
+        gate: Activation = jax.nn.sigmoid,
+        dtype: jax.typing.DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.activation, self.gate = activation, gate
+        init = HE_NORMAL_FAN_OUT
+        self.reduce = nnx.Linear(features, width, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+        self.expand = nnx.Linear(width, features, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        pooled = x.astype(jnp.float32).mean((1, 2))
+        gate = self.gate(self.expand(self.activation(self.reduce(pooled))))
+        return x * gate[:, None, None].astype(x.dtype)
+
+
 class ResidualBlock(nnx.Module):
     """Convolutions `conv1`, `conv2`, … with normalisations `bn1`, …, all but the last followed by ReLU; plus the shortcut, then ReLU.
 
-    Where the size or the number of channels changes, the shortcut is a normalised 1x1 convolution, `downsample` (option B of He et al.,
-    2016), or, with `pad_shortcut`, every second pixel with zero channels on both sides (option A), which has no parameters.
-    `zero_init_last` starts the scale of the last normalisation at 0.
+    Where the size or the number of channels changes, the shortcut is, by `shortcut`,
+
+    - "project": a normalised 1x1 convolution, `downsample` (option B of He et al., 2016);
+    - "pool": the same at stride 1, after averages of 2x2 pixels (ResNet-D of He et al., 2019, https://arxiv.org/abs/1812.01187, figure 2);
+    - "pad": every second pixel with zero channels on both sides, which has no parameters (option A).
+
+    `zero_init_last` starts the scale of the last normalisation at 0. `squeeze_excite` builds such a layer, `se`, before the last
+    convolution; it is called with the channels there.
     """
 
     def __init__(
@@ -78,7 +112,8 @@ class ResidualBlock(nnx.Module):
         conv: ConvBuilder,
         norm: NormBuilder,
         zero_init_last: bool = False,
-        pad_shortcut: bool = False,
+        shortcut: Shortcut = "project",
+        squeeze_excite: Callable[[int], SqueezeExcite] | None = None,
     ):
         self.convs = len(convs)
         features, stride = in_features, 1
@@ -87,14 +122,17 @@ class ResidualBlock(nnx.Module):
             setattr(self, f"bn{i}", norm(shape.features, zero_scale=zero_init_last and i == len(convs)))
             features, stride = shape.features, stride * shape.stride
         changes = stride > 1 or features != in_features
-        self.padded = (stride, features - in_features) if changes and pad_shortcut else None
-        self.projects = changes and not pad_shortcut
+        self.padded = (stride, features - in_features) if changes and shortcut == "pad" else None
+        self.projects, self.pools = changes and shortcut != "pad", shortcut == "pool" and stride > 1
         if self.projects:
-            self.downsample = ConvNorm(conv(in_features, features, 1, stride=stride), norm(features))
+            self.downsample = ConvNorm(conv(in_features, features, 1, stride=1 if self.pools else stride), norm(features))
+        self.squeezes = squeeze_excite is not None
+        if squeeze_excite is not None:
+            self.se = squeeze_excite(convs[-2].features)
 
     def _shortcut(self, x: jax.Array, train: bool) -> jax.Array:
         if self.projects:
-            return self.downsample(x, train=train)
+            return self.downsample(layers.average_pool_2x2(x) if self.pools else x, train=train)
         if self.padded:
             stride, added = self.padded
             return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (added // 2, added - added // 2)))
@@ -103,24 +141,11 @@ class ResidualBlock(nnx.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         shortcut = self._shortcut(x, train)
         for i in range(1, self.convs + 1):
+            x = self.se(x) if self.squeezes and i == self.convs else x
             x = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x), train=train)
             if i < self.convs:
                 x = jax.nn.relu(x)
         return jax.nn.relu(x + shortcut)
-
-
-class SqueezeExcite(nnx.Module):
-    """Scales each channel by a sigmoid of two dense layers on the average of all (Hu et al., 2018): `reduce`, `expand`."""
-
-    def __init__(self, features: int, width: int, *, dtype: jax.typing.DTypeLike, rngs: nnx.Rngs):
-        init = HE_NORMAL_FAN_OUT
-        self.reduce = nnx.Linear(features, width, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
-        self.expand = nnx.Linear(width, features, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        pooled = x.astype(jnp.float32).mean((1, 2))
-        gate = jax.nn.sigmoid(self.expand(jax.nn.silu(self.reduce(pooled))))
-        return x * gate[:, None, None].astype(x.dtype)
 
 
 class InvertedResidual(nnx.Module):
@@ -142,15 +167,15 @@ class InvertedResidual(nnx.Module):
         in_features: int,
         features: int,
         *,
-        expansion: int,
+        expansion: float,
         stride: int,
         conv: ConvBuilder,
         depthwise: DepthwiseBuilder,
         norm: NormBuilder,
-        activation: Callable[[jax.Array], jax.Array],
+        activation: Activation,
         squeeze_excite: Callable[[int, int], SqueezeExcite] | None = None,
     ):
-        width = in_features * expansion
+        width = round(in_features * expansion)
         self.activation = activation
         self.expands, self.squeezes = expansion > 1, squeeze_excite is not None
         if self.expands:
@@ -199,7 +224,7 @@ class InvertedResidualNet(Backbone):
         stages: Sequence[InvertedResidualStage],
         last: int,
         *,
-        activation: Callable[[jax.Array], jax.Array],
+        activation: Activation,
         squeeze_excite: bool,
         depthwise_init: Initializer,
         padding: str = "symmetric",

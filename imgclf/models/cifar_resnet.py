@@ -30,7 +30,7 @@ class CifarResNet(Backbone):
             blocks = []
             for j in range(n):
                 convs = ConvShape(3, width, stride=2 if i > 0 and j == 0 else 1), ConvShape(3, width)
-                blocks.append(ResidualBlock(features, convs, conv=conv, norm=norm, pad_shortcut=True))
+                blocks.append(ResidualBlock(features, convs, conv=conv, norm=norm, shortcut="pad"))
                 features = width
             setattr(self, f"stage{i + 1}", Stage(blocks))
         self.features = features

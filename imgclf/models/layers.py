@@ -336,6 +336,15 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Ar
     return lax.platform_dependent(x, cpu=by_slices, default=by_window)
 
 
+def average_pool_2x2(x: jax.Array) -> jax.Array:
+    """Means of blocks of 2x2 pixels, [B,H,W,C] to [B,ceil(H / 2),ceil(W / 2),C]; at an odd edge, of the pixels that there are."""
+    _, height, width, _ = x.shape
+    if height % 2 or width % 2:
+        x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    total = x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]
+    return total * jnp.asarray(0.25, x.dtype)
+
+
 def max_pool_bias_relu(x: jax.Array, bias: jax.Array) -> jax.Array:
     """relu(max_pool(x, 2, 2) + bias), which equals pooling relu(x + bias), at a quarter of the work."""
 

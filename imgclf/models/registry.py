@@ -36,6 +36,7 @@ FAMILIES = (
     "cifar_resnet",
     "resnext",
     "mobilenet_v2",
+    "mobilenet_v3",
     "squeezenet",
     "convnext",
     "efficientnet",

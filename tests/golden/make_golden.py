@@ -55,6 +55,8 @@ CASES = {
     "timm/resnext50_32x4d.a1h_in1k": ("resnext50_32x4d", _timm("resnext50_32x4d"), (64, 96)),
     "timm/mobilenetv2_100.ra_in1k": ("mobilenet_v2", _timm("mobilenetv2_100"), (64, 96)),
     "torchvision/mobilenet_v2.v1": ("mobilenet_v2", _torchvision("mobilenet_v2"), (64, 96)),
+    "timm/mobilenetv3_large_100.ra_in1k": ("mobilenet_v3_large", _timm("mobilenetv3_large_100"), (64, 96)),
+    "torchvision/mobilenet_v3_large.v1": ("mobilenet_v3_large", _torchvision("mobilenet_v3_large"), (64, 96)),
     "torchvision/squeezenet1_0.v1": ("squeezenet1_0", _torchvision("squeezenet1_0"), (64, 96)),
     "torchvision/squeezenet1_1.v1": ("squeezenet1_1", _torchvision("squeezenet1_1"), (64, 96)),
     "timm/vgg16.tv_in1k": ("vgg16", _timm_vgg16, (64, 96)),

@@ -44,6 +44,8 @@ def gain(model: str) -> float:
     2 keeps the variance through ReLU (He et al., 2015). Sums along deep residual networks grow with it, until the biases of late layers
     are lost in rounding.
     """
+    if model.startswith("mobilenet_v3"):  # between the two: its gates are neither wide open nor shut
+        return 1.5
     return 1.0 if model.startswith(("resnet", "resnext", "xception")) else 2.0
 
 

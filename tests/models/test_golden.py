@@ -15,6 +15,8 @@ from imgclf.models.weights import conversion
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 NAMES = sorted(name for name in registry.weights() if (GOLDEN / f"{name.replace('/', '_')}.npz").exists())
 CLASSES = 10
+# Of a family's networks, the smallest is compared at every run.
+SLOW = ("torchvision/mobilenet_v3_large.v1",)
 SLIM = {"vgg16": {"hidden": 64}}  # the head's options in make_golden.py
 
 
@@ -34,7 +36,7 @@ def our_network(entry, description, **options):
     return network(entry, (2, *description["size"], 3), CLASSES, **SLIM.get(entry.model, {}), **options)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in NAMES])
 def test_logits_equal_the_originals(name):
     answer = read_answers(name)["logits"]
     entry, description = registry.weights()[name], read_description(name)
