@@ -1,10 +1,11 @@
-"""ConvNeXt: Liu et al., 2022 (https://arxiv.org/abs/2201.03545), section 2 and appendix A.
+"""ConvNeXt: Liu et al., 2022 (https://arxiv.org/abs/2201.03545), section 2 and appendix A; nano is timm's.
 
 Parameter paths: `stem/{conv,norm}`, `stage1/0/{depthwise,norm,expand,project,layer_scale}`, and before the later stages
 `downsample2/{norm,conv}`; the head is `head/{norm,logits}`.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,6 +33,9 @@ def _layer_norm(features: int, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(features, epsilon=1e-6, use_fast_variance=False, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
 
 
+ResponseNormBuilder = Callable[[int], nnx.Module]
+
+
 class LayerScale(nnx.Module):
     """A factor for each channel (Touvron et al., 2021, https://arxiv.org/abs/2103.17239): `scale`."""
 
@@ -43,20 +47,32 @@ class LayerScale(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Depthwise 7x7, LayerNorm, expand to four times the channels, GELU, project, layer scale; and the shortcut."""
+    """Depthwise 7x7, LayerNorm, expand to four times the channels, GELU, project, layer scale; and the shortcut.
 
-    def __init__(self, features: int, *, layer_scale: float, dtype: Any, rngs: nnx.Rngs):
+    timm's `conv_mlp`, which computes the dense layers as 1x1 convolutions, is the same function.
+
+    Args:
+      layer_scale: the first value of its factors; None = no layer scale.
+      response_norm: builds ConvNeXt-V2's `response_norm` after GELU, called with the channels there; None = no such layer.
+    """
+
+    def __init__(self, features: int, *, layer_scale: float | None, response_norm: ResponseNormBuilder | None, dtype: Any, rngs: nnx.Rngs):
         options = {"kernel_init": _init, "dtype": dtype, "rngs": rngs}
         self.depthwise = layers.DepthwiseConv(features, 7, use_bias=True, **options)
         self.norm = _layer_norm(features, dtype, rngs)
         self.expand = nnx.Linear(features, 4 * features, param_dtype=jnp.float32, **options)
         self.project = nnx.Linear(4 * features, features, param_dtype=jnp.float32, **options)
-        self.layer_scale = LayerScale(features, layer_scale)
+        self.scales, self.normalizes_response = layer_scale is not None, response_norm is not None
+        if layer_scale is not None:
+            self.layer_scale = LayerScale(features, layer_scale)
+        if response_norm is not None:
+            self.response_norm = response_norm(4 * features)
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         del train  # a block does the same in training
-        y = self.expand(self.norm(self.depthwise(x)))
-        return x + self.layer_scale(self.project(jax.nn.gelu(y, approximate=False)))
+        y = jax.nn.gelu(self.expand(self.norm(self.depthwise(x))), approximate=False)
+        y = self.project(self.response_norm(y) if self.normalizes_response else y)
+        return x + (self.layer_scale(y) if self.scales else y)
 
 
 class Stem(nnx.Module):
@@ -90,15 +106,17 @@ class ConvNeXt(Backbone):
         depths: tuple[int, ...],
         widths: tuple[int, ...],
         *,
-        layer_scale: float = 1e-6,
+        layer_scale: float | None = 1e-6,
+        response_norm: ResponseNormBuilder | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        block = functools.partial(Block, layer_scale=layer_scale, response_norm=response_norm, dtype=dtype, rngs=rngs)
         self.stem = Stem(widths[0], dtype=dtype, rngs=rngs)
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True), start=1):
             if i > 1:
                 setattr(self, f"downsample{i}", Downsample(widths[i - 2], width, dtype=dtype, rngs=rngs))
-            setattr(self, f"stage{i}", Stage([Block(width, layer_scale=layer_scale, dtype=dtype, rngs=rngs) for _ in range(depth)]))
+            setattr(self, f"stage{i}", Stage([block(width) for _ in range(depth)]))
         self.stages = len(depths)
         self.features = widths[-1]
 
@@ -119,6 +137,10 @@ HEAD = functools.partial(NormHead, kernel_init=_init)
 NEW_HEAD = "norm"
 
 
+def convnext_nano(**options: Any) -> ConvNeXt:
+    return ConvNeXt((2, 2, 8, 2), (80, 160, 320, 640), **options)
+
+
 def convnext_tiny(**options: Any) -> ConvNeXt:
     return ConvNeXt((3, 3, 9, 3), (96, 192, 384, 768), **options)
 
@@ -137,50 +159,90 @@ def convnext_micro(**options: Any) -> ConvNeXt:
 
 
 MODELS = {
+    "convnext_nano": Model(convnext_nano, 15_593_560),
     "convnext_tiny": Model(convnext_tiny, 28_589_128),
     "convnext_small": Model(convnext_small, 50_223_688),
     "convnext_base": Model(convnext_base, 88_591_464),
     "convnext_micro": Model(convnext_micro),
 }
 
-_RESULTS = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
+_TIMM = "https://github.com/huggingface/pytorch-image-models/blob/main/results"
+_RESULTS = f"{_TIMM}/results-imagenet.csv"
+# by the side of the images; of timm's results/benchmark-infer-amp-nchw-pt291-cu128-4090.csv
+_GMACS = {
+    "convnext_nano": {224: 2.46, 384: 7.22},
+    "convnext_tiny": {224: 4.47, 384: 13.14},
+    "convnext_small": {224: 8.71, 384: 25.58},
+    "convnext_base": {224: 15.38, 256: 20.09, 384: 45.21},
+}
 
 
-def _timm(name: str, top1: float) -> Weights:
-    return Weights(f"timm/{name}", name.split(".")[0], "timm", repo=f"timm/{name}", top1=top1, licence="apache-2.0", source=_RESULTS)
+def _timm(name: str, top1: float | None, crop: float, side: int = 224, **other: Any) -> Weights:
+    model = name.split(".")[0]
+    fields = {"licence": "apache-2.0", "source": _RESULTS, "interpolation": "bicubic", "gmacs": _GMACS[model][side], **other}
+    return Weights(f"timm/{name}", model, "timm", (side, side), crop, repo=f"timm/{name}", top1=top1, **fields)
 
+
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def _clip(name: str, top1: float | None, side: int = 256, **other: Any) -> Weights:
+    """Trained on pairs of image and text (https://arxiv.org/abs/2212.07143), then fine-tuned on labels."""
+    return _timm(f"convnext_base.clip_laion2b_augreg_{name}", top1, 1.0, side, mean=_CLIP_MEAN, std=_CLIP_STD, **other)
+
+
+# Its licence allows commercial use, but not every use, and what is passed on must come with it.
+_DINOV3: dict[str, Any] = {
+    "licence": "dinov3-license",
+    "source": "https://ai.meta.com/resources/models-and-libraries/dinov3-license/",
+    "num_classes": 0,
+}
 
 _TORCHVISION_FILES = (
-    ("convnext_tiny", "convnext_tiny-983f1562", 82.52),
-    ("convnext_small", "convnext_small-0c510722", 83.616),
-    ("convnext_base", "convnext_base-6075fbad", 84.062),
+    ("convnext_tiny", "convnext_tiny-983f1562", 82.52, 236),
+    ("convnext_small", "convnext_small-0c510722", 83.616, 230),
+    ("convnext_base", "convnext_base-6075fbad", 84.062, 232),
 )
 _KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/convnext/"
 
-# top-1 at 224 pixels
+# Top-1 at the stated size. timm squashes what it evaluates at 384 pixels instead of cropping it.
 WEIGHTS: tuple[Weights, ...] = (
-    _timm("convnext_tiny.fb_in1k", 82.066),
-    _timm("convnext_tiny.in12k_ft_in1k", 84.192),
-    _timm("convnext_tiny.fb_in22k_ft_in1k", 82.900),
-    _timm("convnext_small.fb_in1k", 83.144),
-    _timm("convnext_small.in12k_ft_in1k", 85.164),
-    _timm("convnext_base.fb_in1k", 83.838),
-    _timm("convnext_base.fb_in22k_ft_in1k", 85.814),
+    _timm("convnext_nano.in12k_ft_in1k", 82.306, 0.95),
+    _timm("convnext_nano.d1h_in1k", 80.762, 0.95),
+    _timm("convnext_nano.r384_in12k_ft_in1k", 83.334, 1.0, 384),
+    _timm("convnext_tiny.fb_in1k", 82.066, 0.875),
+    _timm("convnext_tiny.in12k_ft_in1k", 84.192, 0.95),
+    _timm("convnext_tiny.in12k_ft_in1k_384", 85.154, 1.0, 384),
+    _timm("convnext_tiny.fb_in22k_ft_in1k", 82.900, 0.875),
+    _timm("convnext_tiny.dinov3_lvd1689m", None, 1.0, **_DINOV3),
+    _timm("convnext_small.fb_in1k", 83.144, 0.875),
+    _timm("convnext_small.in12k_ft_in1k", 85.164, 0.95),
+    _timm("convnext_small.in12k_ft_in1k_384", 86.186, 1.0, 384),
+    _timm("convnext_small.dinov3_lvd1689m", None, 1.0, **_DINOV3),
+    _timm("convnext_base.fb_in1k", 83.838, 0.875),
+    _timm("convnext_base.fb_in22k_ft_in1k", 85.814, 0.875),
+    _clip("ft_in12k_in1k", 86.378),
+    _clip("ft_in12k_in1k_384", 87.144, 384),
+    _clip("ft_in1k", 86.184),
+    _clip("ft_in12k", None, num_classes=11821),
+    _timm("convnext_base.dinov3_lvd1689m", None, 1.0, **_DINOV3),
     *(
         Weights(
             f"torchvision/{model}.v1",
             model,
             "torchvision",
+            crop_fraction=224 / resized,
             file=f"{file}.safetensors",
             top1=top1,
+            gmacs=_GMACS[model][224],
             licence="bsd-3-clause",
             source=f"https://download.pytorch.org/models/{file}.pth",
         )
-        for model, file, top1 in _TORCHVISION_FILES
+        for model, file, top1, resized in _TORCHVISION_FILES
     ),
     # Keras normalises within the model, by a layer that amounts to mean and std.
     *(
-        Weights(f"keras/{model}", model, "keras", file=f"{model}.h5", source=f"{_KERAS_URL}{model}.h5")
+        Weights(f"keras/{model}", model, "keras", file=f"{model}.h5", gmacs=_GMACS[model][224], source=f"{_KERAS_URL}{model}.h5")
         for model in ("convnext_tiny", "convnext_small", "convnext_base")
     ),
 )

@@ -39,6 +39,7 @@ FAMILIES = (
     "mobilenet_v3",
     "squeezenet",
     "convnext",
+    "convnext_v2",
     "efficientnet",
     "vgg",
     "inception_v3",

@@ -10,7 +10,7 @@ from networks import created
 from safetensors.numpy import save_file
 
 from imgclf.config import default_config
-from imgclf.models import convnext
+from imgclf.models import convnext, convnext_v2
 from imgclf.models.network import Network
 
 
@@ -27,7 +27,8 @@ def test_any_size_has_the_maps_it_says():
 
 
 def test_gradients_reach_every_parameter():
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: build(convnext.convnext_micro)))
+    model = nnx.eval_shape(lambda: build(convnext.convnext_micro, response_norm=convnext_v2.GlobalResponseNorm))
+    graphdef, params = nnx.split(model)
     numbers = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: numbers.normal(size=leaf.shape).astype(np.float32), nnx.to_pure_dict(params))
     image = numbers.normal(size=(2, 16, 24, 3)).astype(np.float32)
@@ -44,6 +45,24 @@ def test_in_bfloat16_parameters_stay_float32():
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
     maps = nnx.eval_shape(lambda model, x: model.backbone(x), model, jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32))
     assert maps.dtype == jnp.bfloat16
+
+
+def test_global_response_norm_is_the_papers_algorithm():
+    numbers = np.random.default_rng(0)
+    maps = numbers.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    layer = convnext_v2.GlobalResponseNorm(5)
+    np.testing.assert_array_equal(layer(maps), maps)
+    gamma, beta = (numbers.normal(size=5).astype(np.float32) for _ in range(2))
+    layer.scale[...], layer.bias[...] = jnp.asarray(gamma), jnp.asarray(beta)
+    for image, normalized in zip(maps, layer(maps), strict=True):
+        norms = np.linalg.norm(image.reshape(-1, 5), axis=0)
+        np.testing.assert_allclose(normalized, gamma * (image * norms / (norms.mean() + 1e-6)) + beta + image, rtol=1e-5, atol=1e-5)
+
+
+def test_dinov3s_files_have_no_classifier_and_a_licence_of_their_own():
+    entries = [entry for entry in convnext.WEIGHTS if "dinov3" in entry.name]
+    assert [entry.model for entry in entries] == ["convnext_tiny", "convnext_small", "convnext_base"]
+    assert {(entry.num_classes, entry.licence, entry.commercial) for entry in entries} == {(0, "dinov3-license", True)}
 
 
 def timm_tensors(classes: int) -> dict[str, np.ndarray]:

@@ -16,7 +16,11 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 NAMES = sorted(name for name in registry.weights() if (GOLDEN / f"{name.replace('/', '_')}.npz").exists())
 CLASSES = 10
 # Of a family's networks, the smallest is compared at every run.
-SLOW = ("torchvision/mobilenet_v3_large.v1",)
+SLOW = (
+    "timm/convnext_nano.in12k_ft_in1k",
+    "timm/convnextv2_tiny.fcmae_ft_in22k_in1k",
+    "torchvision/mobilenet_v3_large.v1",
+)
 SLIM = {"vgg16": {"hidden": 64}}  # the head's options in make_golden.py
 
 
