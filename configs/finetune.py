@@ -1,7 +1,8 @@
 """Any pretrained model on your photos, by LP-FT: a probe on frozen features, then all of the network from there.
 
 PATH is a folder of class folders, or a CSV (as in the config csv). `model` is one that `imgclf models` lists, `weights` one of its weights
-(the first on the hub by default) or path:FILE. AdamW, 10 epochs, cosine; crops and flips. For the probe alone add
+(the first on the hub by default) or path:FILE. Photos are shown as the weights' authors evaluated: the centre crop of their fraction and
+interpolation (--set data.resize=squash for all of each photo). AdamW, 10 epochs, cosine; crops and flips. For the probe alone add
 --set train.method=probe, for the learning rate ask `imgclf lr-find finetune:PATH`, to train part of the network
 --set freeze.preset=last_stage.
 Cost: MobileNetV2 at 224 px, 278 photos: about 3 minutes on 2 CPU cores. Expected: experiments/README.md has LP-FT beside probes on two
@@ -30,6 +31,7 @@ def get_config(argument: str = "") -> Config:
     config.data.source = "csv" if Path(path).suffix in (".csv", ".tsv", ".parquet") else "folder"
     config.data.path = path
     config.data.image_size = entry.input_size
+    config.data.resize = "weights"
     config.model.name = given["model"]
     config.model.weights = entry.name
 

@@ -49,10 +49,11 @@ class Views:
         self.labels = dataset.table["label"].to_numpy(np.int64)
         pictures = robustness.corrupted_views(dataset, config, tested)
         turned = robustness.oriented_photos(dataset, np.unique(np.linspace(0, len(ids) - 1, ORIENTED).astype(int)))
-        data, size = config.data, (*config.data.image_size, 3)
+        shown = augment.Preprocessing.of(config)
+        size = (*shown.size, 3)
 
         def turn(item: int) -> np.ndarray:
-            return augment.view(turned[item], data.image_size, data.resize, config.augment, crop_fraction=data.crop_fraction)
+            return shown.plain(turned[item])
 
         with ThreadPoolExecutor(2) as pool:
             self.corrupted = np.stack(list(pool.map(pictures.__getitem__, range(len(pictures))))).reshape(len(ids), len(tested), *size)
@@ -73,13 +74,13 @@ def main() -> None:
     ids = {folder: _test_ids(options.study / folder) for folder in runs["folder"]}
     everything = sorted(set().union(*ids.values()))
     place = {name: row for row, name in enumerate(everything)}
-    made: dict[tuple, Views] = {}
+    made: dict[augment.Preprocessing, Views] = {}
     right: dict[tuple[str, int], dict[str, np.ndarray]] = {}
     turned: dict[str, list[dict]] = {}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         for arm, seed, folder in bar.track(list(zip(runs["arm"], runs["seed"], runs["folder"], strict=True)), description="runs"):
             predictor = load(options.study / folder)
-            key = _preprocessing(predictor.config)
+            key = augment.Preprocessing.of(predictor.config)
             if key not in made:
                 made[key] = Views(predictor.config, everything, tested)
             views = made[key]
@@ -137,12 +138,6 @@ def compare_means(arms: dict[str, dict[robustness.Condition, np.ndarray]], basel
 def _corrupted_right(correct: dict[robustness.Condition, np.ndarray]) -> np.ndarray:
     """How many of the corrupted versions of each image were right, int64 [S, N]."""
     return np.sum([right for condition, right in correct.items() if condition != robustness.CLEAN], axis=0)
-
-
-def _preprocessing(config: Config) -> tuple:
-    """What an image's view in evaluation depends on."""
-    data, outside = config.data, config.augment
-    return tuple(data.image_size), data.resize, data.crop_fraction, outside.mode, outside.fill, outside.fill_value
 
 
 def _test_ids(folder: Path) -> list[str]:

@@ -39,7 +39,8 @@ def create(
 
     overrides = dict(map(parse_assignment, fields or []))
     own = {name.removeprefix("data."): value for name, value in overrides.items() if name.startswith("data.")}
-    reading = {name: value for name, value in own.items() if name not in ("image_size", "resize", "crop_fraction", "mean", "std")}
+    showing = ("image_size", "resize", "crop_fraction", "interpolation", "mean", "std")
+    reading = {name: value for name, value in own.items() if name not in showing}
     dataset, read_as = load_path(photos, **reading)
     endings.quieten()
     from imgclf.image_data import ImageData

@@ -159,8 +159,12 @@ class DataConfig(Group):
     columns: ColumnsConfig
     tfds: TfdsConfig
     image_size: Size = (128, 128)  # (height, width) of the model's input
-    resize: str = "squash"  # squash | crop (centre) | pad: how an image gets that size in evaluation, and in training without crops
+    # squash | crop (centre) | pad: how an image gets that size in evaluation, and in training without crops; or weights: crop, with the
+    # crop_fraction and the interpolation that the weights were published with
+    resize: str = "squash"
     crop_fraction: float = 1.0  # resize=crop: share of the shorter side that the centre crop keeps (0.875 = 224 of 256)
+    # bilinear | bicubic (Pillow's; a crop lies where timm has it): of views without random crop and warp, both antialiased
+    interpolation: str = "bilinear"
     # per RGB channel on [0, 1]; subtracted, then divided by std; () = the weights' own, ImageNet's without weights
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()  # likewise

@@ -12,7 +12,8 @@ from imgclf.errors import UserError, nearest
 
 CHOICES = {
     "data.layout": ("auto", "classes", "splits"),
-    "data.resize": ("squash", "crop", "pad"),
+    "data.resize": ("squash", "crop", "pad", "weights"),
+    "data.interpolation": ("bilinear", "bicubic"),
     "data.audit": ("fix", "error", "off"),
     "data.scenes": ("off", "auto"),
     "data.split.method": ("auto", "given", "stratified", "hash", "kfold"),
@@ -209,8 +210,12 @@ def _validate_keras(config: Config) -> None:
                 f"config.augment.{name}={config.augment[name]!r} does not go with augment.mode='keras_legacy': ImageDataGenerator "
                 f"had no such thing; set it to {default[name]!r}, or use mode='corrected'."
             )
-    if config.data.resize != "squash":
-        raise UserError(f"config.data.resize={config.data.resize!r} does not go with augment.mode='keras_legacy'; Keras had 'squash' only.")
+    for name, had in (("resize", "squash"), ("interpolation", "bilinear")):
+        if config.data[name] != had:
+            raise UserError(
+                f"config.data.{name}={config.data[name]!r} does not go with augment.mode='keras_legacy', which resizes as Keras did; "
+                f"leave it at {had!r}."
+            )
     if max(config.augment.shift) >= 1:
         raise UserError(f"config.augment.shift={config.augment.shift!r} is not valid with augment.mode='keras_legacy'; expected below 1.")
 
@@ -224,6 +229,11 @@ def _validate_combinations(config: Config) -> None:
         )
     if config.augment.mode == "keras_legacy":
         _validate_keras(config)
+    if data.resize == "weights" and (data.crop_fraction, data.interpolation) != (1.0, "bilinear"):
+        raise UserError(
+            f"config.data.resize='weights' takes crop_fraction and interpolation from the weights, where config.data.crop_fraction="
+            f"{data.crop_fraction} and interpolation={data.interpolation!r} are given too; use data.resize='crop' with them."
+        )
     if config.augment.policy == "none" and config.augment.policy_args:
         raise UserError(f"config.augment.policy_args={config.augment.policy_args!r} needs config.augment.policy, such as 'rand_augment'.")
     if train.early_stopping.patience and not train.best_metric:

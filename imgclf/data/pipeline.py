@@ -100,7 +100,7 @@ def train_place(dataset: Dataset, config: Config, row: int, epoch: int) -> tuple
 
 
 def eval_batches(dataset: Dataset, config: Config, split: str, *, shard: int = 0, shards: int = 1) -> "Batches":
-    """Streams every example of a split exactly once, as `augment.view` shows it without augmentation.
+    """Streams every example of a split exactly once, as `augment.Preprocessing.plain` shows it.
 
     Global batches follow the table's order; the last one is padded with black images, label 0, index -1 and mask False. All shards
     yield the same number of batches.
@@ -212,9 +212,7 @@ class _Fetch:
     labels: np.ndarray
     heights: np.ndarray
     widths: np.ndarray
-    size: tuple[int, int]
-    resize: str
-    crop_fraction: float
+    shown: augment.Preprocessing
     fields: types.SimpleNamespace  # config.augment; a ConfigDict takes microseconds per attribute
     seed: int
     augmented: bool
@@ -223,7 +221,7 @@ class _Fetch:
     def __call__(self, step: int) -> Batch:
         rows, epochs = self.order(step)
         mask = rows >= 0
-        image = np.zeros((len(rows), *self.size, 3), np.uint8)
+        image = np.zeros((len(rows), *self.shown.size, 3), np.uint8)
         label = np.where(mask, self.labels[rows], 0).astype(np.int32)
         batch: Batch = {"image": image, "label": label, "index": rows, "mask": mask}
         if self.augmented:
@@ -235,7 +233,7 @@ class _Fetch:
             if drawn.color is not None:
                 batch["color"][i] = augment.color.matrix(drawn.color, image[i])
             if drawn.erase is not None:
-                batch["erase"][i] = augment.erase.boxes(drawn.erase, self.fields, self.size)
+                batch["erase"][i] = augment.erase.boxes(drawn.erase, self.fields, self.shown.size)
                 if "erase_seed" in batch:
                     batch["erase_seed"][i] = drawn.erase.seed
         return batch
@@ -253,22 +251,12 @@ class _Fetch:
 
     def _view(self, row: int, epoch: int) -> tuple[np.ndarray, augment.Draw]:
         full_size = int(self.heights[row]), int(self.widths[row])
-        # Evaluation decodes whole images: it shows what `augment.view` shows of an array.
+        # Evaluation decodes whole images: it shows what `Preprocessing.plain` shows of an array.
         drawn, factor = augment.evaluation(self.fields), 1
         if self.augmented:
             drawn = augment.draw(augment.view_rng(self.seed, self.ids[row], epoch), self.fields)
-            factor = augment.reduction(drawn, full_size, self.size, self.resize, self.crop_fraction)
-        image = augment.render(
-            self._image(row, factor, full_size),
-            drawn,
-            self.size,
-            self.resize,
-            crop_fraction=self.crop_fraction,
-            fill=self.fields.fill,
-            fill_value=self.fields.fill_value,
-            full_size=full_size,
-        )
-        return image, drawn
+            factor = augment.reduction(drawn, full_size, self.shown.size, self.shown.resize, self.shown.crop_fraction)
+        return self.shown.render(self._image(row, factor, full_size), drawn, full_size), drawn
 
     def _image(self, row: int, factor: int, full_size: tuple[int, int]) -> np.ndarray:
         if self.decoded is not None and (row, factor) in self.decoded:
@@ -310,7 +298,6 @@ def _batches(dataset: Dataset, config: Config, order: Order, start: int, stop: i
     if isinstance(dataset, VectorDataset):
         vectors = _FetchVectors(order, table["label"].to_numpy(np.int32), dataset.vectors)
         return Batches(vectors, start, stop, config.loader)
-    height, width = data.image_size
     heights, widths = table["height"].to_numpy(np.int32), table["width"].to_numpy(np.int32)
     fits = 3 * int(heights.astype(np.int64) @ widths.astype(np.int64)) <= data.in_memory_mb * 2**20
     fields = types.SimpleNamespace(**config.augment.to_dict())
@@ -321,9 +308,7 @@ def _batches(dataset: Dataset, config: Config, order: Order, start: int, stop: i
         labels=table["label"].to_numpy(np.int32),
         heights=heights,
         widths=widths,
-        size=(height, width),
-        resize=data.resize,
-        crop_fraction=data.crop_fraction,
+        shown=augment.Preprocessing.of(config),
         fields=fields,
         seed=config.seed,
         augmented=augmented and not augment.is_neutral(fields),

@@ -231,6 +231,10 @@ class Predictor:
         return images.Decoding.of(self.config.data)
 
     @functools.cached_property
+    def _preprocessing(self) -> augment.Preprocessing:
+        return augment.Preprocessing.of(self.config)
+
+    @functools.cached_property
     def _mesh(self) -> jax.sharding.Mesh:
         return sharding.create_mesh()
 
@@ -240,7 +244,6 @@ class Predictor:
 
     def _show(self, sources: Items, row: int, out: np.ndarray) -> str:
         """Writes the model's view of an image to `out`; returns why it can't, else ""."""
-        data = self.config.data
         try:
             pixels = self._pixels(sources[row])
         except images.ImageError as error:
@@ -249,7 +252,7 @@ class Predictor:
             return "missing: no such file"
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             return f"unreadable: {getattr(error, 'strerror', None) or error}"
-        out[:] = augment.view(pixels, data.image_size, data.resize, self.config.augment, crop_fraction=data.crop_fraction)
+        out[:] = self._preprocessing.plain(pixels)
         return ""
 
     def _pixels(self, item: Item) -> np.ndarray:

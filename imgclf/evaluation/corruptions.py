@@ -57,7 +57,7 @@ def corrupted(photo: np.ndarray, name: str, severity: int, config: Any, *, seed:
       photo: uint8 [h, w, 3], upright.
       name: of one of `CORRUPTIONS`.
       severity: 1 to 5.
-      config: the whole config: data.image_size, .resize, .crop_fraction, augment.fill, .fill_value.
+      config: the whole config, of which `augment.Preprocessing` counts.
       seed: of the noise and of the rotation's side, together with `example_id`, `name` and `severity`.
       example_id: of the table.
 
@@ -66,9 +66,9 @@ def corrupted(photo: np.ndarray, name: str, severity: int, config: Any, *, seed:
     """
     level, random = CORRUPTIONS[name].levels[severity - 1], _random_word(seed, example_id, name, severity)
     drawn = augment.Draw(rotate=level if random % 2 else -level) if name == "rotation" else augment.Draw()
-    data, outside = config.data, {"fill": config.augment.fill, "fill_value": config.augment.fill_value}
-    view = augment.render(photo, drawn, canvas_size(data.image_size), data.resize, crop_fraction=data.crop_fraction, **outside)
-    return augment.render(corrupt(view, name, level, random), augment.evaluation(config.augment), tuple(data.image_size))
+    shown = augment.Preprocessing.of(config)
+    view = dataclasses.replace(shown, size=canvas_size(shown.size)).render(photo, drawn)
+    return augment.render(corrupt(view, name, level, random), augment.evaluation(config.augment), shown.size)
 
 
 def corrupt(view: np.ndarray, name: str, level: float, seed: int) -> np.ndarray:

@@ -85,14 +85,14 @@ def corrupted_views(dataset: Dataset, config: Config, tested: Sequence[Condition
       seed: of the corruptions.
     """
     photo_of = functools.lru_cache(maxsize=8)(dataset.reader.__getitem__)
-    ids, data = dataset.table["id"].tolist(), config.data
+    ids, shown = dataset.table["id"].tolist(), augment.Preprocessing.of(config)
 
     def make(item: int) -> np.ndarray:
         row, number = divmod(item, len(tested))
         name, severity = tested[number]
         photo = photo_of(row)
         if (name, severity) == CLEAN:
-            return augment.view(photo, data.image_size, data.resize, config.augment, crop_fraction=data.crop_fraction)
+            return shown.plain(photo).copy()  # of a photo that is as large as the input, it may be the photo itself
         return corrupted(photo, name, severity, config, seed=seed, example_id=ids[row])
 
     return LazyImages(len(ids) * len(tested), make)

@@ -103,6 +103,8 @@ def _identity(config: Config, classifier: Network, backbone_sha256: str, *, augm
         identity["code_sha256"] = code
     if model["name"] == "cnn":
         identity["cnn"] = {key: model["cnn"][key] for key in ("widths", "kernel", "padding", "pool", "norm")}
+    if data["interpolation"] != "bilinear":
+        identity["interpolation"] = data["interpolation"]
     if data["resize"] == "pad":
         identity["fill"] = [fields["augment"]["fill"], fields["augment"]["fill_value"]]
     if fields["augment"]["mode"] != "corrected":

@@ -75,5 +75,6 @@ def images_for(asked: Asked, checked: Config) -> tuple[Config, Dataset, dict[str
 
 def _data_fields(config: Config) -> dict[str, Any]:
     """What decides which images there are, and how they are split; where they lie may change."""
-    free = ("data.image_size", "data.resize", "data.crop_fraction", "data.mean", "data.std", "data.in_memory_mb", "data.path", "data.root")
+    shown = ("data.image_size", "data.resize", "data.crop_fraction", "data.interpolation", "data.mean", "data.std")
+    free = (*shown, "data.in_memory_mb", "data.path", "data.root")
     return {name: value for name, value in flatten(config).items() if name.startswith("data.") and name not in free}

@@ -223,13 +223,14 @@ def test_evaluation_counts_every_example_once(dataset, config, shards):
         assert not batch["label"][padding].any()
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
-def test_evaluation_shows_the_plain_view(dataset, config, resize):
+def test_evaluation_shows_the_plain_view(dataset, config, resize, interpolation):
     """Not augmented, and from the whole image also where training decodes at a reduced scale: what a prediction from an array sees."""
-    config.data.image_size, config.data.resize, config.data.crop_fraction = (9, 7), resize, 0.9
+    config.data.image_size, config.data.resize, config.data.crop_fraction, config.data.interpolation = (9, 7), resize, 0.9, interpolation
     for batch in take(pipeline.eval_batches(dataset, config, "train")):
         for row, image in zip(batch["index"][batch["mask"]], batch["image"], strict=False):
-            expected = augment.view(dataset.reader[row], (9, 7), resize, config.augment, crop_fraction=0.9)
+            expected = augment.view(dataset.reader[row], (9, 7), resize, config.augment, crop_fraction=0.9, interpolation=interpolation)
             np.testing.assert_array_equal(image, expected)
 
 

@@ -6,6 +6,7 @@ from imgclf import models
 from imgclf.config import default_config, flatten, from_json, to_json
 from imgclf.errors import UserError
 from imgclf.methods import choice, resolve
+from imgclf.models.weights import conversion, pretrained
 
 
 def config_of(**fields):
@@ -36,12 +37,28 @@ def test_weights_and_a_new_head_of_one_layer_mean_lp_ft(tiny_weights):
         assert resolve.resolve(resolve.check(config_of(**weights, **{"model.head.kind": kind})), 3).train.method == method
 
 
+def test_the_weights_say_how_images_are_shown(monkeypatch):
+    """A run states the crop and interpolation that it took from its weights; and keeps them when it is settled again."""
+    published = conversion.Weights("mine", "mobilenet_v2_tiny", "timm", crop_fraction=0.95, interpolation="bicubic")
+    monkeypatch.setattr(pretrained, "find", lambda name, model: published)
+    asked = {"model.name": "mobilenet_v2_tiny", "data.resize": "weights", "data.image_size": (48, 32)}
+    shown = {}
+    for weights in ("mine", "none"):
+        resolved = resolve.resolve(resolve.check(config_of(**asked, **{"model.weights": weights})), 10)
+        assert flatten(resolve.resolve(resolve.check(from_json(to_json(resolved))), 10)) == flatten(resolved)
+        shown[weights] = (resolved.data.resize, resolved.data.crop_fraction, resolved.data.interpolation, resolved.data.image_size)
+    assert shown == {"mine": ("crop", 0.95, "bicubic", (48, 32)), "none": ("crop", 0.875, "bilinear", (48, 32))}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"augment.policy": "rand_augmen"}, "augment.policy"),
         ({"augment.policy": "rand_augment", "augment.policy_args": "magnitud=3"}, "did you mean 'magnitude'"),
         ({"optimizer.name": "adamm"}, "did you mean 'adam"),
+        ({"data.resize": "weights", "data.crop_fraction": 0.9}, "takes crop_fraction and interpolation from the weights"),
+        ({"data.resize": "weights", "augment.mode": "keras_legacy"}, "resizes as Keras did"),
+        ({"data.interpolation": "bicubic", "augment.mode": "keras_legacy"}, "resizes as Keras did"),
         ({"model.name": "resnet51"}, "is not a model"),
         ({"train.method": "probe", "eval.flip": True}, "a probe is evaluated on cached features"),
         ({"train.method": "probe", "model.head.kind": "mlp"}, "probe.solver='minibatch'"),

@@ -100,7 +100,10 @@ def test_what_is_there_is_never_computed_again(digits, computed):
     assert computed == [100, 50, 300, 150]
 
 
-@pytest.mark.parametrize("changes", [{"data.image_size": (9, 9)}, {"data.mean": (0.1, 0.2, 0.3)}, {"model.cnn.kernel": 5}, {"seed": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"data.image_size": (9, 9)}, {"data.interpolation": "bicubic"}, {"data.mean": (0.1, 0.2, 0.3)}, {"model.cnn.kernel": 5}, {"seed": 1}],
+)
 def test_other_preprocessing_or_weights_are_another_cache(digits, computed, changes):
     config, model, dataset = digits
     rows = np.arange(4)

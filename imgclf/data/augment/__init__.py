@@ -21,18 +21,20 @@ entry of `FIELDS`, both in `pixels`, and a field in config/fields.py: drawing, r
 
 from imgclf.data.augment import color, erase, pixels, policies
 from imgclf.data.augment.draws import COLOR, ERASE, GEOMETRY, PIXELS, POLICY, Draw, draw, evaluation, is_neutral, sibling, view_rng
-from imgclf.data.augment.geometry import BORDERS, RESIZE_MODES, Size, matrix, reduction
-from imgclf.data.augment.views import render, view
+from imgclf.data.augment.geometry import BORDERS, INTERPOLATIONS, RESIZE_MODES, Size, matrix, reduction
+from imgclf.data.augment.views import Preprocessing, render, view
 
 __all__ = [
     "BORDERS",
     "COLOR",
     "ERASE",
     "GEOMETRY",
+    "INTERPOLATIONS",
     "PIXELS",
     "POLICY",
     "RESIZE_MODES",
     "Draw",
+    "Preprocessing",
     "Size",
     "color",
     "draw",

@@ -1,14 +1,59 @@
 """A view of an image: drawn, resampled once, then put through the operations of the host, in the order of the package's docstring."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
 
+from imgclf.config.fields import Config
 from imgclf.data.augment import pixels
 from imgclf.data.augment.draws import Draw, draw, evaluation
 from imgclf.data.augment.geometry import Size, resample
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input where nothing is left to chance: what training, prediction and reports share.
+
+    Attributes:
+      size: (height, width) of the input.
+      resize, crop_fraction, interpolation: of `config.data`, resolved.
+      mode, fill, fill_value: of `config.augment`: Keras's resize or ours, and what stands outside the image.
+    """
+
+    size: Size
+    resize: str
+    crop_fraction: float
+    interpolation: str
+    mode: str
+    fill: str
+    fill_value: int
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """That of a whole, resolved config."""
+        data, outside = config.data, config.augment
+        size = (data.image_size[0], data.image_size[1])
+        return cls(size, data.resize, data.crop_fraction, data.interpolation, outside.mode, outside.fill, outside.fill_value)
+
+    def render(self, image: np.ndarray, drawn: Draw, full_size: Size | None = None) -> np.ndarray:
+        """`render` by this preprocessing: uint8 [h, w, 3] to uint8 [H, W, 3]."""
+        return render(
+            image,
+            drawn,
+            self.size,
+            self.resize,
+            crop_fraction=self.crop_fraction,
+            interpolation=self.interpolation,
+            fill=self.fill,
+            fill_value=self.fill_value,
+            full_size=full_size,
+        )
+
+    def plain(self, image: np.ndarray) -> np.ndarray:
+        """The view of evaluation, uint8 [h, w, 3] to uint8 [H, W, 3]; it may be the memory of `image`."""
+        return self.render(image, Draw(mode=self.mode))
 
 
 def render(  # noqa: PLR0913  (options by name)
@@ -18,6 +63,7 @@ def render(  # noqa: PLR0913  (options by name)
     resize: str = "squash",
     *,
     crop_fraction: float = 1.0,
+    interpolation: str = "bilinear",
     fill: str = "nearest",
     fill_value: int = 0,
     full_size: Size | None = None,
@@ -30,6 +76,7 @@ def render(  # noqa: PLR0913  (options by name)
       size: (height, width) of the result.
       resize: squash | crop | pad.
       crop_fraction: of resize=crop.
+      interpolation: bilinear | bicubic: of a view without random crop and warp, see `geometry.resample`.
       fill: nearest | constant | reflect | wrap, what stands outside the image, also around resize=pad.
       fill_value: of constant, 0..255.
       full_size: (height, width) before a reduced decode.
@@ -39,7 +86,17 @@ def render(  # noqa: PLR0913  (options by name)
     """
 
     def resampled(drawn: Draw) -> np.ndarray:
-        return resample(image, drawn, size, resize, crop_fraction=crop_fraction, fill=fill, fill_value=fill_value, full_size=full_size)
+        return resample(
+            image,
+            drawn,
+            size,
+            resize,
+            crop_fraction=crop_fraction,
+            interpolation=interpolation,
+            fill=fill,
+            fill_value=fill_value,
+            full_size=full_size,
+        )
 
     if len(drawn.policy) < 2:
         out = resampled(drawn)
@@ -63,6 +120,7 @@ def view(
     rng: np.random.Generator | None = None,
     *,
     crop_fraction: float = 1.0,
+    interpolation: str = "bilinear",
 ) -> np.ndarray:
     """Shows an image as evaluation does, or as training does with this generator, before the training step's part.
 
@@ -72,12 +130,12 @@ def view(
       resize: squash | crop | pad.
       augment: `config.augment`; None = its defaults. What stands outside the image is taken from it in evaluation too.
       rng: see `view_rng`; None = the view of evaluation.
-      crop_fraction: `config.data.crop_fraction`.
+      crop_fraction, interpolation: of `config.data`.
 
     Returns:
       uint8 [H, W, 3], never the memory of `image`.
     """
     drawn = draw(rng, augment) if augment is not None and rng is not None else evaluation(augment)
     fill, fill_value = ("nearest", 0) if augment is None else (augment.fill, augment.fill_value)
-    out = render(image, drawn, size, resize, crop_fraction=crop_fraction, fill=fill, fill_value=fill_value)
+    out = render(image, drawn, size, resize, crop_fraction=crop_fraction, interpolation=interpolation, fill=fill, fill_value=fill_value)
     return out.copy() if np.may_share_memory(out, image) else out

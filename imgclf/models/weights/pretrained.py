@@ -84,21 +84,27 @@ def _known(shapes: _Shapes, rules: Sequence[Rule]) -> int:
 def resolve(config: Config, num_classes: int | None = None) -> Config:
     """Returns a copy of the config in which the weights' own choices stand explicitly.
 
-    These are `data.mean` and `data.std` where they are (), `model.variant` where it is "auto", and `model.head.kind` where it is
-    "auto" and `num_classes` is given. After that the model can be built without the weights, as a trained run's is.
+    These are `data.mean` and `data.std` where they are (); `data.resize`, `data.crop_fraction` and `data.interpolation` where resize is
+    "weights" (without weights it is torchvision's: the middle 224 of 256 pixels, bilinear); `model.variant` where it is "auto"; and
+    `model.head.kind` where it is "auto" and `num_classes` is given. After that the model can be built without the weights, as a trained
+    run's is.
 
     Raises:
       UserError: as `find` does; for weights of an unknown model.
     """
     config = config.copy_and_resolve_references()
     model, entry = config.model, None
-    if model.weights != "none" and ("auto" in (model.variant, model.head.kind) or not config.data.mean or not config.data.std):
+    data, open_fields = config.data, (model.variant, model.head.kind)
+    if model.weights != "none" and ("auto" in open_fields or data.resize == "weights" or not data.mean or not data.std):
         check_name(model.name)
         entry = find(model.weights, model.name)
-    if not config.data.mean:
-        config.data.mean = entry.mean if entry else IMAGENET_MEAN
-    if not config.data.std:
-        config.data.std = entry.std if entry else IMAGENET_STD
+    if not data.mean:
+        data.mean = entry.mean if entry else IMAGENET_MEAN
+    if not data.std:
+        data.std = entry.std if entry else IMAGENET_STD
+    if data.resize == "weights":
+        data.resize = "crop"
+        data.crop_fraction, data.interpolation = (entry.crop_fraction, entry.interpolation) if entry else (0.875, "bilinear")
     if model.variant == "auto":
         model.variant = ", ".join(f"{key}={value!r}" for key, value in entry.variant.items()) if entry else ""
     if model.head.kind == "auto" and num_classes is not None and model.name != "cnn":  # cnn's own head has fields of its own
