@@ -214,12 +214,10 @@ def test_copies_never_stand_astride(color_folder, tmp_path, capsys):
     assert "kept whole: 4 groups of copies or of the data (12 images)" in capsys.readouterr().out
 
 
-def test_a_class_of_one_image_is_refused(data):
+def test_a_class_of_one_image_can_not_be_split(data):
     lonely = data.filter(lambda table: (table["class_name"] != "red") | (table["id"] == "red/00.png"))
     with pytest.raises(UserError, match="Class 'red' has 1 example, too few for train and test"):
         lonely.split(0.8)
-    with pytest.raises(UserError, match="Class 'red' has 1 training image; a class needs two"):
-        imgclf.create(lonely, model="mobilenet_v2_tiny", verbose=False)
 
 
 @pytest.mark.parametrize(

@@ -337,7 +337,9 @@ class FreezeConfig(Group):
 class ProbeConfig(Group):
     """The probe of train.method=probe and lp_ft: the backbone is frozen, and its pooled features are cached."""
 
-    solver: str = "logistic"  # logistic | ridge | minibatch (model.head, by optimizer, for train.duration, in loader.batch_size)
+    # logistic | ridge | nearest_mean (of features of length 1, for classes of one to five images; no penalty, no class weights) |
+    # minibatch (model.head, by optimizer, for train.duration, in loader.batch_size)
+    solver: str = "logistic"
     # strength of the penalty, scikit-learn's 1 / (n·C); several = chosen by cross-validation, () = among 1e-4 … 10
     l2: tuple[float, ...] = ()
     folds: int = 5  # of that cross-validation: stratified, groups stay whole

@@ -29,7 +29,7 @@ CHOICES = {
     "model.cnn.padding": ("same", "valid"),
     "model.cnn.norm": ("batch", "none"),
     "train.method": ("auto", "fit", "probe", "lp_ft"),
-    "probe.solver": ("logistic", "ridge", "minibatch"),
+    "probe.solver": ("logistic", "ridge", "nearest_mean", "minibatch"),
     "freeze.batch_norm": ("auto", "frozen", "train"),
     "train.best_metric": ("val_loss", "val_top1", ""),
     "optimizer.schedule.name": ("constant", "cosine", "step", "exponential", "time", "one_cycle"),

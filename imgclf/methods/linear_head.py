@@ -1,4 +1,4 @@
-"""A head that is solved: logistic or ridge regression on cached features, its penalty chosen by cross-validation."""
+"""A head that is solved on cached features: logistic or ridge regression, its penalty chosen by cross-validation, or class means."""
 
 import dataclasses
 from pathlib import Path

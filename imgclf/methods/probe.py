@@ -101,11 +101,17 @@ def _tell_what_is_ignored(config: Config, console: Console) -> None:
 
 
 def _tell(about: dict[str, Any], console: Console) -> None:
-    scores, told = about["cross_validation"], f"Probe: {about['solver']}"
+    scores, told = about["cross_validation"], f"Probe: {about['solver'].replace('_', ' ')}"
     if scores is not None and len(scores) > 1:
         top1 = next(row["top1"] for row in scores if row["l2"] == about["l2"])
         told += f", l2 {about['l2']:g}: of {len(scores)}, the lowest loss over {about['folds']} folds of the training images"
         told += f" (top-1 there {top1:.1%})"
+    elif about["solver"] == "nearest_mean":
+        told += (
+            ", nothing held out"
+            if scores is None
+            else f" (top-1 over {about['folds']} folds of the training images {scores[0]['top1']:.1%})"
+        )
     elif about["l2"] is not None:
         told += f", l2 {about['l2']:g}, as given"
     console.print(f"{told}.", highlight=False)

@@ -1,7 +1,7 @@
 """Linear heads on cached features, and the choice of their penalty by stratified, grouped cross-validation."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ import scipy.optimize
 import scipy.special
 
 from imgclf.data.splits import stratify
+from imgclf.errors import UserError
+from imgclf.probes import nearest_mean
 from imgclf.probes.logistic import Solutions, fit_logistic
 from imgclf.probes.ridge import fit_ridge
 
@@ -69,7 +71,10 @@ def assign_folds(
 
 @dataclasses.dataclass(frozen=True)
 class CrossValidation:
-    """Which strengths are tried, and which fold each example is held out in; `fold` is None where there is nothing to choose."""
+    """Which strengths are tried, and which fold each example is held out in; `fold` is None where there is nothing to choose.
+
+    The only example (or group) of a class is in no fold, −1: without it, the class would not be known.
+    """
 
     strengths: tuple[float, ...]
     folds: int
@@ -87,15 +92,41 @@ class CrossValidation:
         seed: int,
         solver: str = "logistic",
     ) -> "CrossValidation":
-        """Deals the training examples into folds where there are several strengths, and for ridge, whose outputs must be scaled.
+        """Deals the training examples into folds where there are several strengths, and for solvers whose outputs must be scaled.
+
+        The nearest class mean has no penalty, and takes no more folds than its smallest class has members.
 
         Raises:
-          UserError: for a class with fewer members than folds.
+          UserError: for a class with fewer members than folds, and for strengths to choose from where every class has one member only.
         """
-        only = " with config.probe.solver='logistic'" if solver == "ridge" else ""
+        scaled = solver in ("ridge", "nearest_mean")
+        if solver == "nearest_mean":
+            strengths = (0.0,)
+        if len(strengths) == 1 and not scaled:
+            return cls(tuple(strengths), folds, None, tuple(class_names))
+        units = _units_of_class(labels, groups, len(class_names))
+        several = units[labels] > 1
+        if not several.any():
+            if solver == "nearest_mean":
+                return cls(tuple(strengths), folds, None, tuple(class_names))
+            raise UserError(
+                "Every class has one training image (or group), so that none can be held out to choose a penalty by: use "
+                "config.probe.solver='nearest_mean', or 'logistic' with one config.probe.l2; or add images."
+            )
+        if solver == "nearest_mean":
+            folds = int(min(folds, units[units > 1].min()))
+        only = " with config.probe.solver='logistic'" if scaled else ""
         hint = f"lower config.probe.folds, or set one config.probe.l2{only}, which needs no folds"
-        fold = assign_folds(labels, groups, folds, seed, class_names, hint) if len(strengths) > 1 or solver == "ridge" else None
+        fold = np.full(len(labels), -1, np.int64)
+        dealt = groups if groups is None else np.asarray(groups)[several]
+        fold[several] = assign_folds(labels[several], dealt, folds, seed, class_names, hint)
         return cls(tuple(strengths), folds, fold, tuple(class_names))
+
+
+def _units_of_class(labels: np.ndarray, groups: Sequence[str] | np.ndarray | None, classes: int) -> np.ndarray:
+    """How many examples, or groups of them, each class has, int64 [C]."""
+    pairs = pd.DataFrame({"label": labels, "unit": range(len(labels)) if groups is None else groups}).drop_duplicates()
+    return np.bincount(pairs["label"], minlength=classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +156,7 @@ def fit_linear(
       features: float32 [N, D] or [N, V, D].
       labels: int [N].
       validation: the strengths, and the folds in which they are tried.
-      solver: "logistic" or "ridge".
+      solver: "logistic", "ridge" or "nearest_mean", which has no penalty, and knows neither `standardize` nor `class_weight`.
       standardize: whether the penalty is on the weights of standardised features.
       class_weight: float32 [C], or None.
     """
@@ -137,24 +168,30 @@ def fit_linear(
     if validation.fold is not None:
         subsets += [np.where(validation.fold == k, 0, example_weight) for k in range(validation.folds)]
     weights = np.repeat(np.stack(subsets), views, axis=1)
-    fit = {"logistic": fit_logistic, "ridge": fit_ridge}[solver]
     strengths, classes = np.array(validation.strengths), len(validation.class_names)
     repeated = np.repeat(labels, views)
-    solved = scaling.fold(fit(flat, repeated, weights, strengths, classes, mean=scaling.mean, deviation=scaling.deviation))
-    chosen, table, scale = 0, None, 1.0
+    if solver == "nearest_mean":
+        solved = nearest_mean.fit_nearest_mean(flat, repeated, weights, classes)
+    else:
+        fit = {"logistic": fit_logistic, "ridge": fit_ridge}[solver]
+        solved = scaling.fold(fit(flat, repeated, weights, strengths, classes, mean=scaling.mean, deviation=scaling.deviation))
+    chosen, table, scale = 0, None, nearest_mean.SHARPNESS if solver == "nearest_mean" else 1.0
     if validation.fold is not None:
         held = _held_out_logits(flat[::views], validation, solved)
-        scales = [_best_scale(logits, labels, example_weight) if solver == "ridge" else 1.0 for logits in held]
+        dealt = validation.fold >= 0
+        held, of, weight = held[:, dealt], labels[dealt], example_weight[dealt]
+        scales = [_SCALES[solver](logits, of, weight) for logits in held]
         tried = zip(held, scales, validation.strengths, solved.gradient_norm.max(0), strict=True)
-        table = [_score(logits, labels, example_weight, *rest) for logits, *rest in tried]
+        table = [_score(logits, of, weight, *rest) for logits, *rest in tried]
         chosen = int(np.argmin([row["loss"] for row in table]))
         scale = scales[chosen]
     kernel, bias = scale * solved.kernel[0, chosen], scale * solved.bias[0, chosen]
     about = {
-        "l2": validation.strengths[chosen],
+        "l2": validation.strengths[chosen] if solver != "nearest_mean" else None,
         "folds": validation.folds if validation.fold is not None else None,
         "gradient_norm": float(solved.gradient_norm[0, chosen]),
         "cross_validation": table,
+        "never_held_out": [] if validation.fold is None else sorted({validation.class_names[k] for k in labels[validation.fold < 0]}),
     }
     return Linear(kernel, bias, about)
 
@@ -179,6 +216,13 @@ def _best_scale(outputs: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> 
         lambda log_scale: _loss(np.exp(log_scale) * outputs.astype(np.float64), labels, weight), bounds=(-7, 7), method="bounded"
     )
     return float(np.exp(found.x))
+
+
+_SCALES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = {
+    "logistic": lambda outputs, labels, weight: 1.0,
+    "ridge": _best_scale,
+    "nearest_mean": nearest_mean.scale_of,
+}
 
 
 def _score(held: np.ndarray, labels: np.ndarray, weight: np.ndarray, scale: float, l2: float, gradient_norm: float) -> dict[str, float]:

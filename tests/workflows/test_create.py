@@ -61,6 +61,25 @@ def test_small_classes_do_without_val_and_with_fewer_folds(data):
     assert (config.data.split.fractions, config.probe.folds) == ((1.0, 0.0, 0.0), 3)
 
 
+def test_one_photo_a_class_gives_a_classifier_and_no_estimate(data, tmp_path):
+    one = data.filter(lambda table: table.groupby("class_name").cumcount() == 0)
+    config, why, _ = create.settle(one.dataset)
+    assert (config.train.method, config.probe.solver) == ("probe", "nearest_mean")
+    assert "can't be estimated; two of each class" in why
+    made = imgclf.create(one, model="mobilenet_v2_tiny", method="probe", workdir=tmp_path / "run", config=QUICK, verbose=False)
+    assert made.predict(data[:3])["predicted"].isin(data.class_names).all()
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["split"] == "train"
+    assert any("says nothing about new ones" in note for note in results["notes"])
+
+
+def test_a_class_of_one_photo_among_others_is_told(data):
+    single = data.filter(lambda table: (table.class_name != "red") | (table.groupby("class_name").cumcount() == 0))
+    config, why, _ = create.settle(single.dataset)
+    assert (config.probe.solver, config.probe.folds, config.data.split.fractions) == ("logistic", 5, (1.0, 0.0, 0.0))
+    assert "Class 'red' with one training image: how often that is recognised can't be estimated" in why
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
