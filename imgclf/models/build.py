@@ -29,7 +29,8 @@ def create(config: Config, num_classes: int, *, load_weights: bool = True, tell:
       config: the whole config, resolved (`methods.resolve`).
       num_classes: of the data.
       load_weights: False leaves out reading `model.weights`: for a network whose parameters come from elsewhere.
-      tell: is given what the user should know: which head is new, and normalisation other than the weights' own.
+      tell: is given what the user should know: which head is new, normalisation other than the weights' own, and a licence
+        that forbids commercial use.
 
     Raises:
       UserError: for an unknown name, a builder of the user's own that can't be imported or doesn't return a backbone, weights that can't be
@@ -58,6 +59,8 @@ def _with_weights(config: Config, build: Callable[[], Network], entry: Weights, 
     """The network with published weights; what of its head they don't have is fresh."""
     if (config.data.mean, config.data.std) != (entry.mean, entry.std):
         tell(f"config.data.mean and std are not the weights' own, {entry.mean} and {entry.std}; () takes those.")
+    if not entry.commercial:
+        tell(f"{entry.name}: the licence, {entry.licence}, forbids commercial use ({entry.source}).")
     abstract = nnx.eval_shape(build)
     params_like, batch_stats_like = (nnx.to_pure_dict(nnx.state(abstract, kind)) for kind in (nnx.Param, nnx.BatchStat))
     kind = config.model.head.kind

@@ -165,26 +165,38 @@ _KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/dense
 _KERAS = {"epsilon": 1.001e-5, "momentum": 0.99, "unbiased": False}
 
 
+_RESULTS = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
+_GMACS = {"densenet121": 2.87, "densenet169": 3.4, "densenet201": 4.34}  # timm's benchmark tables
+
+
+def _timm(name: str, model: str, top1: float, **options: Any) -> Weights:
+    repo, gmacs = f"timm/{name}", _GMACS[model]
+    options = {"interpolation": "bicubic"} | options
+    return Weights(repo, model, "timm", **options, repo=repo, top1=top1, gmacs=gmacs, licence="apache-2.0", source=_RESULTS)
+
+
 def _weights(model: str, hub_top1: float, torchvision: str, torchvision_top1: float, keras_top1: float) -> tuple[Weights, ...]:
     keras = f"{model}_weights_tf_dim_ordering_tf_kernels.h5"
+    gmacs = _GMACS[model]
     return (
-        Weights(f"timm/{model}.tv_in1k", model, "timm", repo=f"timm/{model}.tv_in1k", top1=hub_top1, licence="apache-2.0"),
+        _timm(f"{model}.tv_in1k", model, hub_top1),
         Weights(
             f"torchvision/{model}.v1",
             model,
             "torchvision",
             file=f"{torchvision}.safetensors",
             top1=torchvision_top1,
+            gmacs=gmacs,
             licence="bsd-3-clause",
             source=f"https://download.pytorch.org/models/{torchvision}.pth",
         ),
         # top-1: https://keras.io/api/applications/
-        Weights(f"keras/{model}", model, "keras", variant=_KERAS, file=keras, top1=keras_top1, source=_KERAS_URL + keras),
+        Weights(f"keras/{model}", model, "keras", variant=_KERAS, file=keras, top1=keras_top1, gmacs=gmacs, source=_KERAS_URL + keras),
     )
 
 
 WEIGHTS: tuple[Weights, ...] = (
-    Weights("timm/densenet121.ra_in1k", "densenet121", "timm", repo="timm/densenet121.ra_in1k", top1=75.574, licence="apache-2.0"),
+    _timm("densenet121.ra_in1k", "densenet121", 75.574, soft_labels=True),
     *_weights("densenet121", 74.750, "densenet121-a639ec97", 74.434, 75.0),
     *_weights("densenet169", 75.922, "densenet169-b2777c0a", 75.600, 76.2),
     *_weights("densenet201", 77.284, "densenet201-c1103571", 76.896, 77.3),

@@ -256,10 +256,25 @@ def _keras_rules() -> tuple[Rule, ...]:
 CONVERSION: dict[str, tuple[Rule, ...]] = {"timm": _torch_rules(), "torchvision": _torch_rules(), "keras": _keras_rules()}
 
 
+_RESULTS = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
+_GMACS = 5.73  # timm's benchmark tables
+
+
 def _timm(tag: str, top1: float, **options: Any) -> Weights:
     name = f"timm/inception_v3.{tag}"
-    preprocessing = {"mean": HALF, "std": HALF} | options
-    return Weights(name, "inception_v3", "timm", (299, 299), **preprocessing, repo=name, top1=top1, licence="apache-2.0")
+    defaults: dict[str, Any] = {"mean": HALF, "std": HALF, "interpolation": "bicubic", "soft_labels": True}
+    return Weights(
+        name,
+        "inception_v3",
+        "timm",
+        (299, 299),
+        **(defaults | options),
+        repo=name,
+        top1=top1,
+        gmacs=_GMACS,
+        licence="apache-2.0",
+        source=_RESULTS,
+    )
 
 
 _KERAS_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels.h5"
@@ -273,10 +288,13 @@ WEIGHTS: tuple[Weights, ...] = (
         "inception_v3",
         "torchvision",
         (299, 299),
+        crop_fraction=299 / 342,
         mean=HALF,  # after its `transform_input`, which undoes ImageNet's
         std=HALF,
         file="inception_v3_google-0cc3c7bd.safetensors",
         top1=77.294,
+        soft_labels=True,
+        gmacs=_GMACS,
         licence="bsd-3-clause",
         source="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
     ),
@@ -290,6 +308,8 @@ WEIGHTS: tuple[Weights, ...] = (
         variant={"counts_padding": False, "use_scale": False, "momentum": 0.99, "unbiased": False},
         file=_KERAS_FILE,
         top1=77.9,  # https://keras.io/api/applications/
+        soft_labels=True,  # section 7 of the paper
+        gmacs=_GMACS,
         source=f"https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/{_KERAS_FILE}",
     ),
 )

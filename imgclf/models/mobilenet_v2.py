@@ -64,12 +64,12 @@ MODELS = {
     "mobilenet_v2_tiny": Model(mobilenet_v2_tiny),
 }
 
-# The repository of TF-slim's MobileNet lists these top-1; Keras's files are the same weights.
+# The repository of TF-slim's MobileNet lists these top-1 and multiply-adds; Keras's files are the same weights.
 _KERAS = {"padding": "same", "epsilon": 1e-3, "momentum": 0.999, "unbiased": False}
 _KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
 
 
-def _keras(model: str, alpha: str, top1: float) -> Weights:
+def _keras(model: str, alpha: str, top1: float, gmacs: float) -> Weights:
     file = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224.h5"
     return Weights(
         f"keras/mobilenet_v2_{alpha}_224",
@@ -80,36 +80,40 @@ def _keras(model: str, alpha: str, top1: float) -> Weights:
         variant=_KERAS,
         file=file,
         top1=top1,
+        gmacs=gmacs,
         source=_KERAS_URL + file,
     )
 
 
+_RESULTS = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
+
+
+def _timm(name: str, model: str, top1: float, gmacs: float) -> Weights:
+    repo = f"timm/{name}"
+    options: dict[str, Any] = {"interpolation": "bicubic", "soft_labels": True}
+    return Weights(repo, model, "timm", **options, repo=repo, top1=top1, gmacs=gmacs, licence="apache-2.0", source=_RESULTS)
+
+
 WEIGHTS: tuple[Weights, ...] = (
-    Weights(
-        "timm/mobilenetv2_100.ra_in1k",
-        "mobilenet_v2",
-        "timm",
-        repo="timm/mobilenetv2_100.ra_in1k",
-        top1=72.91,
-        licence="apache-2.0",
-    ),
-    Weights("timm/mobilenetv2_050.lamb_in1k", "mobilenet_v2_050", "timm", repo="timm/mobilenetv2_050.lamb_in1k", licence="apache-2.0"),
-    Weights("timm/mobilenetv2_140.ra_in1k", "mobilenet_v2_140", "timm", repo="timm/mobilenetv2_140.ra_in1k", licence="apache-2.0"),
+    _timm("mobilenetv2_100.ra_in1k", "mobilenet_v2", 72.91, 0.31),
+    _timm("mobilenetv2_050.lamb_in1k", "mobilenet_v2_050", 65.928, 0.1),
+    _timm("mobilenetv2_140.ra_in1k", "mobilenet_v2_140", 76.528, 0.6),
     Weights(
         "torchvision/mobilenet_v2.v1",
         "mobilenet_v2",
         "torchvision",
         file="mobilenet_v2-b0353104.safetensors",
         top1=71.878,
+        gmacs=0.301,
         licence="bsd-3-clause",
         source="https://download.pytorch.org/models/mobilenet_v2-b0353104.pth",
     ),
-    _keras("mobilenet_v2_035", "0.35", 60.3),
-    _keras("mobilenet_v2_050", "0.5", 65.4),
-    _keras("mobilenet_v2_075", "0.75", 69.8),
-    _keras("mobilenet_v2", "1.0", 71.8),
-    _keras("mobilenet_v2_130", "1.3", 74.4),
-    _keras("mobilenet_v2_140", "1.4", 75.0),
+    _keras("mobilenet_v2_035", "0.35", 60.3, 0.059),
+    _keras("mobilenet_v2_050", "0.5", 65.4, 0.097),
+    _keras("mobilenet_v2_075", "0.75", 69.8, 0.209),
+    _keras("mobilenet_v2", "1.0", 71.8, 0.300),
+    _keras("mobilenet_v2_130", "1.3", 74.4, 0.509),
+    _keras("mobilenet_v2_140", "1.4", 75.0, 0.582),
 )
 
 
@@ -117,7 +121,7 @@ def _torch(conv_name: str, norm_name: str, path: str) -> tuple[Rule, ...]:
     return ((rf"{conv_name}\.weight", f"{path}/conv/kernel", conv), *batch_norm(norm_name, f"{path}/bn"))
 
 
-def _timm() -> tuple[Rule, ...]:
+def _timm_rules() -> tuple[Rule, ...]:
     # blocks.0.0 has no expansion, so that its layers count from the depthwise one
     rules = [
         *_torch("conv_stem", "bn1", "backbone/stem"),
@@ -136,7 +140,7 @@ def _timm() -> tuple[Rule, ...]:
     return (*rules, (r"classifier\.weight", "head/logits/kernel", linear), (r"classifier\.bias", "head/logits/bias", same))
 
 
-def _torchvision() -> tuple[Rule, ...]:
+def _torchvision_rules() -> tuple[Rule, ...]:
     rules = [
         *_torch(r"features\.0\.0", r"features\.0\.1", "backbone/stem"),
         *_torch(r"features\.1\.conv\.0\.0", r"features\.1\.conv\.0\.1", "backbone/blocks/0/depthwise"),
@@ -152,8 +156,8 @@ def _torchvision() -> tuple[Rule, ...]:
 
 
 CONVERSION: dict[str, tuple[Rule, ...]] = {
-    "timm": _timm(),
-    "torchvision": _torchvision(),
+    "timm": _timm_rules(),
+    "torchvision": _torchvision_rules(),
     "keras": (
         ("Conv1/kernel", "backbone/stem/conv/kernel", same),
         *keras_batch_norm("bn_Conv1", "backbone/stem/bn"),

@@ -168,10 +168,8 @@ _RESULTS = "https://github.com/huggingface/pytorch-image-models/blob/main/result
 
 
 def _timm(name: str, top1: float, **preprocessing: Any) -> Weights:
-    repo = f"timm/{name}"
-    return Weights(
-        repo, "mobilenet_v3_large", "timm", **preprocessing, repo=repo, top1=top1, gmacs=0.23, licence="apache-2.0", source=_RESULTS
-    )
+    repo, options = f"timm/{name}", preprocessing | {"soft_labels": True}
+    return Weights(repo, "mobilenet_v3_large", "timm", **options, repo=repo, top1=top1, gmacs=0.23, licence="apache-2.0", source=_RESULTS)
 
 
 def _torchvision(version: int, file: str, top1: float, crop_fraction: float) -> Weights:

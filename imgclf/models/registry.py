@@ -123,27 +123,68 @@ def weights(model: str | None = None) -> dict[str, Weights]:
     return {entry.name: entry for each in families() for entry in each.weights}
 
 
+def best_for_probe(model: str | None = None, *, max_gmacs: float | None = None, commercial: bool = False) -> list[Weights]:
+    """Published weights, the best fixed features first.
+
+    Weights with a published linear probe (the accuracy on ImageNet of a linear classifier on the frozen features) come first, by it.
+    After them come the others by the top-1 of the network's own head, which is a linear classifier on the features too, but one that
+    they were trained with. Smoothed and mixed labels raise that figure, but not what the features are worth for other images (Kornblith
+    et al., 2019, https://arxiv.org/abs/1805.08974, section 4.2): such weights count as no better than the same network's trained without.
+
+    Args:
+      model: whose weights; None = those of all models of this package.
+      max_gmacs: leaves out what costs more for an image, in billions of multiply-adds (which papers call GFLOPs), or whose cost is unknown.
+      commercial: leaves out weights whose licence forbids commercial use.
+    """
+    found = list(weights(model).values())
+    plain: dict[str, float] = {}
+    for entry in found:
+        if not entry.soft_labels:
+            plain[entry.model] = max(plain.get(entry.model, 0.0), entry.top1 or 0.0)
+
+    def order(entry: Weights) -> tuple[Any, ...]:
+        own = entry.top1 or 0.0
+        top1 = min(own, plain.get(entry.model, own)) if entry.soft_labels else own
+        probe = entry.linear_probe
+        return probe is None, -(top1 if probe is None else probe), entry.soft_labels, -own, not entry.repo, entry.name
+
+    if max_gmacs is not None:
+        found = [entry for entry in found if entry.gmacs is not None and entry.gmacs <= max_gmacs]
+    return sorted((entry for entry in found if entry.commercial or not commercial), key=order)
+
+
 def entries() -> list[dict[str, Any]]:
     """Returns, for every model of this package but those for tests: `name`, `parameters` (with the published head), and `weights`.
 
-    Each of `weights` has `name`, `input_size`, `mean`, `std`, `num_classes`, `top1` (published, percent, or None), `licence`, `hub`
-    (repository on the Hugging Face hub, or "") and `source`.
+    Each of `weights` is as `described` says.
     """
     return [
-        {"name": name, "parameters": count, "weights": [_described(entry) for entry in weights(name).values()]}
+        {"name": name, "parameters": count, "weights": [described(entry) for entry in weights(name).values()]}
         for name, count in parameters().items()
     ]
 
 
-def _described(entry: Weights) -> dict[str, Any]:
+def described(entry: Weights) -> dict[str, Any]:
+    """What is published of weights, as JSON can hold it.
+
+    `name`, `model`, `input_size`, `crop_fraction`, `interpolation`, `mean`, `std`, `num_classes`, `top1` and `linear_probe` (percent, or
+    None), `gmacs` (billions of multiply-adds, or None), `licence`, `commercial`, `hub` (repository on the Hugging Face hub, or "") and
+    `source`.
+    """
     return {
         "name": entry.name,
+        "model": entry.model,
         "input_size": list(entry.input_size),
+        "crop_fraction": entry.crop_fraction,
+        "interpolation": entry.interpolation,
         "mean": list(entry.mean),
         "std": list(entry.std),
         "num_classes": entry.num_classes,
         "top1": entry.top1,
+        "linear_probe": entry.linear_probe,
+        "gmacs": entry.gmacs,
         "licence": entry.licence,
+        "commercial": entry.commercial,
         "hub": entry.repo,
         "source": entry.source,
     }

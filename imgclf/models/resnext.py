@@ -38,29 +38,43 @@ MODELS = {
 _RESULTS = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
 
 
-def _timm(recipe: str, side: int, top1: float, licence: str) -> Weights:
-    name = f"timm/resnext50_32x4d.{recipe}"
-    return Weights(name, "resnext50_32x4d", "timm", (side, side), repo=name, top1=top1, licence=licence, source=_RESULTS)
+def _timm(recipe: str, side: int, top1: float, licence: str, **preprocessing: Any) -> Weights:
+    name, gmacs = f"timm/resnext50_32x4d.{recipe}", {224: 4.26, 288: 7.04}[side]
+    return Weights(
+        name,
+        "resnext50_32x4d",
+        "timm",
+        (side, side),
+        **preprocessing,
+        repo=name,
+        top1=top1,
+        gmacs=gmacs,
+        licence=licence,
+        source=_RESULTS,
+    )
 
 
-def _torchvision(version: int, file: str, top1: float) -> Weights:
+def _torchvision(version: int, file: str, top1: float, **options: Any) -> Weights:
     return Weights(
         f"torchvision/resnext50_32x4d.v{version}",
         "resnext50_32x4d",
         "torchvision",
+        **options,
         file=f"{file}.safetensors",
         top1=top1,
+        gmacs=4.23,
         licence="bsd-3-clause",
         source=f"https://download.pytorch.org/models/{file}.pth",
     )
 
 
+_UNCROPPED: dict[str, Any] = {"crop_fraction": 1.0, "interpolation": "bicubic", "soft_labels": True}
 WEIGHTS: tuple[Weights, ...] = (
     _timm("tv_in1k", 224, 77.618, "bsd-3-clause"),
-    _timm("tv2_in1k", 224, 81.182, "bsd-3-clause"),
-    _timm("a1h_in1k", 288, 82.014, "apache-2.0"),
-    _timm("a1_in1k", 288, 81.466, "apache-2.0"),
+    _timm("tv2_in1k", 224, 81.182, "bsd-3-clause", crop_fraction=0.965, soft_labels=True),
+    _timm("a1h_in1k", 288, 82.014, "apache-2.0", **_UNCROPPED),
+    _timm("a1_in1k", 288, 81.466, "apache-2.0", **_UNCROPPED),
     _torchvision(1, "resnext50_32x4d-7cdf4587", 77.618),
-    _torchvision(2, "resnext50_32x4d-1a0047aa", 81.198),
+    _torchvision(2, "resnext50_32x4d-1a0047aa", 81.198, crop_fraction=224 / 232, soft_labels=True),
 )
 CONVERSION = {layout: _RESNET_CONVERSION[layout] for layout in ("timm", "torchvision")}

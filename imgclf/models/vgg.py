@@ -171,22 +171,27 @@ CONVERSION: dict[str, tuple[Rule, ...]] = {
 }
 
 
+_RESULTS = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
+
+
 def _weights(depth: int, hub_top1: float, torchvision: str, torchvision_top1: float) -> tuple[Weights, ...]:
     model, keras = f"vgg{depth}", f"vgg{depth}_weights_tf_dim_ordering_tf_kernels.h5"
     url = f"https://storage.googleapis.com/tensorflow/keras-applications/{model}/{keras}"
+    hub, layout, gmacs = f"timm/{model}.tv_in1k", f"torch{depth}", {16: 15.47, 19: 19.63}[depth]
     return (
-        Weights(f"timm/{model}.tv_in1k", model, f"torch{depth}", repo=f"timm/{model}.tv_in1k", top1=hub_top1, licence="bsd-3-clause"),
+        Weights(hub, model, layout, repo=hub, top1=hub_top1, gmacs=gmacs, licence="bsd-3-clause", source=_RESULTS),
         Weights(
             f"torchvision/{model}.v1",
             model,
-            f"torch{depth}",
+            layout,
             file=f"{torchvision}.safetensors",
             top1=torchvision_top1,
+            gmacs=gmacs,
             licence="bsd-3-clause",
             source=f"https://download.pytorch.org/models/{torchvision}.pth",
         ),
         # top-1: https://keras.io/api/applications/, the same for both
-        Weights(f"keras/{model}", model, "keras", mean=CAFFE_MEAN, std=CAFFE_STD, file=keras, top1=71.3, source=url),
+        Weights(f"keras/{model}", model, "keras", mean=CAFFE_MEAN, std=CAFFE_STD, file=keras, top1=71.3, gmacs=gmacs, source=url),
     )
 
 

@@ -202,6 +202,7 @@ def _keras_rules() -> tuple[Rule, ...]:
 CONVERSION: dict[str, tuple[Rule, ...]] = {"timm": _timm_rules(), "keras": _keras_rules()}
 
 _TIMM_URL = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/xception-43020ad28.pth"
+_GMACS = 8.4  # timm's benchmark tables
 _KERAS_FILE = "xception_weights_tf_dim_ordering_tf_kernels.h5"
 WEIGHTS: tuple[Weights, ...] = (
     Weights(
@@ -209,10 +210,13 @@ WEIGHTS: tuple[Weights, ...] = (
         "xception",
         "timm",
         (299, 299),
+        crop_fraction=0.8975,
+        interpolation="bicubic",
         mean=HALF,
         std=HALF,
         file="xception-43020ad28.safetensors",
         top1=79.058,
+        gmacs=_GMACS,
         licence="apache-2.0",
         source=_TIMM_URL,
     ),
@@ -226,6 +230,7 @@ WEIGHTS: tuple[Weights, ...] = (
         variant={"padding": "same", "epsilon": 1e-3, "momentum": 0.99, "unbiased": False},
         file=_KERAS_FILE,
         top1=79.0,  # https://keras.io/api/applications/
+        gmacs=_GMACS,
         source=f"https://storage.googleapis.com/tensorflow/keras-applications/xception/{_KERAS_FILE}",
     ),
 )

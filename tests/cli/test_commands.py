@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 
+import pytest
 from typer.testing import CliRunner
 
 import imgclf
 from imgclf.cli import commands
+from imgclf.errors import UserError
 from imgclf.models import registry
 
 
@@ -28,6 +30,23 @@ def test_models_as_a_table():
     row = next(line for line in lines if "resnet50.a1_in1k" in line)
     assert row.split() == ["resnet50", "25,557,032", "224x224", "80.38", "timm/resnet50.a1_in1k", "apache-2.0"]
     assert sum(len(entry["weights"]) or 1 for entry in registry.entries()) == len(lines) - 1
+
+
+def test_the_best_models_for_a_probe():
+    limits = ["models", "--best-for", "probe", "--max-gflops", "0.5"]
+    lines = CliRunner().invoke(commands.app, limits).stdout.splitlines()
+    assert lines[0].split() == ["WEIGHTS", "PROBE", "%", "TOP-1", "%", "GFLOPS", "PARAMETERS", "INPUT", "LICENCE"]
+    row = next(line for line in lines if "mobilenetv3_large_100.ra_in1k" in line)
+    assert row.split() == ["timm/mobilenetv3_large_100.ra_in1k", "75.8", "0.23", "5,483,032", "224x224", "apache-2.0"]
+    found = json.loads(CliRunner().invoke(commands.app, [*limits, "--commercial", "--json"]).stdout)
+    assert [entry["name"] for entry in found] == [entry.name for entry in registry.best_for_probe(max_gmacs=0.5, commercial=True)]
+    assert all(entry["gmacs"] <= 0.5 and entry["commercial"] for entry in found)
+
+
+def test_limits_without_a_purpose_and_unknown_purposes_are_told():
+    for arguments, told in ((["--commercial"], "add --best-for probe"), (["--best-for", "detection"], "there is probe")):
+        with pytest.raises(UserError, match=told):
+            CliRunner().invoke(commands.app, ["models", *arguments], catch_exceptions=False)
 
 
 def test_help_is_quick_and_mistakes_have_no_traceback():

@@ -4,12 +4,17 @@ import math
 
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from networks import created
 
 from imgclf.config import default_config
 from imgclf.errors import UserError
 from imgclf.models import registry
 from imgclf.models.weights import conversion
+from imgclf.models.weights.conversion import Weights
+
+PREPROCESSING = ("timm/resnet50.tv_in1k", "timm/resnet50.a1_in1k", "timm/inception_v3.tv_in1k", "keras/mobilenet_v2_1.0_224")
 
 
 def count(name: str) -> int:
@@ -45,6 +50,69 @@ def test_weights_ask_for_options_that_their_familys_builders_have():
         for options in {tuple(entry.variant.items()) for entry in family.weights if entry.variant}:
             assert small is not None
             nnx.eval_shape(lambda build=small, options=options: build(**dict(options), rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize("family", registry.families(), ids=registry.FAMILIES)
+def test_weights_state_what_is_possible(family):
+    for entry in family.weights:
+        assert 0 < entry.crop_fraction <= 1, entry.name
+        assert entry.interpolation in ("bilinear", "bicubic"), entry.name
+        assert all(0 <= mean < 1 for mean in entry.mean), entry.name
+        assert all(0 < std <= 1 for std in entry.std), entry.name
+        assert min(entry.input_size) >= 28, entry.name
+        assert entry.licence or not entry.repo, entry.name
+        assert entry.licence or entry.commercial, entry.name
+        for percent in (entry.top1, entry.linear_probe):
+            assert percent is None or 20 < percent < 100, entry.name
+        assert entry.gmacs is None or 0.01 < entry.gmacs < 500, entry.name
+
+
+def test_weights_say_how_their_images_are_made():
+    known = registry.weights()
+    assert [(entry.input_size[0], entry.crop_fraction, entry.interpolation) for entry in map(known.__getitem__, PREPROCESSING)] == [
+        (224, 0.875, "bilinear"),
+        (224, 0.95, "bicubic"),
+        (299, 0.875, "bicubic"),
+        (224, 0.875, "bilinear"),
+    ]
+
+
+def weights_of(model: str, *figures: tuple[float | None, float | None, bool]) -> list[Weights]:
+    return [
+        Weights(f"{model}/{i}", model, "timm", linear_probe=probe, top1=top1, soft_labels=soft)
+        for i, (probe, top1, soft) in enumerate(figures)
+    ]
+
+
+PERCENT = st.none() | st.floats(30, 90)
+FIGURES = st.lists(st.tuples(PERCENT, PERCENT, st.booleans()), max_size=4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(FIGURES, FIGURES)
+def test_the_best_for_a_probe_are_those_with_the_best_published_probe_then_by_top1(first, second):
+    found = {entry.name: entry for entry in (*weights_of("a", *first), *weights_of("b", *second))}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "weights", lambda model=None: found)
+        ordered = registry.best_for_probe()
+    assert sorted(entry.name for entry in ordered) == sorted(found)
+    probes = [entry.linear_probe for entry in ordered if entry.linear_probe is not None]
+    assert [entry.linear_probe for entry in ordered[: len(probes)]] == sorted(probes, reverse=True)
+    rest = ordered[len(probes) :]
+    plain = [entry.top1 or 0 for entry in rest if not entry.soft_labels]
+    assert plain == sorted(plain, reverse=True)
+    for i, entry in enumerate(rest):  # mixed labels raise top-1 only: never before the same network without
+        if entry.soft_labels:
+            later = [other.top1 or 0 for other in rest[i:] if other.model == entry.model and not other.soft_labels]
+            earlier = [other.top1 or 0 for other in rest[:i] if other.model == entry.model and not other.soft_labels]
+            assert not later or earlier or (entry.top1 or 0) < max(later)
+
+
+def test_the_best_for_a_probe_within_limits():
+    found = registry.best_for_probe(max_gmacs=1.0, commercial=True)
+    assert found
+    assert all(entry.gmacs <= 1.0 and entry.commercial for entry in found)
+    assert {entry.model for entry in registry.best_for_probe("resnet50")} == {"resnet50"}
 
 
 def test_unknown_names_get_near_ones():

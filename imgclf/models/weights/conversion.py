@@ -46,6 +46,7 @@ class Weights:
     num_classes: int = 1000
     top1: float | None = None  # published, percent
     linear_probe: float | None = None  # published ImageNet top-1 of a linear classifier on the frozen features, percent
+    soft_labels: bool = False  # whether training is known to have smoothed or mixed labels, which makes worse fixed features
     gmacs: float | None = None  # published: billions of multiply-adds of one image of input_size, which papers call GFLOPs
     licence: str = ""
     commercial: bool = True  # whether the licence allows commercial use

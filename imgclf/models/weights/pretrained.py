@@ -121,36 +121,75 @@ def check_name(model: str) -> None:
 _OWN_FILE = "or give a file of your own as the weights, path:FILE."
 
 
+class FetchError(UserError):
+    """Weights that the Hugging Face hub should have can't be fetched.
+
+    `reason` is what went wrong, in the hub's client's words; `answered` says whether the hub answered at all, so that a network is there.
+    """
+
+    def __init__(self, message: str, *, reason: str, answered: bool):
+        super().__init__(message)
+        self.reason, self.answered = reason, answered
+
+
+def _placed(entry: Weights) -> Path:
+    """Where the file of published weights lies that was put in place by hand."""
+    return cache_dir() / "weights" / entry.name / entry.file
+
+
+def _cached(entry: Weights) -> bool:
+    """Whether the hub's own cache has the file."""
+    if not entry.repo:
+        return False
+    import huggingface_hub
+
+    return isinstance(huggingface_hub.try_to_load_from_cache(entry.repo, entry.file), str)
+
+
+def at_hand(entry: Weights) -> bool:
+    """Whether the file of published weights is on this machine: put in place by hand, or cached."""
+    return _placed(entry).exists() or _cached(entry)
+
+
+def way_to_get(entry: Weights) -> str:
+    """Says how to come by the file of published weights without a network, or with none of the hub's."""
+    placed = _placed(entry)
+    if entry.repo:
+        import huggingface_hub
+
+        url = huggingface_hub.hf_hub_url(entry.repo, entry.file)
+        return f"fetch {url} where there is a network, and put it at {placed}; {_OWN_FILE}"
+    conversion_needed = "" if Path(entry.source).suffix == placed.suffix else f", turn it into {placed.suffix.removeprefix('.')}"
+    return f"fetch {entry.source}{conversion_needed}, and put it at {placed}; {_OWN_FILE}"
+
+
 def fetch(entry: Weights) -> Path:
     """Returns the file of published weights: put in place by hand, cached, or downloaded; checked against the hub's checksum.
 
     The hub's own settings hold: HF_HOME (cache), HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN.
 
     Raises:
-      UserError: if it can't be had, with the file to fetch and the place to put it; or if it is not what the hub says it is.
+      UserError: if it can't be had (FetchError if the hub should have it), with the file to fetch and the place to put it; or if it is not
+        what the hub says it is.
     """
     if entry.name.startswith("path:"):
         return Path(entry.file)
-    placed = cache_dir() / "weights" / entry.name / entry.file
-    if placed.exists():
-        return placed
+    if _placed(entry).exists():
+        return _placed(entry)
     if not entry.repo:
-        conversion_needed = "" if Path(entry.source).suffix == placed.suffix else f", turn it into {placed.suffix.removeprefix('.')}"
-        raise UserError(
-            f"{entry.name} are not on the Hugging Face hub: fetch {entry.source}{conversion_needed}, and put it at {placed}; {_OWN_FILE}"
-        )
+        raise UserError(f"{entry.name} are not on the Hugging Face hub: {way_to_get(entry)}")
     import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
 
-    url = huggingface_hub.hf_hub_url(entry.repo, entry.file)
     try:
-        if not isinstance(huggingface_hub.try_to_load_from_cache(entry.repo, entry.file), str):
-            huggingface_hub.get_hf_file_metadata(url)  # fails at once where there is no network; the download would try for half a minute
+        if not _cached(entry):
+            # fails at once where there is no network; the download would try for half a minute
+            huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(entry.repo, entry.file))
         path = Path(huggingface_hub.hf_hub_download(entry.repo, entry.file, library_name="imgclf"))
     except Exception as error:  # whatever the hub's client and its HTTP library raise: the way out is the same
         reason = re.sub(r"\s+", " ", str(error)).split(". ")[0].strip().rstrip(".")
-        raise UserError(
-            f"{entry.name} can't be fetched ({reason}): fetch {url} where there is a network, and put it at {placed}; {_OWN_FILE}"
-        ) from error
+        message = f"{entry.name} can't be fetched ({reason}): {way_to_get(entry)}"
+        raise FetchError(message, reason=reason, answered=isinstance(error, HfHubHTTPError)) from error
     _check_content(path, entry)
     return path
 

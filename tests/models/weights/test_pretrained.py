@@ -169,6 +169,16 @@ def test_other_normalisation_than_the_weights_own_is_said(file):
     assert "not the weights' own, (0.1, 0.2, 0.3)" in told[0]
 
 
+def test_a_licence_that_forbids_commercial_use_is_said(file, monkeypatch):
+    family = registry.family("resnet_tiny")
+    (entry,) = family.weights[-1:]
+    forbidding = dataclasses.replace(entry, licence="cc-by-nc-4.0", commercial=False, source="https://example.org")
+    monkeypatch.setitem(registry._BY_MODEL, "resnet_tiny", dataclasses.replace(family, weights=(forbidding,)))
+    monkeypatch.setattr(pretrained, "fetch", lambda entry: file)
+    _, told = create(config_of(NAME), 5)
+    assert told == [f"{NAME}: the licence, cc-by-nc-4.0, forbids commercial use (https://example.org)."]
+
+
 def test_a_wrong_variant_is_the_users_mistake():
     config = config_of("none")
     config.model.variant = "paddding='same'"
