@@ -15,8 +15,9 @@ from imgclf.models.weights import conversion
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 NAMES = sorted(name for name in registry.weights() if (GOLDEN / f"{name.replace('/', '_')}.npz").exists())
 CLASSES = 10
-# Of a family's networks, the smallest is compared at every run.
+# Of a family's networks, the smallest is compared at every run; ResNet-50 with Keras's, in test_keras_parity.py.
 SLOW = (
+    "timm/resnet50.a1_in1k",
     "timm/convnext_nano.in12k_ft_in1k",
     "timm/convnextv2_tiny.fcmae_ft_in22k_in1k",
     "torchvision/mobilenet_v3_large.v1",
