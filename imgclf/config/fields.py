@@ -196,6 +196,8 @@ class AugmentConfig(Group):
     crop_scale: tuple[float, float] = (1.0, 1.0)  # random resized crop: share of the area; (1, 1) = off
     crop_ratio: tuple[float, float] = (0.75, 1.3333333)  # its aspect ratio
     flip: float = 0.0  # probability of a horizontal flip
+    # flip is drawn in an image's first epoch only, and turned in each one after it: two epochs show both sides (Jordan 2024, airbench)
+    flip_alternating: bool = False
     vertical_flip: float = 0.0
     rotate: float = 0.0  # degrees: uniform in ±rotate
     shift: tuple[float, float] = (0.0, 0.0)  # (height, width) as a share of the size: uniform in ±shift
@@ -319,6 +321,9 @@ class TrainConfig(Group):
     checkpoint_seconds: float = 600.0  # also whenever this long has passed since the last one
     best_metric: str = "val_loss"  # val_loss (lowest) | val_top1 (highest) picks the kept parameters; "" = the last ones
     early_stopping: EarlyStoppingConfig
+    # when the best length is found on val, train again for that long on train and val together, and keep that model; calibration stays that
+    # of the first one's val logits
+    refit: bool = False
     soup: int = 0  # keep so many best models, and average at the end those that together are better on val; 0 = off
 
 
@@ -350,9 +355,9 @@ class ProbeConfig(Group):
 class ScheduleConfig(Group):
     """The learning rate over the steps of a training."""
 
-    name: str = "constant"  # constant | cosine | step | exponential | time (Keras's: lr / (1 + rate·step)) | one_cycle (fastai's)
+    name: str = "constant"  # constant | cosine | linear | step | exponential | time (Keras's: lr / (1 + rate·step)) | one_cycle (fastai's)
     warmup: Duration = "0 steps"  # linear, from 0; then the schedule named above
-    final: float = 0.0  # cosine: the share of the learning rate at the end
+    final: float = 0.0  # cosine, linear: the share of the learning rate at the end
     boundaries: Durations = ("50%", "75%")  # step: when the learning rate is multiplied by rate
     rate: float = 0.1  # step, exponential, time
     every: Duration = "1 epochs"  # exponential: the rate applies once per this

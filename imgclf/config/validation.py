@@ -32,7 +32,7 @@ CHOICES = {
     "probe.solver": ("logistic", "ridge", "nearest_mean", "minibatch"),
     "freeze.batch_norm": ("auto", "frozen", "train"),
     "train.best_metric": ("val_loss", "val_top1", ""),
-    "optimizer.schedule.name": ("constant", "cosine", "step", "exponential", "time", "one_cycle"),
+    "optimizer.schedule.name": ("constant", "cosine", "linear", "step", "exponential", "time", "one_cycle"),
     "eval.split": ("train", "val", "test"),
 }
 

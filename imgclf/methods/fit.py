@@ -4,12 +4,16 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from imgclf.config import Config
+from imgclf.data.table import Dataset
+from imgclf.methods import refit
 from imgclf.methods.base import Task
 from imgclf.training import freeze, loop
 from imgclf.training.class_weights import class_counts, class_weights
+from imgclf.training.initialization import initialize_from_images
 from imgclf.training.setup import TrainingSetup
 from imgclf.training.state import Tree, count_parameters, select, split_model
 from imgclf.training.trained_model import TrainedModel
@@ -26,12 +30,23 @@ class Fit:
     def check(cls, task: Task) -> "Fit":
         config, dataset = task.config, task.dataset
         weights = class_weights(config, dataset.class_names, class_counts(dataset))
+        refit.check(config, dataset)
         setup = TrainingSetup.create(config, dataset, task.model, weights, task.mesh)
         _tell(setup, split_model(task.model)[1], task.console)
         return cls(task, setup)
 
     def train(self, workdir: Path) -> TrainedModel:
+        return refit.train(self, workdir)
+
+    def on(self, dataset: Dataset, steps: int) -> "Fit":
+        """`refit.Refittable.on`; the classes keep their weights in the loss."""
+        return Fit(dataclasses.replace(self.task, dataset=dataset), self.setup.on(dataset).ended_after(steps))
+
+    def train_once(self, workdir: Path) -> TrainedModel:
+        initialize_from_images(self.task.config, self.task.model, self.task.dataset)
         _, params, batch_stats = split_model(self.task.model)
+        if self.task.config.train.refit:  # it starts from them again, and steps take over the memory of what they are given
+            params, batch_stats = jax.tree.map(np.array, (params, batch_stats))
         return self.train_from(params, batch_stats, workdir, trained=False)
 
     def train_from(self, params: Tree, batch_stats: Tree, workdir: Path, *, trained: bool) -> TrainedModel:

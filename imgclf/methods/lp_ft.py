@@ -6,6 +6,8 @@ Kumar et al., "Fine-tuning can distort pretrained features and underperform out-
 import dataclasses
 from pathlib import Path
 
+from imgclf.data.table import Dataset
+from imgclf.methods import refit
 from imgclf.methods.base import Task
 from imgclf.methods.fit import Fit
 from imgclf.methods.probe import Probe
@@ -24,7 +26,18 @@ class LpFt:
     def check(cls, task: Task) -> "LpFt":
         return cls(Probe.check(task), Fit.check(task))
 
+    @property
+    def task(self) -> Task:
+        return self.fit.task
+
     def train(self, workdir: Path) -> TrainedModel:
+        return refit.train(self, workdir)
+
+    def on(self, dataset: Dataset, steps: int) -> "LpFt":
+        """`refit.Refittable.on`; the probe is found anew."""
+        return LpFt(Probe.check(dataclasses.replace(self.task, dataset=dataset)), self.fit.on(dataset, steps))
+
+    def train_once(self, workdir: Path) -> TrainedModel:
         probed = self.probe.train(workdir)
         trained = self.fit.train_from(probed.params, probed.batch_stats, workdir, trained=True)
         added = {"method": "lp_ft", "probe": probed.results["probe"]}

@@ -13,9 +13,14 @@ class Backbone(nnx.Module):
 
     A backbone holds `nnx.Param` and `nnx.BatchStat` only. Called with normalised images, float [B,H,W,3], it returns maps
     [B,h,w,features]; `train` says whether layers such as batch normalisation are to behave as in training.
+
+    Where some of its parameters are found from the training images, it has a method `initialize_from`, which is given normalised ones,
+    float32 [N,H,W,3], before the first step of a training from scratch, and changes the parameters in place; `initial_images` is the
+    largest N that it has a use for.
     """
 
     features: int  # channels of the maps
+    initial_images: int
 
     def map_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the maps for images of this size; below 1 where such images are too small."""

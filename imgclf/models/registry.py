@@ -34,6 +34,7 @@ FAMILIES = (
     "cnn",
     "resnet",
     "cifar_resnet",
+    "airbench",
     "resnext",
     "mobilenet_v2",
     "mobilenet_v3",

@@ -37,6 +37,8 @@ def create_schedule(config: Config, total_steps: int, steps_per_epoch: float) ->
         base = optax.constant_schedule(peak)
     elif options.name == "cosine":
         base = optax.cosine_decay_schedule(peak, total_steps - warmup, alpha=options.final)
+    elif options.name == "linear":
+        base = optax.linear_schedule(peak, options.final * peak, total_steps - warmup)
     elif options.name == "step":
         boundaries = [round(to_steps(str(boundary), "boundaries")) - warmup for boundary in options.boundaries]
         base = optax.piecewise_constant_schedule(peak, {boundary: options.rate for boundary in boundaries})

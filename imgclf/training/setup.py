@@ -68,6 +68,10 @@ class TrainingSetup:
         """The same training on other data of the same splits."""
         return dataclasses.replace(self, dataset=dataset, evaluator=dataclasses.replace(self.evaluator, dataset=dataset))
 
+    def ended_after(self, steps: int) -> "TrainingSetup":
+        """The same training cut off after so many steps, 0 or more; the schedule of its learning rate stays that of the whole."""
+        return dataclasses.replace(self, plan=dataclasses.replace(self.plan, total=steps))
+
     @property
     def has_val(self) -> bool:
         """Whether there are images that choose the model which is kept."""

@@ -31,6 +31,8 @@ def schedule_of(config, name, **options):
         ("cosine", {}, 50, 0.05),
         ("cosine", {"final": 0.1}, 100, 0.01),
         ("cosine", {"warmup": "20 steps"}, 60, 0.05),
+        ("linear", {"final": 0.1, "warmup": "20 steps"}, 60, 0.055),
+        ("linear", {}, 100, 0.0),
         ("step", {"boundaries": ("50%", "9 epochs")}, 49, 0.1),
         ("step", {"boundaries": ("50%", "9 epochs")}, 51, 0.01),
         ("step", {"boundaries": ("50%", "9 epochs"), "warmup": "10 steps"}, 91, 0.001),

@@ -93,6 +93,14 @@ def evaluation(augment: Any | None) -> Draw:
     return Draw() if augment is None else Draw(mode=augment.mode)
 
 
+def _flip_in_turn(rng: np.random.Generator, probability: float) -> bool:
+    """Whether an image is flipped in its epoch: drawn in its first one, and the other way round in every second one after it."""
+    state = rng.bit_generator.state["state"]
+    _, _, kind, epoch = state["counter"]
+    first = np.random.Generator(np.random.Philox(key=state["key"], counter=np.array([0, 0, kind, 0], np.uint64)))
+    return probability > 0 and bool(first.random() < probability) != bool(epoch % 2)
+
+
 def draw(rng: np.random.Generator, augment: Any) -> Draw:
     """Draws the parameters of one view.
 
@@ -119,7 +127,7 @@ def draw(rng: np.random.Generator, augment: Any) -> Draw:
         mode=augment.mode,
         crops=crops,
         crop_ratio=tuple(augment.crop_ratio),
-        flip=bool(u[0] < augment.flip),
+        flip=_flip_in_turn(rng, augment.flip) if augment.flip_alternating else bool(u[0] < augment.flip),
         vertical_flip=bool(u[1] < augment.vertical_flip),
         rotate=float(augment.rotate * signed[2]),
         shift=(float(augment.shift[0] * signed[3]), float(augment.shift[1] * signed[4])),

@@ -76,6 +76,20 @@ def test_is_neutral_knows_every_field():
 
 
 @quick
+@given(seed=st.integers(0, 2**31), name=st.text(max_size=8), epoch=st.integers(0, 10_000))
+def test_an_alternating_flip_shows_both_sides_in_every_two_epochs(seed, name, epoch):
+    def flips(start: int, **fields) -> list[bool]:
+        drawn = augmentation(**{"flip": 0.5, "flip_alternating": True} | fields)
+        return [augment.draw(augment.view_rng(seed, name, start + later), drawn).flip for later in range(4)]
+
+    one, other, *again = flips(epoch)
+    assert one != other
+    assert again == [one, other]
+    assert flips(0)[0] == flips(0, flip_alternating=False)[0]
+    assert flips(epoch, flip=0.0) == [False] * 4
+
+
+@quick
 @given(seed=st.integers(0, 2**31), epoch=st.integers(0, 10_000), taken=st.integers(0, 50))
 def test_every_kind_has_a_stream_of_its_own(seed, epoch, taken):
     geometry = augment.view_rng(seed, "a", epoch)
