@@ -372,8 +372,8 @@ class OptimizerConfig(Group):
     args: str = ""  # its keyword arguments, such as "momentum=0.9, nesterov=True"; learning rate and weight decay stand below
     learning_rate: float = 1e-3
     weight_decay: float = 0.0  # decoupled for adamw and its like; added to the gradient (L2) for sgd and rmsprop
-    # (regex over parameter paths, multiplier); first match wins
-    weight_decay_table: tuple[tuple[str, float], ...] = ((".*/(scale|bias)", 0.0), (".*", 1.0))
+    # (regex over parameter paths, multiplier); first match wins; by default, only kernels decay
+    weight_decay_table: tuple[tuple[str, float], ...] = ((".*/(scale|bias|position|class_token|registers)", 0.0), (".*", 1.0))
     # (regex over parameter paths, multiplier of the learning rate); first match wins
     lr_table: tuple[tuple[str, float], ...] = ((".*", 1.0),)
     layer_decay: float = 1.0  # multiplies the learning rate once per block of the backbone on the way from the head to the parameter

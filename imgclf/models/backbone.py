@@ -23,7 +23,11 @@ class Backbone(nnx.Module):
     initial_images: int
 
     def map_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the maps for images of this size; below 1 where such images are too small."""
+        """Height and width of the maps for images of this size; below 1 where such images are too small.
+
+        Raises:
+          UserError: for a size that the network can't take, with one that it can.
+        """
         raise NotImplementedError(f"{type(self).__name__}.map_size")
 
     if TYPE_CHECKING:  # nnx.Module has no signature for calls

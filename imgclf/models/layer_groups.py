@@ -5,6 +5,7 @@ with its normalisation.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,7 +24,8 @@ class LayerGroup:
     """Layers that freezing and layer-wise learning rates treat as one."""
 
     paths: tuple[str, ...]  # `backbone/stage1/0`; a normalisation that is no part of a block belongs to the group before it
-    pixels: int  # height times width of its maps, for images of 256x256
+    pixels: int  # height times width of its maps, or the number of its tokens, for images of 256x256
+    is_transformer_block: bool = False  # a block of a stage that makes tokens, [B,N,D], of tokens
 
 
 class _Watched:
@@ -54,7 +56,7 @@ def layer_groups(backbone: nnx.Module) -> tuple[LayerGroup, ...]:
     The order and the sizes come from a trace of the network itself; nothing is computed.
     """
     graphdef, state = nnx.split(backbone)
-    called: dict[str, int] = {}
+    called: dict[str, tuple[int, bool]] = {}
     norms: set[str] = set()
 
     def watch(parent: nnx.Module, name: str, path: str) -> None:
@@ -63,7 +65,7 @@ def layer_groups(backbone: nnx.Module) -> tuple[LayerGroup, ...]:
             norms.add(path)
 
         def note(maps: jax.Array) -> None:
-            called[path] = maps.shape[1] * maps.shape[2]
+            called[path] = math.prod(maps.shape[1:-1]), maps.ndim == 3 and isinstance(parent, Stage)
 
         vars(parent)[name] = _Watched(module, note)
 
@@ -80,11 +82,11 @@ def layer_groups(backbone: nnx.Module) -> tuple[LayerGroup, ...]:
 
     jax.eval_shape(trace, state, jax.ShapeDtypeStruct((1, _SIZE, _SIZE, 3), jnp.float32))
     found: list[LayerGroup] = []
-    for path, pixels in called.items():
+    for path, (pixels, is_transformer_block) in called.items():
         if path in norms and found:
-            found[-1] = LayerGroup((*found[-1].paths, path), pixels)
+            found[-1] = dataclasses.replace(found[-1], paths=(*found[-1].paths, path), pixels=pixels)
         else:
-            found.append(LayerGroup((path,), pixels))
+            found.append(LayerGroup((path,), pixels, is_transformer_block))
     return tuple(found)
 
 
@@ -97,11 +99,16 @@ def last_stage(backbone: nnx.Module) -> tuple[str, ...]:
 
     This is stage4 of ResNet and ConvNeXt (there with its downsampling), block5 of VGG, the last transition, block and normalisation
     of DenseNet, blocks 13 to 16 and the last convolution of MobileNetV2, the exit flow of Xception, mixed8 to mixed10 of Inception.
-    A network that nowhere makes its maps smaller between layer groups is one stage.
+    A Vision Transformer, which has as many tokens in its last block as in its first, is taken as four stages of the same number of blocks;
+    its normalisation and pooling belong to the last. Another network that nowhere makes its maps smaller between layer groups is one stage.
     """
     groups = layer_groups(backbone)
     before = [_SIZE**2, *(group.pixels for group in groups)]
-    start = max((i for i, group in enumerate(groups) if group.pixels < before[i]), default=0)
+    blocks = [i for i, group in enumerate(groups) if group.is_transformer_block]
+    if blocks:
+        start = blocks[-max(1, len(blocks) // 4)]
+    else:
+        start = max((i for i, group in enumerate(groups) if group.pixels < before[i]), default=0)
     return tuple(path for group in groups[start:] for path in group.paths)
 
 

@@ -169,11 +169,41 @@ class DepthwiseConv(nnx.Module):
         return x + self.bias[...].astype(self.dtype) if self.use_bias else x
 
 
+class Linear(nnx.Module):
+    """A linear layer of the last axis: parameters `kernel` [in,out] and, by default, `bias` [out], float32; computes in `dtype`."""
+
+    bf16_products = False  # a static attribute; `use_bf16_products` sets it for an instance
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool = True,
+        kernel_init: Initializer = HE_NORMAL,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.out_features, self.use_bias, self.dtype = out_features, use_bias, dtype
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, out_features), jnp.float32))
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x, kernel = x.astype(self.dtype), self.kernel[...]
+        x = lax.platform_dependent(x, kernel, cpu=bfloat16.linear, default=_linear) if self.bf16_products else _linear(x, kernel)
+        return x + self.bias[...].astype(self.dtype) if self.use_bias else x
+
+
+def _linear(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return x @ kernel.astype(x.dtype)
+
+
 def use_bf16_products(module: nnx.Module) -> None:
-    """Has the convolutions in `module` round their operands on the CPU; those of few channels don't, as they are faster without."""
-    for _, conv in nnx.iter_modules(module):
-        if isinstance(conv, Conv) and conv.groups == 1 and conv.kernel.shape[2] >= 16:
-            conv.bf16_products = True
+    """Has the layers in `module` round their operands on the CPU; convolutions of few channels don't, as they are faster without."""
+    for _, layer in nnx.iter_modules(module):
+        if isinstance(layer, Linear) or (isinstance(layer, Conv) and layer.groups == 1 and layer.kernel.shape[2] >= 16):
+            layer.bf16_products = True
 
 
 def column_sums(*maps: jax.Array) -> list[jax.Array]:

@@ -26,9 +26,9 @@ def _in_small_batches(backbone: Backbone, image: jax.Array) -> jax.Array:
     if size == batch:
         return backbone(image)
     backbone = nnx.clone(backbone)
-    for _, conv in nnx.iter_modules(backbone):
-        if isinstance(conv, layers.Conv) and conv.bf16_products:
-            conv.kernel = nnx.Param(conv.kernel[...].astype(jnp.bfloat16))  # rounded once instead of once for every part
+    for _, layer in nnx.iter_modules(backbone):
+        if isinstance(layer, layers.Conv | layers.Linear) and layer.bf16_products:
+            layer.kernel = nnx.Param(layer.kernel[...].astype(jnp.bfloat16))  # rounded once instead of once for every part
     graphdef, state = nnx.split(backbone)
     parts = image.reshape(batch // size, size, *image.shape[1:])
     maps = jax.lax.map(lambda part: nnx.merge(graphdef, state)(part), parts)

@@ -46,6 +46,7 @@ FAMILIES = (
     "inception_v3",
     "xception",
     "densenet",
+    "vit",
 )
 
 

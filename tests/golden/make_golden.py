@@ -47,6 +47,10 @@ def _torchvision(name: str, **options):
     return lambda: getattr(torchvision.models, name)(num_classes=CLASSES, **options)
 
 
+def _timm_vit(name: str, **options):
+    return _timm(name, dynamic_img_size=True, **options)
+
+
 # By the name of published weights: our model, the original, and the (height, width) of the images. ResNet, ResNeXt and DenseNet have the
 # same names in both libraries, Inception too but for torchvision's auxiliary head.
 CASES = {
@@ -72,6 +76,41 @@ CASES = {
     "timm/efficientnet_b0.ra_in1k": ("efficientnet_b0", _timm("efficientnet_b0"), (64, 96)),
     "timm/tf_efficientnet_b0.in1k": ("efficientnet_b0", _timm("tf_efficientnet_b0"), (64, 96)),
     "torchvision/efficientnet_b0.v1": ("efficientnet_b0", _torchvision("efficientnet_b0"), (64, 96)),
+    # Vision Transformers: at the size of their learned positions, with fewer patches, and with more
+    "timm/vit_small_patch16_224.augreg_in21k_ft_in1k": ("vit_small_patch16_224", _timm_vit("vit_small_patch16_224", depth=2), (224, 224)),
+    "timm/vit_base_patch16_224.augreg_in21k_ft_in1k": ("vit_base_patch16_224", _timm_vit("vit_base_patch16_224", depth=1), (64, 96)),
+    "timm/vit_small_patch14_reg4_dinov2.lvd142m": (
+        "vit_small_patch14_reg4_dinov2",
+        _timm_vit("vit_small_patch14_reg4_dinov2", depth=2),
+        (84, 56),
+    ),
+    "timm/vit_base_patch14_reg4_dinov2.lvd142m": (
+        "vit_base_patch14_reg4_dinov2",
+        _timm_vit("vit_base_patch14_reg4_dinov2", depth=1, img_size=56),
+        (84, 70),
+    ),
+    "timm/vit_small_patch16_dinov3.lvd1689m": ("vit_small_patch16_dinov3", _timm("vit_small_patch16_dinov3"), (64, 96)),
+    "timm/vit_small_plus_patch16_dinov3.lvd1689m": (
+        "vit_small_plus_patch16_dinov3",
+        _timm("vit_small_plus_patch16_dinov3", depth=2, global_pool="token"),
+        (64, 96),
+    ),
+    "timm/vit_base_patch16_dinov3.lvd1689m": ("vit_base_patch16_dinov3", _timm("vit_base_patch16_dinov3", depth=1), (64, 48)),
+    "timm/vit_base_patch16_siglip_224.v2_webli": (
+        "vit_base_patch16_siglip_224",
+        _timm_vit("vit_base_patch16_siglip_224", depth=1),
+        (64, 96),
+    ),
+}
+# What differs from the published network, as options of our builder: fewer of the blocks that repeat, so that the tests are quick.
+VARIANTS = {
+    "timm/vit_small_patch16_224.augreg_in21k_ft_in1k": {"depth": 2},
+    "timm/vit_base_patch16_224.augreg_in21k_ft_in1k": {"depth": 1},
+    "timm/vit_small_patch14_reg4_dinov2.lvd142m": {"depth": 2},
+    "timm/vit_base_patch14_reg4_dinov2.lvd142m": {"depth": 1, "grid": 4},
+    "timm/vit_small_plus_patch16_dinov3.lvd1689m": {"depth": 2, "pool": "token"},
+    "timm/vit_base_patch16_dinov3.lvd1689m": {"depth": 1},
+    "timm/vit_base_patch16_siglip_224.v2_webli": {"depth": 1},
 }
 TRAINED = "timm/resnet18.tv_in1k"  # its answer and statistics after one forward pass in training mode are written too
 
@@ -81,7 +120,9 @@ def _write_description(name: str, model: torch.nn.Module, size: tuple[int, int])
     shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
     lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(shape, separators=(',', ':'))}" for key, shape in shapes.items())
     batch_norm = sorted({(norm.eps, norm.momentum) for norm in norms})
-    text = f'{{\n  "size": {list(size)},\n  "batch_norm": {json.dumps(batch_norm)},\n  "tensors": {{\n{lines}\n  }}\n}}\n'
+    variant = f'  "variant": {json.dumps(VARIANTS[name])},\n' if name in VARIANTS else ""
+    fields = f'  "size": {list(size)},\n{variant}  "batch_norm": {json.dumps(batch_norm)},\n'
+    text = f'{{\n{fields}  "tensors": {{\n{lines}\n  }}\n}}\n'
     path = HERE / f"{name.replace('/', '_')}.json"
     path.write_text(text)
     assert json.loads(text)["tensors"] == shapes

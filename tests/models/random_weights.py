@@ -30,6 +30,8 @@ def tensor(name: str, shape: Sequence[int], *, fan_in: int, gain: float) -> np.n
         return _uniform(name, shape, 0.5, 1.5)
     if leaf in ("bias", "beta", "running_mean", "moving_mean"):
         return _uniform(name, shape, -0.2, 0.2)
+    if leaf in ("cls_token", "reg_token", "pos_embed", "latent"):  # about as large as the patches' tokens
+        return _uniform(name, shape, -1, 1)
     if leaf in ("gamma", "layer_scale", "variable") or len(shape) == 1:
         return _uniform(name, shape, 0.5, 1.5)
     if "pointwise." in name or leaf == "pointwise_kernel":  # Xception's, which no ReLU comes before

@@ -1,5 +1,6 @@
 """Every family answers as torchvision's or timm's network does, given the same random weights; see tests/golden/make_golden.py."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -21,6 +22,9 @@ SLOW = (
     "timm/convnext_nano.in12k_ft_in1k",
     "timm/convnextv2_tiny.fcmae_ft_in22k_in1k",
     "torchvision/mobilenet_v3_large.v1",
+    "timm/vit_base_patch16_224.augreg_in21k_ft_in1k",
+    "timm/vit_base_patch16_dinov3.lvd1689m",
+    "timm/vit_small_patch16_dinov3.lvd1689m",
 )
 SLIM = {"vgg16": {"hidden": 64}}  # the head's options in make_golden.py
 
@@ -38,6 +42,7 @@ def read_description(name):
 
 
 def our_network(entry, description, **options):
+    entry = dataclasses.replace(entry, variant={**entry.variant, **description.get("variant", {})})
     return network(entry, (2, *description["size"], 3), CLASSES, **SLIM.get(entry.model, {}), **options)
 
 

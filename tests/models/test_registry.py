@@ -26,7 +26,8 @@ def count(name: str) -> int:
     if entry is not None:
         config.data.image_size = entry.input_size
         config.model.variant = ", ".join(f"{key}={value!r}" for key, value in entry.variant.items())
-    model = nnx.eval_shape(lambda: created(config, entry.num_classes if entry else 1000))
+    classes = (entry.num_classes if entry else 0) or 1000
+    model = nnx.eval_shape(lambda: created(config, classes))
     return sum(math.prod(leaf.shape) for leaf in conversion.flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param))).values())
 
 

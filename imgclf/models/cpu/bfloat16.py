@@ -40,6 +40,12 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.
     return _sum([rows[:, i : i + h, :, i] for i in range(kh)])
 
 
+def linear(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns the product, float32, of [...,C] with a kernel [C,K], which may be rounded already."""
+    flat = conv2d(x.reshape(1, -1, 1, x.shape[-1]), kernel[None, None], 1, ((0, 0), (0, 0)))
+    return flat.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 def _sum(shares: list[jax.Array]) -> jax.Array:
     """Their sum, not inlined: every consumer of the maps would compute it anew, and batch normalisation in training has three of them."""
     return convolution.not_inlined(lambda *shares: functools.reduce(lax.add, shares))(*shares)

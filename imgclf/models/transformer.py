@@ -1,0 +1,154 @@
+"""Blocks of Vision Transformers: Dosovitskiy et al., 2021 (https://arxiv.org/abs/2010.11929), section 3.1, and what came after.
+
+Tokens are [B,N,D]. The first few, the class token and the registers, belong to no place of the image; one for each patch follows.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from imgclf.models import layers
+from imgclf.models.convnext import LayerScale
+from imgclf.models.initializers import normal
+
+
+def small_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+    """Draws from a normal distribution of standard deviation 0.02, as BERT, ViT and their successors are initialised."""
+    del out_sharding
+    return (normal(key, shape) * np.float32(0.02)).astype(dtype)
+
+
+class Rotation(NamedTuple):
+    """Rotary positions of all tokens (Su et al., 2021, https://arxiv.org/abs/2104.09864): float32 [N,d/2] for heads of d channels.
+
+    Channels i and i + d/2 are a point of the plane, which is turned by an angle.
+    """
+
+    sine: np.ndarray
+    cosine: np.ndarray
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Turns queries or keys, [B,N,heads,d]; products of the two depend on the distance between tokens then."""
+        first, second = jnp.split(x.astype(jnp.float32), 2, -1)
+        sine, cosine = self.sine[:, None], self.cosine[:, None]
+        return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1).astype(x.dtype)
+
+
+@functools.cache
+def axial_rotation(height: int, width: int, channels: int, others: int) -> Rotation:
+    """DINOv3's rotary positions (Siméoni et al., 2025, https://arxiv.org/abs/2508.10104, section 3.2) of height x width patches.
+
+    A patch's centre is given by two coordinates from −1 to 1, whatever the size of the image. A quarter of the channels turns with the
+    first, a quarter with the second, at `channels` / 4 periods from 1 to nearly 100; the other half are the points' second coordinates.
+    The `others`, tokens before the patches, stay as they are.
+    """
+    periods = 100.0 ** (np.arange(channels // 4) / (channels // 4))
+    rows, columns = (2 * (np.arange(size) + 0.5) / size - 1 for size in (height, width))
+    places = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+    angles = (2 * np.pi * places[:, :, None] / periods).reshape(len(places), -1)
+    angles = np.concatenate([np.zeros((others, channels // 2)), angles])
+    return Rotation(np.sin(angles).astype(np.float32), np.cos(angles).astype(np.float32))
+
+
+def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """softmax(query · keyᵀ / √d) · value for each head: [B,M,heads,d], [B,N,heads,d] twice, to [B,M,heads,d]; the softmax is in float32."""
+    fits_cudnn = query.dtype in (jnp.bfloat16, jnp.float16) and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
+    flash = fits_cudnn and jax.default_backend() == "gpu"
+    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn" if flash else "xla")
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention: `qkv`, one layer for queries, keys and values; `project`."""
+
+    def __init__(self, features: int, heads: int, *, qkv_bias: bool, dtype: Any, rngs: nnx.Rngs):
+        self.heads = heads
+        options = {"kernel_init": small_normal, "dtype": dtype, "rngs": rngs}
+        self.qkv = layers.Linear(features, 3 * features, use_bias=qkv_bias, **options)
+        self.project = layers.Linear(features, features, **options)
+
+    def __call__(self, x: jax.Array, rotation: Rotation | None = None) -> jax.Array:
+        batch, tokens, features = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, features // self.heads)
+        query, key, value = (qkv[:, :, i] for i in range(3))
+        if rotation is not None:
+            query, key = rotation(query), rotation(key)
+        return self.project(attend(query, key, value).reshape(x.shape))
+
+
+class MLP(nnx.Module):
+    """Expand to four times the channels, GELU, project: `expand`, `project`."""
+
+    def __init__(self, features: int, *, dtype: Any, rngs: nnx.Rngs):
+        options = {"kernel_init": small_normal, "dtype": dtype, "rngs": rngs}
+        self.expand = layers.Linear(features, 4 * features, **options)
+        self.project = layers.Linear(4 * features, features, **options)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.project(jax.nn.gelu(self.expand(x), approximate=False))
+
+
+class SwiGLU(nnx.Module):
+    """An expansion that is multiplied by a gate, silu of another (Shazeer, 2020, https://arxiv.org/abs/2002.05202).
+
+    Parameters: `gate`, `expand`, `project`.
+    """
+
+    def __init__(self, features: int, *, dtype: Any, rngs: nnx.Rngs):
+        options = {"kernel_init": small_normal, "dtype": dtype, "rngs": rngs}
+        self.gate = layers.Linear(features, 4 * features, **options)
+        self.expand = layers.Linear(features, 4 * features, **options)
+        self.project = layers.Linear(4 * features, features, **options)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.project(jax.nn.silu(self.gate(x)) * self.expand(x))
+
+
+class Block(nnx.Module):
+    """Attention and a feed-forward network, each on normalised tokens and added to them.
+
+    Parameters: `norm1`, `attention`, `norm2`, `mlp`; with `layer_scale`, its initial value, also `layer_scale1` and `layer_scale2`, which
+    multiply what is added (Touvron et al., 2021, https://arxiv.org/abs/2103.17239).
+    """
+
+    def __init__(self, attention: Attention, mlp: MLP | SwiGLU, norms: tuple[nnx.LayerNorm, nnx.LayerNorm], layer_scale: float | None):
+        self.norm1, self.norm2 = norms
+        self.attention, self.mlp = attention, mlp
+        self.has_layer_scale = layer_scale is not None
+        if layer_scale is not None:
+            features = attention.project.out_features
+            self.layer_scale1, self.layer_scale2 = LayerScale(features, layer_scale), LayerScale(features, layer_scale)
+
+    def __call__(self, x: jax.Array, rotation: Rotation | None = None) -> jax.Array:
+        y = self.attention(self.norm1(x), rotation)
+        x = x + (self.layer_scale1(y) if self.has_layer_scale else y)
+        y = self.mlp(self.norm2(x))
+        return x + (self.layer_scale2(y) if self.has_layer_scale else y)
+
+
+class AttentionPool(nnx.Module):
+    """A learned query that gathers all tokens in one, and a feed-forward network (Zhai et al., 2022, https://arxiv.org/abs/2106.04560).
+
+    Maps [B,N,D] to [B,D]. Parameters: `latent`, `query`, `key_value`, `project`, `norm`, `mlp`.
+    """
+
+    def __init__(self, features: int, heads: int, norm: nnx.LayerNorm, *, dtype: Any, rngs: nnx.Rngs):
+        self.heads = heads
+        options = {"kernel_init": small_normal, "dtype": dtype, "rngs": rngs}
+        self.latent = nnx.Param(small_normal(rngs.params(), (1, features)))
+        self.query = layers.Linear(features, features, **options)
+        self.key_value = layers.Linear(features, 2 * features, **options)
+        self.project = layers.Linear(features, features, **options)
+        self.norm = norm
+        self.mlp = MLP(features, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, tokens, features = x.shape
+        channels = features // self.heads
+        query = jnp.broadcast_to(self.query(self.latent[...]).reshape(1, 1, self.heads, channels), (batch, 1, self.heads, channels))
+        key_value = self.key_value(x).reshape(batch, tokens, 2, self.heads, channels)
+        pooled = self.project(attend(query, key_value[:, :, 0], key_value[:, :, 1]).reshape(batch, features))
+        return pooled + self.mlp(self.norm(pooled))

@@ -1,0 +1,307 @@
+"""Vision Transformers: Dosovitskiy et al., 2021 (https://arxiv.org/abs/2010.11929), and the self-supervised and contrastive ones since.
+
+An image is cut into square patches, each a token. The kinds differ in what else there is:
+
+- ViT, here by the recipes of Steiner et al., 2021 (https://arxiv.org/abs/2106.10270): a class token, learned position embeddings;
+- DINOv2 with registers, Oquab et al., 2023 (https://arxiv.org/abs/2304.07193), Darcet et al., 2023 (https://arxiv.org/abs/2309.16588):
+  four more tokens that belong to no place, and layer scale;
+- DINOv3, Siméoni et al., 2025 (https://arxiv.org/abs/2508.10104): rotary positions instead of learned ones;
+- SigLIP 2's image tower, Tschannen et al., 2025 (https://arxiv.org/abs/2502.14786): no class token, attention pooling.
+
+Parameter paths: `embedding/{patch,class_token,registers,position}`, `blocks/0/{norm1,attention,layer_scale1,norm2,mlp,layer_scale2}`,
+`norm`, `attention_pool`; see transformer.py for what is inside.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from imgclf.errors import UserError
+from imgclf.models import layers
+from imgclf.models.backbone import Backbone, Model
+from imgclf.models.blocks import Stage
+from imgclf.models.transformer import MLP, Attention, AttentionPool, Block, Rotation, SwiGLU, axial_rotation, small_normal
+from imgclf.models.weights.conversion import HALF, Rule, Weights, conv, linear, same
+
+_POOLS = ("token", "average", "attention")
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What a Vision Transformer is like; `config.model.variant` can change each of these, such as pool='average'.
+
+    Attributes:
+      width: channels of a token.
+      heads: of the attention, which share the width among them.
+      depth: blocks.
+      patch: side of a patch in pixels.
+      grid: side of the square of patches that the learned position embeddings are for; 0 = rotary positions instead.
+      class_token: whether a token stands for the whole image.
+      class_position: whether the class token has a position embedding, too.
+      registers: further tokens that belong to no place of the image.
+      qkv_bias: whether queries, keys and values have a bias.
+      layer_scale: initial value of the factors in each block; None = no such factors.
+      gated: SwiGLU instead of GELU in the feed-forward networks.
+      epsilon: of LayerNorm.
+      pool: what the maps are: "token" the class token, [B,1,1,D]; "attention" all tokens gathered by attention, [B,1,1,D]; "average" the
+        patches' tokens, [B,h,w,D], which heads average.
+    """
+
+    width: int
+    heads: int
+    depth: int = 12
+    patch: int = 16
+    grid: int = 14
+    class_token: bool = True
+    class_position: bool = True
+    registers: int = 0
+    qkv_bias: bool = True
+    layer_scale: float | None = None
+    gated: bool = False
+    epsilon: float = 1e-6
+    pool: str = "token"
+
+
+def _layer_norm(architecture: Architecture, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Normalises in float32, whatever the dtype of the tokens."""
+    return nnx.LayerNorm(
+        architecture.width, epsilon=architecture.epsilon, use_fast_variance=False, dtype=dtype, param_dtype=jnp.float32, rngs=rngs
+    )
+
+
+class Embedding(nnx.Module):
+    """Makes tokens of an image: [B,H,W,3] to [B,N,D].
+
+    Parameters: `patch`, and as far as there are such things `class_token`, `registers` and `position`. The last has a row for each patch of
+    the grid that it was trained with, after one for the class token where that has a position. It is interpolated for images of another
+    size.
+    """
+
+    def __init__(self, architecture: Architecture, *, dtype: Any, rngs: nnx.Rngs):
+        self.dtype, width = dtype, architecture.width
+        options: dict[str, Any] = {"padding": ((0, 0), (0, 0)), "use_bias": True, "kernel_init": small_normal, "dtype": dtype}
+        self.patch = layers.Conv(3, width, architecture.patch, stride=architecture.patch, **options, rngs=rngs)
+        self.has_class_token, self.has_registers = architecture.class_token, architecture.registers > 0
+        self.grid, self.class_position = architecture.grid, architecture.class_token and architecture.class_position
+        if self.has_class_token:
+            self.class_token = nnx.Param(jnp.zeros((1, width), jnp.float32))
+        if self.has_registers:
+            self.registers = nnx.Param(small_normal(rngs.params(), (architecture.registers, width)))
+        if self.grid:
+            self.position = nnx.Param(small_normal(rngs.params(), (self.grid**2 + self.class_position, width)))
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        patches = self.patch(image)
+        batch, height, width, features = patches.shape
+        x = patches.reshape(batch, height * width, features)
+        first = [self.class_token[...]] if self.has_class_token else []
+        if self.grid:
+            own, position = jnp.split(self.position[...], [int(self.class_position)])
+            x = x + _resampled(position, self.grid, height, width).astype(self.dtype)
+            first = [first[0] + own] if self.class_position else first
+        first += [self.registers[...]] if self.has_registers else []
+        others = [jnp.broadcast_to(tokens.astype(self.dtype), (batch, *tokens.shape)) for tokens in first]
+        return jnp.concatenate([*others, x], 1)
+
+
+def _resampled(position: jax.Array, grid: int, height: int, width: int) -> jax.Array:
+    """Position embeddings [grid²,D] for height x width patches, [height · width,D]: bicubic, and filtered where there are fewer of them.
+
+    This is timm's `resample_abs_pos_embed`, that is, torch's `interpolate(mode="bicubic", antialias=True)`.
+    """
+    if (height, width) == (grid, grid):
+        return position
+    features = position.shape[-1]
+    return jax.image.resize(position.reshape(grid, grid, features), (height, width, features), "cubic").reshape(-1, features)
+
+
+class Blocks(Stage):
+    """The blocks, one after another, with the same rotary positions for all, or none."""
+
+    def __call__(self, x: jax.Array, *, train: bool = False, rotation: Rotation | None = None) -> jax.Array:
+        del train  # a block does the same in training
+        for i in range(self.blocks):
+            x = getattr(self, str(i))(x, rotation)
+        return x
+
+
+class VisionTransformer(Backbone):
+    """Embedding, blocks, normalisation, pooling. No stochastic depth or dropout in training."""
+
+    def __init__(self, architecture: Architecture, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+        pool, width = architecture.pool, architecture.width
+        if pool not in _POOLS or (pool == "token" and not architecture.class_token):
+            raise UserError(
+                f"config.model.variant asks for pool={pool!r}, which this Vision Transformer doesn't have; use "
+                + ("'token' or 'average'." if architecture.class_token else "'attention' or 'average'.")
+            )
+        self.architecture, self.features = architecture, width
+        self.embedding = Embedding(architecture, dtype=dtype, rngs=rngs)
+        norm = functools.partial(_layer_norm, architecture, dtype, rngs)
+        mlp = functools.partial(SwiGLU if architecture.gated else MLP, width, dtype=dtype, rngs=rngs)
+        attention = functools.partial(Attention, width, architecture.heads, qkv_bias=architecture.qkv_bias, dtype=dtype, rngs=rngs)
+        self.blocks = Blocks([Block(attention(), mlp(), (norm(), norm()), architecture.layer_scale) for _ in range(architecture.depth)])
+        self.norm = norm()
+        if pool == "attention":
+            self.attention_pool = AttentionPool(width, architecture.heads, norm(), dtype=dtype, rngs=rngs)
+
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the maps; 1 and 1 but for pool="average".
+
+        Raises:
+          UserError: for images that patches don't cover exactly, with the nearest size that they do.
+        """
+        patch = self.architecture.patch
+        if height % patch or width % patch:
+            near = tuple(max(1, round(size / patch)) * patch for size in (height, width))
+            raise UserError(
+                f"config.data.image_size=({height}, {width}): this Vision Transformer cuts images into patches of {patch} x {patch} "
+                f"pixels, so that sides must be multiples of {patch}; set config.data.image_size={near}."
+            )
+        return (height // patch, width // patch) if self.architecture.pool == "average" else (1, 1)
+
+    def patch_maps(self, image: jax.Array) -> jax.Array:
+        """The normalised tokens of the patches in their places, [B,h,w,D], whatever the pooling: for explanations and dense features."""
+        patch = self.architecture.patch
+        height, width = image.shape[1] // patch, image.shape[2] // patch
+        patches = self.norm(self._tokens(image))[:, -height * width :]
+        return patches.reshape(image.shape[0], height, width, self.features)
+
+    def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
+        del train  # a Vision Transformer does the same in training
+        if self.architecture.pool == "average":
+            return self.patch_maps(image)
+        tokens = self._tokens(image)
+        pooled = self.norm(tokens[:, 0]) if self.architecture.pool == "token" else self.attention_pool(self.norm(tokens))
+        return pooled[:, None, None]
+
+    def _tokens(self, image: jax.Array) -> jax.Array:
+        """All tokens after the last block."""
+        kind, rotation = self.architecture, None
+        if not kind.grid:
+            height, width = image.shape[1] // kind.patch, image.shape[2] // kind.patch
+            rotation = axial_rotation(height, width, kind.width // kind.heads, kind.class_token + kind.registers)
+        return self.blocks(self.embedding(image), rotation=rotation)
+
+
+_SMALL, _BASE = {"width": 384, "heads": 6}, {"width": 768, "heads": 12}
+_DINOV2 = {"patch": 14, "grid": 37, "class_position": False, "registers": 4, "layer_scale": 1e-5}
+_DINOV3 = {"grid": 0, "registers": 4, "qkv_bias": False, "layer_scale": 1e-5, "epsilon": 1e-5, "pool": "average"}
+_SIGLIP = {"class_token": False, "pool": "attention"}
+
+
+def _build(sizes: dict[str, int], kind: dict[str, Any], *, dtype: Any = jnp.float32, rngs: nnx.Rngs, **changes: Any) -> VisionTransformer:
+    return VisionTransformer(Architecture(**sizes | kind | changes), dtype=dtype, rngs=rngs)
+
+
+def _model(sizes: dict[str, int], kind: dict[str, Any], parameters: int | None = None) -> Model:
+    return Model(functools.partial(_build, sizes, kind), parameters)
+
+
+_TINY = {"width": 32, "heads": 2, "depth": 2}
+
+MODELS = {
+    "vit_small_patch16_224": _model(_SMALL, {}, 22_050_664),
+    "vit_base_patch16_224": _model(_BASE, {}, 86_567_656),
+    "vit_small_patch14_reg4_dinov2": _model(_SMALL, _DINOV2, 22_442_344),
+    "vit_base_patch14_reg4_dinov2": _model(_BASE, _DINOV2, 87_351_016),
+    "vit_small_patch16_dinov3": _model(_SMALL, _DINOV3, 21_971_944),
+    "vit_small_plus_patch16_dinov3": _model(_SMALL, _DINOV3 | {"gated": True}, 29_068_264),
+    "vit_base_patch16_dinov3": _model(_BASE, _DINOV3, 86_410_216),
+    "vit_base_patch16_siglip_224": _model(_BASE, _SIGLIP, 93_653_224),
+    # for tests: two blocks, few channels, patches of 8 pixels
+    "vit_tiny": _model(_TINY, {"patch": 8, "grid": 4}),
+    "vit_tiny_dinov2": _model(_TINY, _DINOV2 | {"patch": 8, "grid": 4}),
+    "vit_tiny_dinov3": _model(_TINY, _DINOV3 | {"patch": 8, "gated": True}),
+    "vit_tiny_siglip": _model(_TINY, _SIGLIP | {"patch": 8, "grid": 4}),
+}
+
+_RESULTS = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
+_DINOV2_README = "https://github.com/facebookresearch/dinov2"
+_DINOV3_LICENCE = "https://ai.meta.com/resources/models-and-libraries/dinov3-license"
+_SIGLIP_PAPER = "https://arxiv.org/abs/2502.14786"
+
+
+def _weights(name: str, gmacs: float, **options: Any) -> Weights:
+    """Weights that timm publishes; `gmacs` are those of its tables of benchmarks, at the input size."""
+    defaults: dict[str, Any] = {"interpolation": "bicubic", "licence": "apache-2.0", "gmacs": gmacs}
+    return Weights(f"timm/{name}", name.split(".")[0], "timm", repo=f"timm/{name}", **defaults | options)
+
+
+def _augreg(size: str, gmacs: float, top1: float) -> Weights:
+    name = f"vit_{size}_patch16_224.augreg_in21k_ft_in1k"
+    return _weights(name, gmacs, crop_fraction=0.9, mean=HALF, std=HALF, top1=top1, source=_RESULTS)
+
+
+def _dinov2(size: str, gmacs: float, linear_probe: float) -> Weights:
+    name = f"vit_{size}_patch14_reg4_dinov2.lvd142m"
+    options = {"input_size": (518, 518), "crop_fraction": 1.0, "num_classes": 0, "source": _DINOV2_README}
+    return _weights(name, gmacs, linear_probe=linear_probe, **options)
+
+
+def _dinov3(size: str, gmacs: float) -> Weights:
+    name = f"vit_{size}_patch16_dinov3.lvd1689m"
+    options = {"input_size": (256, 256), "crop_fraction": 1.0, "num_classes": 0}
+    return _weights(name, gmacs, **options | {"licence": "dinov3-license", "source": _DINOV3_LICENCE})
+
+
+WEIGHTS: tuple[Weights, ...] = (
+    _augreg("small", 4.61, 81.402),
+    _augreg("base", 17.58, 84.534),
+    _dinov2("small", 46.95, 80.9),
+    _dinov2("base", 152.25, 84.6),
+    _dinov3("small", 6.26),
+    _dinov3("small_plus", 8.11),
+    _dinov3("base", 23.6),
+    _weights("vit_base_patch16_siglip_224.v2_webli", 17.73, crop_fraction=0.9, mean=HALF, std=HALF, num_classes=0, source=_SIGLIP_PAPER),
+)
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    """[1,N,D], tokens for a batch of one, to [N,D]."""
+    return x.reshape(x.shape[1:]) if len(x) == 1 else x
+
+
+def _layer(name: str, path: str) -> tuple[Rule, ...]:
+    """Rules of a torch linear layer, or of LayerNorm, whose `weight` is our `scale`."""
+    leaf, transform = ("scale", same) if "norm" in path.rsplit("/", 1)[-1] else ("kernel", linear)
+    return ((rf"{name}\.weight", f"{path}/{leaf}", transform), (rf"{name}\.bias", f"{path}/bias", same))
+
+
+def _mlp(name: str, path: str) -> tuple[Rule, ...]:
+    layers_by_name = {r"fc1": "expand", r"fc1_g": "gate", r"fc1_x": "expand", r"fc2": "project"}
+    return tuple(rule for layer, ours in layers_by_name.items() for rule in _layer(rf"{name}\.{layer}", f"{path}/{ours}"))
+
+
+def _rules() -> tuple[Rule, ...]:
+    """Names of timm's VisionTransformer and Eva, which has DINOv3."""
+    block, path, pool = r"blocks\.(\d+)\.", r"backbone/blocks/\1", "backbone/attention_pool"
+    return (
+        (r"patch_embed\.proj\.weight", "backbone/embedding/patch/kernel", conv),
+        (r"patch_embed\.proj\.bias", "backbone/embedding/patch/bias", same),
+        ("cls_token", "backbone/embedding/class_token", _rows),
+        ("reg_token", "backbone/embedding/registers", _rows),
+        ("pos_embed", "backbone/embedding/position", _rows),
+        *_layer(block + "norm1", f"{path}/norm1"),
+        *_layer(block + r"attn\.qkv", f"{path}/attention/qkv"),
+        *_layer(block + r"attn\.proj", f"{path}/attention/project"),
+        *_layer(block + "norm2", f"{path}/norm2"),
+        *_mlp(block + "mlp", f"{path}/mlp"),
+        (block + r"(?:ls|gamma_)([12])(?:\.gamma)?", path + r"/layer_scale\2/scale", same),
+        *_layer("norm", "backbone/norm"),
+        (r"attn_pool\.latent", f"{pool}/latent", _rows),
+        *_layer(r"attn_pool\.q", f"{pool}/query"),
+        *_layer(r"attn_pool\.kv", f"{pool}/key_value"),
+        *_layer(r"attn_pool\.proj", f"{pool}/project"),
+        *_layer(r"attn_pool\.norm", f"{pool}/norm"),
+        *_mlp(r"attn_pool\.mlp", f"{pool}/mlp"),
+        *_layer("head", "head/logits"),
+    )
+
+
+CONVERSION: dict[str, tuple[Rule, ...]] = {"timm": _rules()}
