@@ -38,8 +38,8 @@ class Views:
 
     Attributes:
       labels: int64 [N].
-      corrupted: uint8 [N, conditions, H, W, 3].
-      turned: uint8 [n, 8, H, W, 3], of the first n images.
+      corrupted: uint8 [N, conditions, H, W, 3], or with several views [N, conditions, V, H, W, 3].
+      turned: likewise [n, 8, …], of the first n images.
     """
 
     def __init__(self, config: Config, ids: list[str], tested: list[robustness.Condition]):
@@ -50,14 +50,15 @@ class Views:
         pictures = robustness.corrupted_views(dataset, config, tested)
         turned = robustness.oriented_photos(dataset, np.unique(np.linspace(0, len(ids) - 1, ORIENTED).astype(int)))
         shown = augment.Preprocessing.of(config)
-        size = (*shown.size, 3)
 
         def turn(item: int) -> np.ndarray:
-            return shown.plain(turned[item])
+            return shown.shown(turned[item])
 
         with ThreadPoolExecutor(2) as pool:
-            self.corrupted = np.stack(list(pool.map(pictures.__getitem__, range(len(pictures))))).reshape(len(ids), len(tested), *size)
-            self.turned = np.stack(list(pool.map(turn, range(len(turned))))).reshape(-1, 8, *size)
+            self.corrupted = np.stack(list(pool.map(pictures.__getitem__, range(len(pictures))))).reshape(
+                len(ids), len(tested), *shown.shape
+            )
+            self.turned = np.stack(list(pool.map(turn, range(len(turned))))).reshape(-1, 8, *shown.shape)
 
 
 def main() -> None:

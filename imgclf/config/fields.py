@@ -261,6 +261,7 @@ class HeadConfig(Group):
     kind: str = "auto"
     dropout: float = 0.0  # mlp: after each hidden layer; else before the output layer
     flatten: bool = False  # mlp: True: flatten the maps before the dense layers, False: average them
+    normalize: bool = False  # linear, mlp without flatten: averaged maps are divided by their Euclidean length; auto is linear with it
     dense: tuple[int, ...] = (256,)  # mlp: widths of hidden dense layers (He, ReLU)
     norm: str = "batch"  # mlp: after each hidden layer: batch | none
 
@@ -385,7 +386,10 @@ class EvalConfig(Group):
 
     split: str = "test"  # the split of the headline; where it is absent, val, and the report says so
     top_k: int = 5  # columns of predictions.csv
-    flip: bool = False  # the mean of the logits of each image and its mirror image; at twice the time
+    # plain | flip (also the mirror image, at twice the time) | crops (three framings and their mirror images, at six times the time: centre
+    # crops and all of the image): the mean of each image's features, or of its logits where the head needs the maps, in prediction as well;
+    # a probe is trained on such means too
+    views: str = "plain"
     temperature: bool = True  # probabilities are softmax(logits / T), T fitted on val where there is one; False = T is 1
     conformal: float = 0.1  # share of images whose conformal set of classes (calibrated on val) may miss the true one; 0 = no sets
 

@@ -33,6 +33,7 @@ CHOICES = {
     "freeze.batch_norm": ("auto", "frozen", "train"),
     "train.best_metric": ("val_loss", "val_top1", ""),
     "optimizer.schedule.name": ("constant", "cosine", "linear", "step", "exponential", "time", "one_cycle"),
+    "eval.views": ("plain", "flip", "crops"),
     "eval.split": ("train", "val", "test"),
 }
 
@@ -216,6 +217,10 @@ def _validate_keras(config: Config) -> None:
                 f"config.data.{name}={config.data[name]!r} does not go with augment.mode='keras_legacy', which resizes as Keras did; "
                 f"leave it at {had!r}."
             )
+    if config.eval.views == "crops":
+        raise UserError(
+            "config.eval.views='crops' does not go with augment.mode='keras_legacy', which has no crops; use 'flip' or 'plain'."
+        )
     if max(config.augment.shift) >= 1:
         raise UserError(f"config.augment.shift={config.augment.shift!r} is not valid with augment.mode='keras_legacy'; expected below 1.")
 
@@ -233,6 +238,13 @@ def _validate_combinations(config: Config) -> None:
         raise UserError(
             f"config.data.resize='weights' takes crop_fraction and interpolation from the weights, where config.data.crop_fraction="
             f"{data.crop_fraction} and interpolation={data.interpolation!r} are given too; use data.resize='crop' with them."
+        )
+    head = config.model.head
+    averages = head.kind in ("auto", "linear") or (head.kind == "mlp" and not head.flatten)
+    if head.normalize and (not averages or (head.kind == "auto" and config.model.name == "cnn")):
+        raise UserError(
+            f"config.model.head.normalize=True does not go with config.model.head.kind={head.kind!r} of {config.model.name!r}; use "
+            "head.kind='linear', or 'mlp' without flatten."
         )
     if config.augment.policy == "none" and config.augment.policy_args:
         raise UserError(f"config.augment.policy_args={config.augment.policy_args!r} needs config.augment.policy, such as 'rand_augment'.")

@@ -33,8 +33,9 @@ from imgclf.data.readers import ImageReader
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 
-# image uint8 [B, H, W, 3]; label int32 [B]; index int64 [B], row of the table; mask bool [B]. Augmented batches also have what the training
-# step does to each image, as far as the config wants it: color float32 [B, 3, 4]; erase int32 [B, n, 4]; erase_seed uint32 [B].
+# image uint8 [B, H, W, 3], or [B, V, H, W, 3] where evaluation shows several views of each; label int32 [B]; index int64 [B], row of the
+# table; mask bool [B]. Augmented batches also have what the training step does to each image, as far as the config wants it: color float32
+# [B, 3, 4]; erase int32 [B, n, 4]; erase_seed uint32 [B].
 Batch = dict[str, np.ndarray]
 
 # Decoded images by (row, reduction), kept as long as their reader: evaluation comes back to the same images every epoch. Filled as
@@ -100,7 +101,7 @@ def train_place(dataset: Dataset, config: Config, row: int, epoch: int) -> tuple
 
 
 def eval_batches(dataset: Dataset, config: Config, split: str, *, shard: int = 0, shards: int = 1) -> "Batches":
-    """Streams every example of a split exactly once, as `augment.Preprocessing.plain` shows it.
+    """Streams every example of a split exactly once, as `augment.Preprocessing.shown` has it.
 
     Global batches follow the table's order; the last one is padded with black images, label 0, index -1 and mask False. All shards
     yield the same number of batches.
@@ -130,7 +131,7 @@ def row_batches(dataset: Dataset, config: Config, rows: np.ndarray, epochs: np.n
       dataset: the images.
       config: the whole config: data.*, augment.*, loader.*, seed.
       rows: int64 [N] of the data set's table.
-      epochs: int64 [N]: each as training shows it in that epoch; None = as evaluation does.
+      epochs: int64 [N]: each as training shows it in that epoch; None = as evaluation does, in all views of `config.eval.views`.
 
     Returns:
       An iterator and context manager of batches of loader.eval_batch_size rows.
@@ -221,13 +222,16 @@ class _Fetch:
     def __call__(self, step: int) -> Batch:
         rows, epochs = self.order(step)
         mask = rows >= 0
-        image = np.zeros((len(rows), *self.shown.size, 3), np.uint8)
+        image = np.zeros((len(rows), *self.shown.shape), np.uint8)
         label = np.where(mask, self.labels[rows], 0).astype(np.int32)
         batch: Batch = {"image": image, "label": label, "index": rows, "mask": mask}
         if self.augmented:
             batch |= self._nothing(len(rows))
         for i, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
             if row < 0:
+                continue
+            if not self.augmented:  # from whole images, so that evaluation shows what `Preprocessing.shown` has of an array
+                image[i] = self.shown.shown(self._image(row, 1, self._full_size(row)))
                 continue
             image[i], drawn = self._view(row, epoch)
             if drawn.color is not None:
@@ -250,13 +254,13 @@ class _Fetch:
         return arrays
 
     def _view(self, row: int, epoch: int) -> tuple[np.ndarray, augment.Draw]:
-        full_size = int(self.heights[row]), int(self.widths[row])
-        # Evaluation decodes whole images: it shows what `Preprocessing.plain` shows of an array.
-        drawn, factor = augment.evaluation(self.fields), 1
-        if self.augmented:
-            drawn = augment.draw(augment.view_rng(self.seed, self.ids[row], epoch), self.fields)
-            factor = augment.reduction(drawn, full_size, self.shown.size, self.shown.resize, self.shown.crop_fraction)
+        full_size = self._full_size(row)
+        drawn = augment.draw(augment.view_rng(self.seed, self.ids[row], epoch), self.fields)
+        factor = augment.reduction(drawn, full_size, self.shown.size, self.shown.resize, self.shown.crop_fraction)
         return self.shown.render(self._image(row, factor, full_size), drawn, full_size), drawn
+
+    def _full_size(self, row: int) -> tuple[int, int]:
+        return int(self.heights[row]), int(self.widths[row])
 
     def _image(self, row: int, factor: int, full_size: tuple[int, int]) -> np.ndarray:
         if self.decoded is not None and (row, factor) in self.decoded:
@@ -301,6 +305,7 @@ def _batches(dataset: Dataset, config: Config, order: Order, start: int, stop: i
     heights, widths = table["height"].to_numpy(np.int32), table["width"].to_numpy(np.int32)
     fits = 3 * int(heights.astype(np.int64) @ widths.astype(np.int64)) <= data.in_memory_mb * 2**20
     fields = types.SimpleNamespace(**config.augment.to_dict())
+    shown = augment.Preprocessing.of(config)
     fetch = _Fetch(
         order=order,
         reader=dataset.reader,
@@ -308,7 +313,7 @@ def _batches(dataset: Dataset, config: Config, order: Order, start: int, stop: i
         labels=table["label"].to_numpy(np.int32),
         heights=heights,
         widths=widths,
-        shown=augment.Preprocessing.of(config),
+        shown=dataclasses.replace(shown, views="plain") if augmented else shown,
         fields=fields,
         seed=config.seed,
         augmented=augmented and not augment.is_neutral(fields),

@@ -4,9 +4,10 @@ An index, as a pandas Series has, never matters: the first value is row 0.
 """
 
 import collections
+import dataclasses
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +22,15 @@ from imgclf.data.table import Dataset
 from imgclf.deploy import inputs
 from imgclf.errors import UserError
 
-Item = str | os.PathLike[str] | bytes | np.ndarray  # a path, the bytes of an image file, or pixels
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What the model is shown of an image, made already: uint8 of `augment.Preprocessing.shape`."""
+
+    pixels: np.ndarray
+
+
+Item = str | os.PathLike[str] | bytes | np.ndarray | Shown  # a path, the bytes of an image file, or pixels
 
 _TAKEN = (
     "paths, the bytes of image files, Pillow images or uint8 arrays [h, w, 3]; one of them, any number of them in a list, a Series or a "
@@ -35,6 +44,20 @@ class Items(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, row: int, /) -> Item: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyItems:
+    """Items that are made when they are asked for."""
+
+    count: int
+    make: Callable[[int], Item]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, row: int, /) -> Item:
+        return self.make(row)
 
 
 class NamedItems(Items, Protocol):

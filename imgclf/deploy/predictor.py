@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import os
 import stat
 import weakref
@@ -27,7 +26,7 @@ from imgclf.config import Config
 from imgclf.data import augment, images, native_messages
 from imgclf.data.readers import ImageReader
 from imgclf.deploy import items
-from imgclf.deploy.items import Item, Items, NamedItems
+from imgclf.deploy.items import Items, NamedItems, Shown
 from imgclf.deploy.options import OnError, Options, check_on_error
 from imgclf.errors import UserError
 from imgclf.evaluation import calibration, metrics
@@ -41,7 +40,7 @@ UNKNOWN = "unknown"  # the answer below the threshold
 _DECODING, _COMPUTING = 2, 1  # batches under way beside the one that is waited for
 _VERSION = 1  # of what a prediction says: part of `sha256`
 # The fields of a run's config that its predictions may depend on; whole groups, so that no new field is forgotten.
-_FIELDS = ("data.", "model.", "eval.flip", "augment.mode", "augment.fill")
+_FIELDS = ("data.", "model.", "eval.views", "augment.mode", "augment.fill")
 
 
 class Answers(NamedTuple):
@@ -135,7 +134,7 @@ class Predictor:
         pool = ThreadPoolExecutor(_cpus(), thread_name_prefix="decode")
         try:
             for first in range(start, len(sources), batch_size):
-                image = np.zeros((batch_size, *self.config.data.image_size, 3), np.uint8)
+                image = np.zeros((batch_size, *self._preprocessing.shape), np.uint8)
                 rows = range(first, min(first + batch_size, len(sources)))
                 decoding.append((image, [pool.submit(self._show, sources, row, image[place]) for place, row in enumerate(rows)]))
                 if len(decoding) > _DECODING:
@@ -243,19 +242,20 @@ class Predictor:
         return sharding.replicate((self.params, self.batch_stats), self._mesh)
 
     def _show(self, sources: Items, row: int, out: np.ndarray) -> str:
-        """Writes the model's view of an image to `out`; returns why it can't, else ""."""
+        """Writes what the model is shown of an image to `out`; returns why it can't, else ""."""
         try:
-            pixels = self._pixels(sources[row])
+            item = sources[row]
+            shown = item.pixels if isinstance(item, Shown) else self._preprocessing.shown(self._pixels(item))
         except images.ImageError as error:
             return str(error)
         except FileNotFoundError:
             return "missing: no such file"
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             return f"unreadable: {getattr(error, 'strerror', None) or error}"
-        out[:] = self._preprocessing.plain(pixels)
+        out[:] = shown
         return ""
 
-    def _pixels(self, item: Item) -> np.ndarray:
+    def _pixels(self, item: str | os.PathLike[str] | bytes | np.ndarray) -> np.ndarray:
         """uint8 [h, w, 3] of an image."""
         if isinstance(item, np.ndarray):
             return images.pixels_of(item, self._decoding)
@@ -264,9 +264,7 @@ class Predictor:
                 raise images.ImageError("unreadable", "a folder" if os.path.isdir(item) else "not a regular file")
             with open(item, "rb") as file:
                 item = file.read()
-        data = self.config.data
-        height, width = data.image_size
-        least = (math.ceil(height / data.crop_fraction), math.ceil(width / data.crop_fraction)) if self.reduced_decode else None
+        least = self._preprocessing.least_size if self.reduced_decode else None
         return images.decode(item, min_size=least, decoding=self._decoding)
 
     def _compute(self, image: np.ndarray, shown: list[Future[str]]) -> tuple[jax.Array, list[str]]:

@@ -51,7 +51,9 @@ def canvas_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def corrupted(photo: np.ndarray, name: str, severity: int, config: Any, *, seed: int, example_id: str) -> np.ndarray:
-    """Returns the model's view of a corrupted photo: a pure function of its arguments.
+    """Returns what the model is shown of a corrupted photo: a pure function of its arguments.
+
+    Each view of `config.eval.views` is corrupted at its own scale; mirror images are those of corrupted pictures.
 
     Args:
       photo: uint8 [h, w, 3], upright.
@@ -62,13 +64,17 @@ def corrupted(photo: np.ndarray, name: str, severity: int, config: Any, *, seed:
       example_id: of the table.
 
     Returns:
-      uint8 [H, W, 3] of data.image_size.
+      uint8 of `augment.Preprocessing.shape`: [H, W, 3] or [V, H, W, 3].
     """
     level, random = CORRUPTIONS[name].levels[severity - 1], _random_word(seed, example_id, name, severity)
-    drawn = augment.Draw(rotate=level if random % 2 else -level) if name == "rotation" else augment.Draw()
+    turn = 0.0 if name != "rotation" else level if random % 2 else -level
     shown = augment.Preprocessing.of(config)
-    view = dataclasses.replace(shown, size=canvas_size(shown.size)).render(photo, drawn)
-    return augment.render(corrupt(view, name, level, random), augment.evaluation(config.augment), shown.size)
+    canvas = dataclasses.replace(shown, size=canvas_size(shown.size))
+    views = []
+    for view in shown.evaluation:
+        picture = corrupt(canvas.framed(view).render(photo, augment.Draw(rotate=turn)), name, level, random)
+        views.append(augment.render(picture, augment.Draw(mode=shown.mode, flip=view.flip), shown.size))
+    return np.stack(views) if len(views) > 1 else views[0]
 
 
 def corrupt(view: np.ndarray, name: str, level: float, seed: int) -> np.ndarray:

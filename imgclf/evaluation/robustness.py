@@ -48,7 +48,7 @@ def conditions(names: Sequence[str] = tuple(CORRUPTIONS), severities: Sequence[i
 
 
 class LazyImages(Sequence[np.ndarray]):
-    """Images that are made when they are asked for, in whichever thread asks: uint8 [H, W, 3]."""
+    """Images that are made when they are asked for, in whichever thread asks: uint8 [H, W, 3], or [V, H, W, 3]."""
 
     def __init__(self, count: int, make: Callable[[int], np.ndarray]):
         """
@@ -74,7 +74,9 @@ class LazyImages(Sequence[np.ndarray]):
 
 
 def corrupted_views(dataset: Dataset, config: Config, tested: Sequence[Condition], seed: int = 0) -> LazyImages:
-    """The model's views of every image under every condition: item i is image i // C under condition i % C, at the model's input size.
+    """What the model is shown of every image under every condition: item i is image i // C under condition i % C.
+
+    Items have `augment.Preprocessing.shape`.
 
     An image is decoded once while its conditions are asked for one after another.
 
@@ -92,7 +94,7 @@ def corrupted_views(dataset: Dataset, config: Config, tested: Sequence[Condition
         name, severity = tested[number]
         photo = photo_of(row)
         if (name, severity) == CLEAN:
-            return shown.plain(photo).copy()  # of a photo that is as large as the input, it may be the photo itself
+            return shown.shown(photo).copy()  # of a photo that is as large as the input, it may be the photo itself
         return corrupted(photo, name, severity, config, seed=seed, example_id=ids[row])
 
     return LazyImages(len(ids) * len(tested), make)

@@ -7,10 +7,9 @@ import numpy as np
 
 from imgclf.data.splits import groups_of
 from imgclf.methods.base import Task
-from imgclf.models.heads import NormHead
 from imgclf.probes.cross_validation import DEFAULT_STRENGTHS, CrossValidation, fit_linear
 from imgclf.probes.features import extract
-from imgclf.probes.heads import FeatureLogits, linear_head, normalized
+from imgclf.probes.heads import FeatureLogits, linear_head, rescaled
 from imgclf.training.state import split_model
 from imgclf.training.trained_model import TrainedModel, TrainProgress
 
@@ -45,8 +44,7 @@ class LinearHead:
         config, model, dataset, probe = self.task.config, self.task.model, self.task.dataset, self.task.config.probe
         told = config.train.method == "probe" and not probe.views  # of these features, when those of all splits were computed
         features = extract(config, model, dataset, rows=self.rows, views=probe.views, console=None if told else self.task.console)
-        if isinstance(model.head, NormHead):
-            features = normalized(model.head, features)
+        features = rescaled(model.head, features)
         labels = dataset.table["label"].to_numpy()[self.rows]
         solved = fit_linear(
             features, labels, self.validation, solver=probe.solver, standardize=probe.standardize, class_weight=self.class_weight

@@ -35,7 +35,8 @@ class Vectors(Backbone):
 class MinibatchHead:
     """Trains the head of a probe by `config.train` and `config.optimizer`; `methods.base.Method` for a head alone.
 
-    The parameters and statistics that it returns are the head's, `{"head": …}`, for plain features also where `probe.standardize` is set.
+    The parameters and statistics that it returns are the head's, `{"head": …}`, for plain features also where `probe.standardize` is set. A
+    head that rescales features itself gets plain ones: the standardisation couldn't be folded into a layer behind that.
     """
 
     task: Task
@@ -57,7 +58,9 @@ class MinibatchHead:
         config, model, dataset = self.task.config, self.task.model, self.task.dataset
         features = self._features()
         train = (dataset.table["split"] == "train").to_numpy()
-        scaling = Scaling.of(features[train].reshape(-1, features.shape[-1])) if config.probe.standardize else None
+        scaling = (
+            Scaling.of(features[train].reshape(-1, features.shape[-1])) if config.probe.standardize and not model.head.rescales else None
+        )
         vectors = (features - scaling.mean) / scaling.deviation if scaling else features
         _, params, batch_stats = split_model(self.headed)
         start = jax.device_get((params, batch_stats))  # the steps take over the memory of their state, which is the model's here

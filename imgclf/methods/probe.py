@@ -73,8 +73,9 @@ class Probe:
         found = self.solver.train(workdir if alone else workdir / KEPT)
         params, batch_stats = jax.device_get(split_model(model)[1:])
         params, batch_stats = params | found.params, batch_stats | found.batch_stats
-        images = int((dataset.table["split"] == "train").sum()) * (1 + config.probe.views)
-        flops = work.total(features_flops(config, model, images), found.progress.flops)  # whether the cache had the features or not
+        each = len(augment.Preprocessing.of(config).evaluation) + config.probe.views
+        views = int((dataset.table["split"] == "train").sum()) * each
+        flops = work.total(features_flops(config, model, views), found.progress.flops)  # whether the cache had the features or not
         progress = dataclasses.replace(found.progress, kept=KEPT, seconds=time.perf_counter() - start, flops=flops)
         about = {
             "class_names": list(dataset.class_names),

@@ -8,7 +8,6 @@ from imgclf.config import Config, validation
 from imgclf.data import augment
 from imgclf.data.augment import policies
 from imgclf.errors import UserError
-from imgclf.models import registry
 from imgclf.models.weights import pretrained
 from imgclf.training import mixing, optimizer_names, sharding
 
@@ -62,17 +61,13 @@ def _settle_method(config: Config) -> None:
         train.method, config.freeze.preset = "fit", "head"
     if train.method in ("probe", "lp_ft"):
         _settle_head(config)
-    if train.method == "probe" and config.eval.flip:
-        raise UserError(
-            "config.eval.flip=True needs the images, and a probe is evaluated on cached features; use config.train.method='lp_ft' or 'fit'."
-        )
 
 
 def _settle_head(config: Config) -> None:
     """Makes `model.head` one that pooled features can train."""
     head, solver = config.model.head, config.probe.solver
     if head.kind == "auto":
-        head.kind = registry.family(config.model.name).new_head
+        head.kind = pretrained.new_head(config)
     fits = head.kind in ("linear", "norm") or (solver == "minibatch" and head.kind == "mlp" and not head.flatten)
     if not fits:
         kind = f"{head.kind!r} with flatten" if head.kind == "mlp" and head.flatten else repr(head.kind)

@@ -64,7 +64,8 @@ def _with_weights(config: Config, build: Callable[[], Network], entry: Weights, 
     abstract = nnx.eval_shape(build)
     params_like, batch_stats_like = (nnx.to_pure_dict(nnx.state(abstract, kind)) for kind in (nnx.Param, nnx.BatchStat))
     kind = config.model.head.kind
-    params, batch_stats, new = pretrained.load(entry, params_like, batch_stats_like, own_head=kind in ("linear", "norm", "family"))
+    own_head = kind in ("linear", "norm", "family") and not config.model.head.normalize
+    params, batch_stats, new = pretrained.load(entry, params_like, batch_stats_like, own_head=own_head)
     if new:
         head = _build_head(config, abstract.backbone, num_classes, nnx.Rngs(config.seed))
         params["head"] = nnx.to_pure_dict(nnx.state(head, nnx.Param)) | params.get("head", {})  # only whole layers are missing
@@ -168,4 +169,4 @@ def _build_head(config: Config, backbone: Backbone, num_classes: int, rngs: nnx.
         options = {"pool": pool, "dense": fields.dense, "norm": fields.norm == "batch", "dropout": fields.dropout}
     else:
         options = {"pool": "avgmax" if kind == "avgmax" else "average", "features_dropout": fields.dropout}
-    return DenseHead(map_size, backbone.features, outputs, **options, dtype=dtype, rngs=rngs)
+    return DenseHead(map_size, backbone.features, outputs, **options, normalize=fields.normalize, dtype=dtype, rngs=rngs)

@@ -44,6 +44,11 @@ def average_and_largest(maps: jax.Array) -> jax.Array:
     return jnp.concatenate([average(maps), maps.astype(jnp.float32).max((1, 2))], -1)
 
 
+def unit_length(features: jax.Array) -> jax.Array:
+    """Divides each vector by its Euclidean length: float32 [B,D] to [B,D]; zeros stay zeros."""
+    return features * jax.lax.rsqrt(jnp.maximum(jnp.square(features).sum(-1, keepdims=True), 1e-24))
+
+
 _POOLS = {"average": average, "flatten": flatten, "avgmax": average_and_largest}
 
 
@@ -56,6 +61,20 @@ class Head(nnx.Module):
     """
 
     logits: nnx.Linear
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether it begins with average pooling, so that pooled maps [B,1,1,D] are as good as the maps themselves."""
+        return False
+
+    @property
+    def rescales(self) -> bool:
+        """Whether pooled maps are not what its first dense layer sees: see `rescaled`."""
+        return False
+
+    def rescaled(self, pooled: jax.Array) -> jax.Array:
+        """What the first dense layer sees of pooled maps, in evaluation, float32 [B,D] to [B,D]; for heads with `takes_features`."""
+        return pooled
 
     def with_sigmoid(self, logits: jax.Array) -> jax.Array:
         """Returns [0, z] in place of a single output z; several outputs stay as they are."""
@@ -73,6 +92,7 @@ class DenseHead(Head):
 
     Args:
       pool: "average", "flatten" or "avgmax" (average and maximum).
+      normalize: whether averaged maps are divided by their Euclidean length.
       maps_dropout, features_dropout, dropout: rates before pooling, after pooling, after each hidden layer.
       norm: whether hidden layers have batch normalisation, after ReLU and with Keras's defaults, epsilon 1e-3 and momentum 0.99.
     """
@@ -84,6 +104,7 @@ class DenseHead(Head):
         outputs: int,
         *,
         pool: str = "average",
+        normalize: bool = False,
         maps_dropout: float = 0.0,
         features_dropout: float = 0.0,
         dense: tuple[int, ...] = (),
@@ -92,7 +113,7 @@ class DenseHead(Head):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.pool, self.norm, self.hidden = pool, norm, len(dense)
+        self.pool, self.normalize, self.norm, self.depth = pool, normalize, norm, len(dense)
         self.maps_dropout, self.features_dropout, self.dropout = maps_dropout, features_dropout, dropout
         width = {"average": features, "flatten": math.prod(map_size) * features, "avgmax": 2 * features}[pool]
         for i, units in enumerate(dense):
@@ -103,13 +124,24 @@ class DenseHead(Head):
             width = units
         self.logits = nnx.Linear(width, outputs, kernel_init=LECUN_NORMAL, dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs)
 
+    @property
+    def takes_features(self) -> bool:
+        return self.pool == "average"
+
+    @property
+    def rescales(self) -> bool:
+        return self.normalize
+
+    def rescaled(self, pooled: jax.Array) -> jax.Array:
+        return unit_length(pooled) if self.normalize else pooled
+
     def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
         def drop(x: jax.Array, rate: float, place: int) -> jax.Array:
             return dropout_in_training(x, rate, train, None if key is None else jax.random.fold_in(key, place))
 
         x = _POOLS[self.pool](drop(maps, self.maps_dropout, 0))
-        x = drop(x, self.features_dropout, 1 + self.hidden)
-        for i in range(self.hidden):
+        x = drop(self.rescaled(x) if self.normalize else x, self.features_dropout, 1 + self.depth)
+        for i in range(self.depth):
             x = jax.nn.relu(getattr(self, f"dense{i}")(x))
             x = drop(getattr(self, f"bn{i}")(x, train=train) if self.norm else x, self.dropout, 1 + i)
         return self.with_sigmoid(self.logits(x.astype(jnp.float32)))
@@ -134,9 +166,16 @@ class NormHead(Head):
         self.norm = nnx.LayerNorm(features, epsilon=1e-6, use_fast_variance=False, param_dtype=jnp.float32, rngs=rngs)
         self.logits = nnx.Linear(features, outputs, kernel_init=kernel_init, param_dtype=jnp.float32, rngs=rngs)
 
-    def hidden(self, pooled: jax.Array) -> jax.Array:
-        """The output layer's input for pooled maps, in evaluation: [B,D] to [B,D]."""
+    @property
+    def takes_features(self) -> bool:
+        return True
+
+    @property
+    def rescales(self) -> bool:
+        return True
+
+    def rescaled(self, pooled: jax.Array) -> jax.Array:
         return self.norm(pooled)
 
     def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
-        return self.with_sigmoid(self.logits(dropout_in_training(self.hidden(average(maps)), self.dropout, train, key)))
+        return self.with_sigmoid(self.logits(dropout_in_training(self.rescaled(average(maps)), self.dropout, train, key)))

@@ -53,6 +53,11 @@ class Network(nnx.Module):
         with self._exact_products():
             return average(self._maps(image, False))
 
+    def logits_of_features(self, features: jax.Array) -> jax.Array:
+        """Returns what the head makes of pooled maps, float32 [B,D] to [B,C], in evaluation; for heads with `takes_features`."""
+        with self._exact_products():
+            return self.head(features[:, None, None])
+
     def _maps(self, image: jax.Array, train: bool) -> jax.Array:
         image = image.astype(self.dtype)
         if train or jax.default_backend() != "cpu" or jax.device_count() > 1:

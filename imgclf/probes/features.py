@@ -17,14 +17,14 @@ from rich.console import Console
 
 from imgclf import progress
 from imgclf.config import Config
-from imgclf.data import pipeline
+from imgclf.data import augment, pipeline
 from imgclf.data.table import Dataset
 from imgclf.models import registry
 from imgclf.models.network import Network
 from imgclf.probes.feature_store import FeatureStore
 from imgclf.training import batch_augment, work
 from imgclf.training.state import Tree, split_model, tree_sha256
-from imgclf.training.step import normalize
+from imgclf.training.step import mean_over_views, normalize
 
 # A kill costs at most the rows since the last block; a block costs two fsyncs.
 _BLOCK_ROWS, _BLOCK_SECONDS = 1024, 5.0
@@ -41,6 +41,7 @@ def extract(
 ) -> np.ndarray:
     """Returns the backbone's pooled features, in evaluation mode; what the cache lacks is computed and put there.
 
+    Where `config.eval.views` shows more than the plain view, an image's features are the mean over these views, and are cached as such.
     Images are known by the sha256 of their content, so that folds, splits, copies and other data sets share them. An augmented view is
     known by the image's id and the view's number besides: view k (from 0) is the one that training shows in epoch k with this
     `config.seed` and `config.augment`.
@@ -50,11 +51,11 @@ def extract(
       model: its backbone's parameters and statistics are part of the cache's key.
       dataset: the images.
       rows: int64 [N] of `dataset.table`; None = all.
-      views: how many augmented views to add to the plain one.
+      views: how many augmented views to add to those of evaluation.
       console: for the progress bar and a line on what was computed.
 
     Returns:
-      float32 [N, D]; with views [N, 1 + views, D], the plain one first. It may be a read-only map of the file.
+      float32 [N, D]; with views [N, 1 + views, D], those of evaluation first. It may be a read-only map of the file.
 
     Raises:
       UserError: if the cache is damaged or can't be written, or an image can no longer be read.
@@ -109,6 +110,8 @@ def _identity(config: Config, classifier: Network, backbone_sha256: str, *, augm
         identity["fill"] = [fields["augment"]["fill"], fields["augment"]["fill_value"]]
     if fields["augment"]["mode"] != "corrected":
         identity["mode"] = fields["augment"]["mode"]
+    if not augmented and len(views := augment.Preprocessing.of(config).evaluation) > 1:
+        identity["views"] = [list(view) for view in views]
     if augmented:
         of_pairs = ("mixup", "cutmix", "mix_switch", "mix_probability")  # no part of an image's own view
         identity |= {"augment": {name: value for name, value in fields["augment"].items() if name not in of_pairs}, "seed": fields["seed"]}
@@ -122,7 +125,7 @@ class _Request:
     Attributes:
       config, model, dataset: as in `extract`.
       rows: int64 [n], of the table.
-      epochs: int64 [n], the number of each view; None = the plain one.
+      epochs: int64 [n], the number of each augmented view; None = those of evaluation.
       keys: n of them.
     """
 
@@ -179,21 +182,23 @@ def _read(request: _Request, identity: dict[str, Any], console: Console) -> np.n
     return store.read(store.find(request.keys))
 
 
-def features_flops(config: Config, model: Network, images: int) -> int | None:
-    """Floating-point operations of the features of so many images; None where XLA doesn't tell. Nothing is computed."""
+def features_flops(config: Config, model: Network, views: int) -> int | None:
+    """Floating-point operations of the features of so many views of images; None where XLA doesn't tell. Nothing is computed."""
     graphdef, params, batch_stats = split_model(model)
     forward = _forward(graphdef, tuple(config.data.mean), tuple(config.data.std))
     image = jax.ShapeDtypeStruct((1, *config.data.image_size, 3), np.uint8)
     one = work.flops(forward, params, batch_stats, {"image": image})
-    return None if one is None else images * one
+    return None if one is None else views * one
 
 
 @functools.lru_cache(maxsize=8)  # models of one kind compile once
 def _forward(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.stages.Wrapped:
     @jax.jit
     def forward(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> jax.Array:
-        image = normalize(batch_augment.augmented(batch, mean, std), mean, std)
-        return nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats)).features(image)
+        model = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))
+        if batch["image"].ndim == 5:
+            return mean_over_views(lambda view: model.features(normalize(view, mean, std)), batch["image"])
+        return model.features(normalize(batch_augment.augmented(batch, mean, std), mean, std))
 
     return forward
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 from imgclf.config import Config
 from imgclf.data.table import Dataset
-from imgclf.models.heads import NormHead
+from imgclf.models.heads import Head
 from imgclf.models.network import Network
 from imgclf.probes.cross_validation import Linear
 from imgclf.probes.features import extract
@@ -49,10 +49,12 @@ def linear_head(solved: Linear, output: str) -> Tree:
     return {"kernel": solved.kernel, "bias": solved.bias}
 
 
-def normalized(head: NormHead, features: np.ndarray) -> np.ndarray:
-    """What the output layer of a head with a norm sees of pooled features, float32 [..., D]."""
+def rescaled(head: Head, features: np.ndarray) -> np.ndarray:
+    """What the output layer of a linear head sees of pooled features, float32 [..., D]."""
+    if not head.rescales:
+        return features
     return np.concatenate(
-        [np.asarray(head.hidden(jnp.asarray(features[start : start + _ROWS]))) for start in range(0, len(features), _ROWS)]
+        [np.asarray(head.rescaled(jnp.asarray(features[start : start + _ROWS]))) for start in range(0, len(features), _ROWS)]
     )
 
 

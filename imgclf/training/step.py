@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from imgclf.config import Config
+from imgclf.models.network import Network
 from imgclf.training import batch_augment, mixing
 from imgclf.training.optimizer import Optimizer
 from imgclf.training.scalars import Scalars
@@ -28,6 +29,23 @@ class TrainStep(Protocol):
     def __call__(self, state: TrainState, batch: dict[str, jax.Array], scalars: Scalars, /) -> tuple[TrainState, Metrics]: ...
 
     def lower(self, *arguments: object) -> jax.stages.Lowered: ...
+
+
+def mean_over_views(of_view: Callable[[jax.Array], jax.Array], image: jax.Array) -> jax.Array:
+    """Applies a function of images [B,H,W,3] to one view of each after another, [B,V,H,W,3], and returns the mean; float32.
+
+    One after another, so that it is compiled once and takes no more memory than one view does.
+    """
+    return jax.lax.map(of_view, jnp.moveaxis(image, 1, 0)).astype(jnp.float32).mean(0)
+
+
+def _logits_of_views(model: Network, image: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    def pixels(view: jax.Array) -> jax.Array:
+        return normalize(view, mean, std)
+
+    if model.head.takes_features:
+        return model.logits_of_features(mean_over_views(lambda view: model.features(pixels(view)), image))
+    return mean_over_views(lambda view: model(pixels(view)), image)
 
 
 EvalStep = Callable[[Tree, Tree, dict[str, jax.Array]], dict[str, jax.Array]]
@@ -118,21 +136,22 @@ def make_train_step(program: StepProgram, mesh: Mesh) -> TrainStep:
 def make_eval_step(config: Config, graphdef: nnx.GraphDef, mesh: Mesh) -> EvalStep:
     """Returns `eval_step(params, batch_stats, batch)`, compiled: `logits` f32 [B,C] with `index`, `label`, `mask` of the global batch.
 
-    The outputs are on every host, so that each can write or average them. The same model and preprocessing get the same function.
+    Of several views of each image, [B,V,H,W,3], it takes the mean: of the features before a head that works on averaged maps, else of
+    the logits. The outputs are on every host, so that each can write or average them. The same model and preprocessing get the same
+    function.
     """
-    return _eval_step(graphdef, tuple(config.data.mean), tuple(config.data.std), config.eval.flip, mesh)
+    return _eval_step(graphdef, tuple(config.data.mean), tuple(config.data.std), mesh)
 
 
 @functools.lru_cache(maxsize=16)
-def _eval_step(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...], flip: bool, mesh: Mesh) -> EvalStep:
+def _eval_step(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...], mesh: Mesh) -> EvalStep:
     apply = make_apply_fn(graphdef)
 
     def eval_step(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> dict[str, Any]:
-        pixels = normalize(batch["image"], mean, std)
-        logits, _ = apply(params, batch_stats, pixels)
-        if flip:
-            mirrored, _ = apply(params, batch_stats, pixels[:, :, ::-1])
-            logits = (logits + mirrored) / 2
+        if batch["image"].ndim == 4:
+            logits, _ = apply(params, batch_stats, normalize(batch["image"], mean, std))
+        else:
+            logits = _logits_of_views(nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats)), batch["image"], mean, std)
         return {"logits": logits, "index": batch["index"], "label": batch["label"], "mask": batch["mask"]}
 
     return jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))

@@ -11,10 +11,11 @@ import numpy as np
 from rich.console import Console
 
 from imgclf import outputs, progress
+from imgclf.config import Config
 from imgclf.data.table import Dataset
 from imgclf.deploy import scoring
 from imgclf.deploy.classifier import load
-from imgclf.deploy.items import Data
+from imgclf.deploy.items import Data, Items, LazyItems, Shown
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
 from imgclf.evaluation import robustness as statistics
@@ -87,7 +88,7 @@ def robustness(
     notes = [] if images.split == "test" else scoring.warnings_of(predictor, dataset)
     about = {"name": predictor.config.name, "split": images.split, "n": len(labels), "notes": notes}
     results = about | statistics.summarize(correct) | {"orientations": turned}
-    example = corrupted_views(dataset, predictor.config, tested)
+    example = corrupted_views(dataset, _with_plain_views(predictor.config), tested)
     return Robustness(results, page.write(target, results, tested, [example[i] for i in range(len(tested))], of))
 
 
@@ -109,10 +110,14 @@ def corrupted_probabilities(predictor: Predictor, dataset: Dataset, tested: Sequ
 
 
 def probabilities_of_views(predictor: Predictor, views: Sequence[np.ndarray], console: Console) -> np.ndarray:
-    """Probabilities of uint8 images that have the model's input size already and are shown to it as they are, float32 [N, C]."""
-    config = predictor.config.copy_and_resolve_references()
-    config.data.resize = "squash"  # of nothing; crop would cut again
-    return _stream(dataclasses.replace(predictor, config=config), views, "corrupted images", console)
+    """Probabilities of images that the model is shown as they are, uint8 of `augment.Preprocessing.shape`; float32 [N, C]."""
+    return _stream(predictor, LazyItems(len(views), lambda row: Shown(views[row])), "corrupted images", console)
+
+
+def _with_plain_views(config: Config) -> Config:
+    config = config.copy_and_resolve_references()
+    config.eval.views = "plain"
+    return config
 
 
 def turned_probabilities(predictor: Predictor, dataset: Dataset, rows: np.ndarray, console: Console) -> np.ndarray:
@@ -121,7 +126,7 @@ def turned_probabilities(predictor: Predictor, dataset: Dataset, rows: np.ndarra
     return probabilities.reshape(len(rows), len(ORIENTATIONS), -1)
 
 
-def _stream(predictor: Predictor, sources: Sequence[np.ndarray], name: str, console: Console) -> np.ndarray:
+def _stream(predictor: Predictor, sources: Items, name: str, console: Console) -> np.ndarray:
     found = []
     with progress.bar(console) as bar, contextlib.closing(predictor.stream(sources, batch_size=BATCH)) as stream:
         task = bar.add_task(name, total=len(sources))

@@ -234,6 +234,23 @@ def test_evaluation_shows_the_plain_view(dataset, config, resize, interpolation)
             np.testing.assert_array_equal(image, expected)
 
 
+def test_several_views_come_from_one_decode(tmp_path, config):
+    dataset = make_dataset(tmp_path)
+    config.data.image_size, config.data.in_memory_mb, config.eval.views, config.augment.flip = (9, 7), 0, "crops", 0.5
+    (batch, *_) = take(pipeline.eval_batches(dataset, config, "val"))
+    reads = dataset.reader.reads
+    assert batch["image"].shape == (4, 6, 9, 7, 3)
+    assert reads == 11
+    shown = augment.Preprocessing.of(config)
+    np.testing.assert_array_equal(batch["image"][0], shown.shown(dataset.reader[batch["index"][0]]))
+    rows, epochs = batch["index"], np.zeros(4, np.int64)
+    assert take(pipeline.row_batches(dataset, config, rows))[0]["image"].shape == (4, 6, 9, 7, 3)
+    for training in (pipeline.row_batches(dataset, config, rows, epochs), pipeline.train_batches(dataset, config, num_steps=1)):
+        assert take(training)[0]["image"].shape[1:] == (9, 7, 3)  # training shows one view of an image at a time
+    config.augment.flip = 0.0
+    assert take(pipeline.train_batches(dataset, config, num_steps=1))[0]["image"].shape[1:] == (9, 7, 3)
+
+
 @pytest.mark.parametrize("threads", [0, 2])
 def test_batches_do_not_depend_on_memory(tmp_path, config, threads):
     """Images kept in memory are read once per scale, and shown exactly as those read anew; sizes here are decoded reduced too."""

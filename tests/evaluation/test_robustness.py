@@ -42,6 +42,17 @@ def test_severities_are_ordered_and_drawn_again(photo):
     assert len(turned) == 2  # to either side
 
 
+def test_every_view_is_corrupted_and_mirror_images_are_those_of_corrupted_pictures(photo):
+    several = config(resize="crop")
+    several.eval.views = "crops"
+    for name in CORRUPTIONS:
+        views = corrupted(photo, name, 3, several, seed=0, example_id="a")
+        assert views.shape == (6, 56, 56, 3)
+        np.testing.assert_array_equal(views[::2, :, ::-1], views[1::2])
+        np.testing.assert_array_equal(views[0], corrupted(photo, name, 3, config(resize="crop"), seed=0, example_id="a"))
+    assert np.abs(views[0].astype(int) - views[4]).mean() > 1
+
+
 def test_levels_are_imagenet_c_s(photo):
     view = augment.view(photo, (224, 224))
     grey = np.full((224, 224, 3), 128, np.uint8)

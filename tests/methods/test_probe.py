@@ -1,5 +1,6 @@
 """Probes as whole runs."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -66,6 +67,24 @@ def test_the_kept_model_predicts_what_the_run_did_from_its_features(probe_run):
     assert predicted["predicted"].astype(str).tolist() == told["predicted"].tolist()
     np.testing.assert_allclose(predicted["probability"], told["probability"], atol=2e-4)
     assert results["params_sha256"] == classifier_sha256(folder, results)
+
+
+@pytest.mark.parametrize("changes", [{}, {"probe.solver": "minibatch"}, {"train.method": "fit", "model.head.kind": "auto"}])
+def test_several_views_count_in_training_and_in_use_alike(probe_run, changes, tmp_path):
+    """A probe on mean features, a head trained in minibatches and a trained network predict what they did in their own evaluation."""
+    changes = {"eval.views": "crops", "train.duration": "20 steps", "train.eval_every": "20 steps", **changes}
+    results = experiment.train(probe_config(**changes), tmp_path / "run", console=Console(quiet=True))
+    assert results["top1"] != probe_run[1]["top1"]
+    dataset = load_dataset(probe_config())
+    told = pd.read_csv(tmp_path / "run" / "predictions.csv", dtype={"predicted": str}).head(40)
+    rows = pd.Index(dataset.table["id"]).get_indexer(told["id"])
+    classifier, photos = imgclf.load(tmp_path / "run"), [dataset.reader[row] for row in rows]
+    np.testing.assert_allclose(classifier.predict(photos)["probability"], told["probability"], atol=2e-4)
+    config = classifier.config.copy_and_resolve_references()
+    config.eval.views = "plain"
+    plain = dataclasses.replace(classifier, config=config)
+    assert np.abs(plain.predict_probabilities(photos) - classifier.predict_probabilities(photos)).max() > 1e-3
+    assert plain.sha256 != classifier.sha256
 
 
 def classifier_sha256(folder: Path, results: dict) -> str:

@@ -60,7 +60,9 @@ def test_the_weights_say_how_images_are_shown(monkeypatch):
         ({"data.resize": "weights", "augment.mode": "keras_legacy"}, "resizes as Keras did"),
         ({"data.interpolation": "bicubic", "augment.mode": "keras_legacy"}, "resizes as Keras did"),
         ({"model.name": "resnet51"}, "is not a model"),
-        ({"train.method": "probe", "eval.flip": True}, "a probe is evaluated on cached features"),
+        ({"eval.views": "crops", "augment.mode": "keras_legacy"}, "which has no crops"),
+        ({"model.head.normalize": True}, "head.kind='auto' of 'cnn'"),
+        ({"model.head.normalize": True, "model.head.kind": "norm"}, "does not go with config.model.head.kind='norm'"),
         ({"train.method": "probe", "model.head.kind": "mlp"}, "probe.solver='minibatch'"),
     ],
 )

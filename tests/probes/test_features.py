@@ -88,6 +88,26 @@ def test_an_augmented_view_is_that_of_training_in_the_epoch_of_its_number(digits
         np.testing.assert_allclose(found[row, 1:], direct(config, model, views), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("views", ["flip", "crops"])
+def test_features_of_several_views_are_their_mean_and_another_cache(digits, computed, views):
+    config, model, dataset = digits
+    rows = np.array([7, 3, 140])
+    features.extract(config, model, dataset, rows=rows)
+    several = config.copy_and_resolve_references()
+    several.eval.views = views
+    shown = [augment.Preprocessing.of(several).shown(dataset.reader[row]) for row in rows]
+    expected = np.mean([direct(config, model, [each[view] for each in shown]) for view in range(len(shown[0]))], 0)
+    found = features.extract(several, model, dataset, rows=rows)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(found - features.extract(config, model, dataset, rows=rows)).max() > 1e-4
+    assert computed == [3, 3]
+    both = features.extract(several, model, dataset, rows=rows, views=1)
+    np.testing.assert_array_equal(both[:, 0], found)
+    features.extract(config, model, dataset, rows=rows, views=1)  # augmented views are the same, whatever evaluation shows
+    assert computed == [3, 3, 3]
+
+
 def test_what_is_there_is_never_computed_again(digits, computed):
     config, model, dataset = digits
     features.extract(config, model, dataset, rows=np.arange(100))

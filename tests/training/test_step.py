@@ -1,7 +1,8 @@
-"""The loss, normalisation, hashes, and flipped evaluation."""
+"""The loss, normalisation, hashes, and the evaluation of several views."""
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from digits_experiment import digits_config
 from networks import created
 
@@ -36,19 +37,23 @@ def test_the_hash_sees_names_shapes_types_and_bytes_but_not_order():
         assert tree_sha256(other) != same
 
 
-def test_a_flipped_evaluation_is_the_mean_over_image_and_mirror_image():
-    config = digits_config(**{"data.mean": (0.5, 0.5, 0.5), "data.std": (0.5, 0.5, 0.5)})
-    mesh = sharding.create_mesh()
-    graphdef, params, batch_stats = split_model(created(config, 10))
-    rng = np.random.default_rng(0)
-    batch = {"image": rng.integers(0, 256, (4, 8, 8, 3), np.uint8), "label": np.zeros(4, np.int32)}
-    batch |= {"index": np.arange(4), "mask": np.ones(4, bool)}
+@pytest.mark.parametrize("head", ["average", "average, dense", "flatten"])
+def test_several_views_are_averaged_as_features_where_the_head_takes_features_else_as_logits(head):
+    changes = {"model.cnn.flatten": head == "flatten", "model.cnn.dense": (16,) if head == "average, dense" else ()}
+    config = digits_config(**changes, **{"data.mean": (0.5, 0.5, 0.5), "data.std": (0.5, 0.5, 0.5)})
+    model = created(config, 10)
+    graphdef, params, batch_stats = split_model(model)
+    eval_step = step.make_eval_step(config, graphdef, sharding.create_mesh())
+    views = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8, 3), np.uint8)
 
-    def logits(**changes):
-        return step.make_eval_step(config, graphdef, mesh)(params, batch_stats, batch | changes)["logits"]
+    def logits(image):
+        batch = {"image": image, "label": np.zeros(4, np.int32), "index": np.arange(4), "mask": np.ones(4, bool)}
+        return np.asarray(eval_step(params, batch_stats, batch)["logits"])
 
-    plain, mirrored = logits(), logits(image=batch["image"][:, :, ::-1])
-    assert np.abs(plain - mirrored).max() > 1e-3
-    config.eval.flip = True
-    np.testing.assert_allclose(logits(), (plain + mirrored) / 2, atol=1e-6)
-    np.testing.assert_allclose(logits(), logits(image=batch["image"][:, :, ::-1]), atol=1e-6)
+    of_each = np.stack([logits(views[:, view]) for view in range(3)])
+    assert np.abs(of_each[0] - of_each[1]).max() > 1e-3
+    features = [model.features(step.normalize(views[:, view], config.data.mean, config.data.std)) for view in range(3)]
+    of_features = model.head(np.mean(features, 0)[:, None, None]) if head != "flatten" else of_each.mean(0)
+    np.testing.assert_allclose(logits(views), of_features, atol=1e-5)
+    same = np.allclose(of_features, of_each.mean(0), atol=1e-4)  # a linear head gives the same either way
+    assert same == (head != "average, dense")

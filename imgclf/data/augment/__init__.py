@@ -22,7 +22,7 @@ entry of `FIELDS`, both in `pixels`, and a field in config/fields.py: drawing, r
 from imgclf.data.augment import color, erase, pixels, policies
 from imgclf.data.augment.draws import COLOR, ERASE, GEOMETRY, PIXELS, POLICY, Draw, draw, evaluation, is_neutral, sibling, view_rng
 from imgclf.data.augment.geometry import BORDERS, INTERPOLATIONS, RESIZE_MODES, Size, matrix, reduction
-from imgclf.data.augment.views import Preprocessing, render, view
+from imgclf.data.augment.views import VIEWS, Preprocessing, View, render, view
 
 __all__ = [
     "BORDERS",
@@ -33,9 +33,11 @@ __all__ = [
     "PIXELS",
     "POLICY",
     "RESIZE_MODES",
+    "VIEWS",
     "Draw",
     "Preprocessing",
     "Size",
+    "View",
     "color",
     "draw",
     "erase",

@@ -20,7 +20,7 @@ _CROP_TRIES = 10
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """The random parameters of one view; as constructed, the view of evaluation.
+    """The parameters of one view, random in training; as constructed, the plain view of evaluation.
 
     Lengths are shares, so no image size is needed. Each kind of augmentation but geometry has one field, a frozen dataclass of its own or
     None.

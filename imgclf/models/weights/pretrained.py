@@ -108,9 +108,14 @@ def resolve(config: Config, num_classes: int | None = None) -> Config:
     if model.variant == "auto":
         model.variant = ", ".join(f"{key}={value!r}" for key, value in entry.variant.items()) if entry else ""
     if model.head.kind == "auto" and num_classes is not None and model.name != "cnn":  # cnn's own head has fields of its own
-        fits = entry is not None and entry.num_classes == num_classes and model.output == "softmax"
-        model.head.kind = "family" if fits else registry.family(model.name).new_head
+        fits = entry is not None and entry.num_classes == num_classes and model.output == "softmax" and not model.head.normalize
+        model.head.kind = "family" if fits else new_head(config)
     return config
+
+
+def new_head(config: Config) -> str:
+    """The kind of a new head where `model.head.kind` is "auto"."""
+    return "linear" if config.model.head.normalize else registry.family(config.model.name).new_head
 
 
 def check_name(model: str) -> None:
