@@ -58,5 +58,5 @@ def get_config(path: str = "") -> Config:
     config.optimizer.schedule.name = "linear"
     config.optimizer.schedule.warmup = "23%"
     config.optimizer.schedule.final = 0.07
-    config.eval.flip = True
+    config.eval.views = "flip"
     return config
