@@ -203,6 +203,41 @@ class InvertedResidualStage:
     depth: int
     stride: int  # of the first block
     kernel: int = 3  # of the depthwise convolutions
+    fused: bool = False  # whether a convolution of that size takes the place of the expansion and the depthwise one
+
+
+class FusedInvertedResidual(nnx.Module):
+    """Fused-MBConv: one larger convolution in place of the expansion and the depthwise one, then project (1x1, no activation).
+
+    Tan and Le, 2021 (https://arxiv.org/abs/2104.00298), figure 2. Parameter paths: `{expand,project}/{conv,bn}`. Without an expansion the
+    larger convolution is `project` itself, and the activation follows it. A shortcut where the shape stays.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        stage: InvertedResidualStage,
+        *,
+        stride: int,
+        conv: ConvBuilder,
+        norm: NormBuilder,
+        activation: Activation,
+    ):
+        width, features = in_features * stage.expansion, stage.features
+        self.activation, self.expands = activation, stage.expansion > 1
+        if self.expands:
+            self.expand = ConvNorm(conv(in_features, width, stage.kernel, stride=stride), norm(width))
+            self.project = ConvNorm(conv(width, features, 1), norm(features))
+        else:
+            self.project = ConvNorm(conv(in_features, features, stage.kernel, stride=stride), norm(features))
+        self.residual = stride == 1 and in_features == features
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        if self.expands:
+            y = self.project(self.activation(self.expand(x, train=train)), train=train)
+        else:
+            y = self.activation(self.project(x, train=train))
+        return x + y if self.residual else y
 
 
 class InvertedResidualNet(Backbone):
@@ -212,7 +247,7 @@ class InvertedResidualNet(Backbone):
       stem, last: channels of the first and the last convolution.
       stages: what is between them.
       activation: after every convolution but the blocks' last ones.
-      squeeze_excite: whether blocks have it.
+      squeeze_excite: whether blocks have it; fused ones don't.
       depthwise_init: initialises the depthwise kernels.
       padding: of what has stride 2: "symmetric" as in torch, or "same" as in TensorFlow (right and bottom of even sizes).
       norm: options of batch normalisation.
@@ -235,8 +270,10 @@ class InvertedResidualNet(Backbone):
         self.activation, self.pads_same = activation, padding == "same"
         make_norm = functools.partial(layers.BatchNorm, **norm, rngs=rngs)
         make_conv = functools.partial(layers.Conv, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype, rngs=rngs)
-        make_depthwise = functools.partial(
-            layers.DepthwiseConv, padding="same" if self.pads_same else None, kernel_init=depthwise_init, dtype=dtype, rngs=rngs
+        same: Literal["same"] | None = "same" if self.pads_same else None
+        make_depthwise = functools.partial(layers.DepthwiseConv, padding=same, kernel_init=depthwise_init, dtype=dtype, rngs=rngs)
+        make_fused = functools.partial(
+            FusedInvertedResidual, conv=functools.partial(make_conv, padding=same), norm=make_norm, activation=activation
         )
         make_block = functools.partial(
             InvertedResidual,
@@ -247,12 +284,15 @@ class InvertedResidualNet(Backbone):
         )
         unpadded = ((0, 0), (0, 0)) if self.pads_same else None
         self.stem = ConvNorm(make_conv(3, stem, 3, stride=2, padding=unpadded), make_norm(stem))
-        features, blocks = stem, []
+        features, blocks = stem, list[nnx.Module]()
         for stage in stages:
             depthwise = functools.partial(make_depthwise, kernel=stage.kernel)
             for i in range(stage.depth):
                 stride = stage.stride if i == 0 else 1
-                blocks.append(make_block(features, stage.features, expansion=stage.expansion, stride=stride, depthwise=depthwise))
+                if stage.fused:
+                    blocks.append(make_fused(features, stage, stride=stride))
+                else:
+                    blocks.append(make_block(features, stage.features, expansion=stage.expansion, stride=stride, depthwise=depthwise))
                 features = stage.features
         self.blocks = Stage(blocks)
         self.last = ConvNorm(make_conv(features, last, 1), make_norm(last))

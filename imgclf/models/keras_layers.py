@@ -5,8 +5,11 @@ has no parameters (input, padding, activation, pooling, addition). The order is 
 `include_top`; a test compares every place with Keras itself.
 """
 
+from collections.abc import Sequence
+
 from imgclf.errors import UserError
-from imgclf.models import inception_v3
+from imgclf.models import efficientnet, efficientnet_v2, inception_v3
+from imgclf.models.blocks import InvertedResidualStage
 from imgclf.models.weights import conversion
 
 
@@ -39,11 +42,15 @@ def of(model: str) -> tuple[str, ...]:
         return _convnext(_CONVNEXTS[model])
     if model in ("mobilenet_v2", *(f"mobilenet_v2_{width}" for width in ("035", "050", "075", "130", "140"))):
         return _mobilenet_v2()
-    return {"inception_v3": _inception_v3, "xception": _xception, "efficientnet_b0": _efficientnet_b0}.get(model, tuple)()
+    if model in _EFFICIENTNETS:
+        return _efficientnet(_EFFICIENTNETS[model], normalizes="v2" not in model)
+    return {"inception_v3": _inception_v3, "xception": _xception}.get(model, tuple)()
 
 
 _RESNETS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 _DENSENETS = {"densenet121": (6, 12, 24, 16), "densenet169": (6, 12, 32, 32), "densenet201": (6, 12, 48, 32)}
+_EFFICIENTNETS = {f"efficientnet_{size}": efficientnet.stages(size) for size in ("b0", "b1", "b2", "b3", "b4")}
+_EFFICIENTNETS |= {f"efficientnet_v2_{size}": stages for size, stages in efficientnet_v2.STAGES.items()}
 _CONVNEXTS = {"convnext_tiny": (3, 3, 9, 3), "convnext_small": (3, 3, 27, 3), "convnext_base": (3, 3, 27, 3)}
 
 
@@ -99,16 +106,21 @@ def _mobilenet_v2() -> tuple[str, ...]:
     return (*layers, *_layers("last/conv last/bn ."))
 
 
-def _efficientnet_b0() -> tuple[str, ...]:
-    # input, rescaling, normalisation, and a second rescaling, which only weights="imagenet" brings
-    layers = _layers(". . . . . stem/conv stem/bn .")
-    for block in range(16):
-        expand = "expand/conv expand/bn . " if block else ""
-        pad = ". " if block in (1, 3, 5, 11) else ""
-        add = "" if block in (0, 1, 3, 5, 8, 11, 15) else " . ."  # stochastic depth, addition
-        layers += _layers(
-            f"{expand}{pad}depthwise/conv depthwise/bn . . . se/reduce se/expand . project/conv project/bn{add}", f"blocks/{block}/"
-        )
+def _efficientnet(stages: Sequence[InvertedResidualStage], *, normalizes: bool) -> tuple[str, ...]:
+    # Input, rescaling; of the first version also normalisation, a second rescaling, which only weights="imagenet" brings, and padding.
+    layers = _layers(". . . . . stem/conv stem/bn ." if normalizes else ". . stem/conv stem/bn .")
+    shapes = [(stage, i) for stage in stages for i in range(stage.depth)]
+    for block, (stage, i) in enumerate(shapes):
+        before = shapes[block - 1][0].features if block else None  # the stem's, of as many channels as the second version's first stage
+        stays = not (i == 0 and stage.stride == 2) and (before == stage.features or (block == 0 and stage.fused))
+        add = (" . ." if block else " .") if stays else ""  # stochastic depth, but for block 0, and addition
+        expand = "expand/conv expand/bn . " if stage.expansion > 1 else ""
+        pad = ". " if normalizes and i == 0 and stage.stride == 2 else ""
+        if stage.fused:
+            middle, after = "", "" if stage.expansion > 1 else " ."
+        else:
+            middle, after = f"{pad}depthwise/conv depthwise/bn . . . se/reduce se/expand . ", ""
+        layers += _layers(f"{expand}{middle}project/conv project/bn{after}{add}", f"blocks/{block}/")
     return (*layers, *_layers("last/conv last/bn ."))
 
 

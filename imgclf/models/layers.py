@@ -30,6 +30,14 @@ def same_edges(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+def explicit_padding(padding: Padding | Literal["same"], maps: jax.Array, kernel: jax.Array, stride: int) -> Padding:
+    """The padding in numbers; "same" is TensorFlow's, which depends on the size of the maps."""
+    if not isinstance(padding, str):
+        return padding
+    height, width = (same_edges(size, side, stride) for size, side in zip(maps.shape[1:3], kernel.shape[:2], strict=True))
+    return height, width
+
+
 def pad_same(x: jax.Array, kernel: int, stride: int, value: float = 0.0) -> jax.Array:
     """Pads maps as TensorFlow's "same" does for a window, which needs no padding of its own then (https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2).
 
@@ -91,7 +99,8 @@ def depthwise_conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: 
 class Conv(nnx.Module):
     """Convolution: parameters `kernel` [kh,kw,C_in / groups,C_out] and, where asked for, `bias` [C_out], float32; computes in `dtype`.
 
-    `kernel` is (kh, kw), or one number for both; `padding` keeps the size at stride 1 by default.
+    `kernel` is (kh, kw), or one number for both; `padding` is explicit, or "same" as in TensorFlow; by default it keeps the size at
+    stride 1.
     """
 
     bf16_products = False  # a static attribute; `use_bf16_products` sets it for an instance
@@ -104,7 +113,7 @@ class Conv(nnx.Module):
         *,
         stride: int = 1,
         groups: int = 1,
-        padding: Padding | None = None,
+        padding: Padding | Literal["same"] | None = None,
         use_bias: bool = False,
         kernel_init: Initializer = HE_NORMAL,
         dtype: jax.typing.DTypeLike = jnp.float32,
@@ -122,13 +131,15 @@ class Conv(nnx.Module):
         self.use_bias = use_bias
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = conv2d(x.astype(self.dtype), self.kernel[...], self.stride, self.padding, groups=self.groups, bf16_products=self.bf16_products)
+        kernel = self.kernel[...]
+        padding = explicit_padding(self.padding, x, kernel, self.stride)
+        x = conv2d(x.astype(self.dtype), kernel, self.stride, padding, groups=self.groups, bf16_products=self.bf16_products)
         return x + self.bias[...].astype(self.dtype) if self.use_bias else x
 
     def max_pool_relu(self, x: jax.Array) -> jax.Array:
         """Returns relu(max_pool(self(x), 2, 2)), computed faster than one after the other; for convolutions of stride 1 with bias."""
-        x, bias = x.astype(self.dtype), self.bias[...].astype(self.dtype)
-        return conv_max_pool_bias_relu(x, self.kernel[...], bias, self.padding, bf16_products=self.bf16_products)
+        x, bias, kernel = x.astype(self.dtype), self.bias[...].astype(self.dtype), self.kernel[...]
+        return conv_max_pool_bias_relu(x, kernel, bias, explicit_padding(self.padding, x, kernel, 1), bf16_products=self.bf16_products)
 
 
 class DepthwiseConv(nnx.Module):
@@ -160,11 +171,7 @@ class DepthwiseConv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(self.dtype)
-        if isinstance(self.padding, str):
-            height, width = (same_edges(size, kernel.shape[0], self.stride) for size in x.shape[1:3])
-            padding = height, width
-        else:
-            padding = self.padding
+        padding = explicit_padding(self.padding, x, kernel, self.stride)
         x = depthwise_conv2d(x.astype(self.dtype), kernel, self.stride, padding)
         return x + self.bias[...].astype(self.dtype) if self.use_bias else x
 

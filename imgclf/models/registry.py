@@ -42,6 +42,7 @@ FAMILIES = (
     "convnext",
     "convnext_v2",
     "efficientnet",
+    "efficientnet_v2",
     "vgg",
     "inception_v3",
     "xception",

@@ -46,8 +46,11 @@ def gain(model: str) -> float:
     2 keeps the variance through ReLU (He et al., 2015). Sums along deep residual networks grow with it, until the biases of late layers
     are lost in rounding.
     """
-    if model.startswith("mobilenet_v3"):  # between the two: its gates are neither wide open nor shut
-        return 1.5
+    # Between the two, squeeze-and-excitation's gates are neither wide open nor shut.
+    gated = {"mobilenet_v3": 1.5, "efficientnet_v2_s": 1.1, "efficientnet_v2_m": 1.0, "efficientnet_b0": 2.0, "efficientnet_b": 1.8}
+    for start, value in gated.items():
+        if model.startswith(start):
+            return value
     return 1.0 if model.startswith(("resnet", "resnext", "xception")) else 2.0
 
 

@@ -1,4 +1,4 @@
-"""EfficientNet: sizes, and that it learns. Equality with the originals: test_golden.py, test_keras_parity.py."""
+"""EfficientNet and its second version: sizes, and that it learns. Equality with the originals: test_golden.py, test_keras_parity.py."""
 
 import jax
 import jax.numpy as jnp
@@ -7,18 +7,31 @@ import pytest
 from converted import compile_quickly
 from flax import nnx
 
-from imgclf.models import efficientnet
+from imgclf.models import efficientnet, efficientnet_v2
+from imgclf.models.blocks import InvertedResidualNet, InvertedResidualStage
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
-def test_any_size_has_the_maps_it_says(padding):
-    abstract = nnx.eval_shape(lambda: efficientnet.efficientnet_b0(padding=padding, rngs=nnx.Rngs(0)))
+@pytest.mark.parametrize("builder", [efficientnet.efficientnet_tiny, efficientnet_v2.efficientnet_v2_tiny])
+def test_any_size_has_the_maps_it_says(builder, padding):
+    abstract = nnx.eval_shape(lambda: builder(padding=padding, rngs=nnx.Rngs(0)))
     maps = nnx.eval_shape(lambda model, x: model(x), abstract, jax.ShapeDtypeStruct((2, 95, 161, 3), jnp.float32))
     assert maps.shape == (2, *abstract.map_size(95, 161), abstract.features)
 
 
+def test_wider_and_deeper_by_the_papers_compound_scaling():
+    def channels_and_depths(size):
+        return [(stage.features, stage.depth) for stage in efficientnet.stages(size)]
+
+    assert channels_and_depths("b1") == [(16, 2), (24, 3), (40, 3), (80, 4), (112, 4), (192, 5), (320, 2)]
+    assert channels_and_depths("b4") == [(24, 2), (32, 4), (56, 4), (112, 6), (160, 6), (272, 8), (448, 2)]
+
+
 def test_gradients_reach_every_parameter():
-    abstract = nnx.eval_shape(lambda: efficientnet.efficientnet_tiny(rngs=nnx.Rngs(0)))
+    """Of blocks of all kinds: fused with and without expansion, and not fused."""
+    stages = [(1, 8, 1, 1, 3, True), (4, 16, 1, 2, 3, True), (1, 16, 1, 1), (6, 24, 2, 2, 5)]
+    stages = [InvertedResidualStage(*stage) for stage in stages]
+    abstract = nnx.eval_shape(lambda: InvertedResidualNet(8, stages, 64, **efficientnet.SHARED, rngs=nnx.Rngs(0)))
     graphdef, *states = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     numbers = np.random.default_rng(0)
     params, stats = (

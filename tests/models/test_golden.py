@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from converted import convert, difference, network
 from flax import nnx
 
 from imgclf.models import layers, registry
-from imgclf.models.weights import conversion
+from imgclf.models.weights import conversion, pretrained
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 NAMES = sorted(name for name in registry.weights() if (GOLDEN / f"{name.replace('/', '_')}.npz").exists())
@@ -21,6 +22,12 @@ SLOW = (
     "timm/resnet50.a1_in1k",
     "timm/convnext_nano.in12k_ft_in1k",
     "timm/convnextv2_tiny.fcmae_ft_in22k_in1k",
+    "timm/efficientnet_b1.ra4_e3600_r240_in1k",
+    "timm/tf_efficientnet_b4.ns_jft_in1k",
+    "torchvision/efficientnet_b2.v1",
+    "timm/tf_efficientnetv2_s.in21k_ft_in1k",
+    "timm/tf_efficientnetv2_m.in21k_ft_in1k",
+    "torchvision/efficientnet_v2_s.v1",
     "torchvision/mobilenet_v3_large.v1",
     "timm/vit_base_patch16_224.augreg_in21k_ft_in1k",
     "timm/vit_base_patch16_dinov3.lvd1689m",
@@ -59,6 +66,17 @@ def test_logits_equal_the_originals(name):
     norms = [module for _, module in nnx.iter_graph(ours.abstract) if isinstance(module, layers.BatchNorm)]
     assert all(norm.unbiased for norm in norms)
     assert {(norm.epsilon, norm.momentum) for norm in norms} == {(epsilon, 1 - momentum) for epsilon, momentum in description["batch_norm"]}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_every_tensor_has_a_place_of_its_own(name):
+    """What of the slow comparisons costs little: no two tensors of a file go to one place, and none of the network's is left out."""
+    entry, tensors = registry.weights()[name], read_description(name)["tensors"]
+    shapes = pretrained.converted_shapes(tensors, registry.family(entry.model).conversion[entry.layout])
+    assert len(shapes) == sum(not tensor.endswith("num_batches_tracked") for tensor in tensors)
+    count = sum(math.prod(shape) for path, shape in shapes.items() if not path.endswith(("/mean", "/var")))
+    features, classes = shapes["head/logits/kernel"]
+    assert count + (entry.num_classes - classes) * (features + 1) == registry.parameters()[entry.model]
 
 
 def test_training_mode_equals_torchs():

@@ -24,10 +24,13 @@ NETWORKS = {
     "resnet50": ("ResNet50", {}),
     "resnet152": ("ResNet152", {}),
     "efficientnet_b0": ("EfficientNetB0", {}),
+    "efficientnet_b1": ("EfficientNetB1", {}),
+    "efficientnet_v2_s": ("EfficientNetV2S", {}),
+    "efficientnet_v2_m": ("EfficientNetV2M", {}),
     "convnext_tiny": ("ConvNeXtTiny", {}),
     "convnext_small": ("ConvNeXtSmall", {}),
 }
-SECOND_PROOFS = ("mobilenet_v2", "densenet201", "resnet152", "convnext_small")
+SECOND_PROOFS = ("mobilenet_v2", "densenet201", "resnet152", "convnext_small", "efficientnet_b1", "efficientnet_v2_m")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SECOND_PROOFS else name for name in NETWORKS])
@@ -38,8 +41,9 @@ def test_every_place_is_the_layer_that_keras_has_there(name):
     with keras.StatelessScope(initialize_variables=False):
         theirs = getattr(keras.applications, builder)(weights=None, include_top=False, input_shape=(96, 96, 3), **options).layers
     keras.utils.clear_session()
-    rules, ours = registry.family(name).conversion["keras"], list(keras_layers.of(name))
-    if name == "efficientnet_b0":
+    layout = next(entry.layout for entry in registry.weights(name).values() if entry.name.startswith("keras/"))
+    rules, ours = registry.family(name).conversion[layout], list(keras_layers.of(name))
+    if name in ("efficientnet_b0", "efficientnet_b1"):
         del ours[3]  # weights="imagenet" brings a second rescaling
     if name.startswith("convnext"):
         ours.append("head/norm")  # it belongs to the maps there
@@ -60,7 +64,7 @@ def test_every_place_is_the_layer_that_keras_has_there(name):
 
 
 def test_every_network_that_has_weights_of_keras_is_counted():
-    with_keras = {entry.model for entry in registry.weights().values() if entry.layout == "keras"}
+    with_keras = {entry.model for entry in registry.weights().values() if entry.name.startswith("keras/")}
     assert {name for name in registry.NAMES if keras_layers.of(name)} == with_keras
 
 

@@ -32,6 +32,8 @@ CASES = {
     "densenet121": ("DenseNet121", "densenet", (64, 96), {}, {}),
     "resnet50": ("ResNet50", "resnet50", (64, 96), {}, {}),
     "efficientnet_b0": ("EfficientNetB0", "efficientnet", (64, 96), {}, {}),
+    "efficientnet_b1": ("EfficientNetB1", "efficientnet", (64, 96), {}, {}),
+    "efficientnet_v2_s": ("EfficientNetV2S", "efficientnet_v2", (64, 96), {}, {}),
     "convnext_tiny": ("ConvNeXtTiny", "convnext", (64, 96), {}, {}),
 }
 SAVED_WHOLE = ("mobilenet_v2_035", "inception_v3", "xception", "efficientnet_b0", "convnext_tiny")  # as a model in the legacy .h5, too
@@ -51,7 +53,7 @@ def build(name):
         weights[names[0]] /= 64
     for key, variable in zip(names, model.weights, strict=True):
         variable.assign(weights[key])
-    if builder == "EfficientNetB0":  # normalises within, by weights: ImageNet's mean and variance
+    if builder in ("EfficientNetB0", "EfficientNetB1"):  # normalises within, by weights: ImageNet's mean and variance
         normalization = model.get_layer("normalization")
         for variable, value in zip(normalization.weights, (conversion.IMAGENET_MEAN, np.square(conversion.IMAGENET_STD), 1), strict=True):
             variable.assign(value)
@@ -67,7 +69,7 @@ def answer(model, images):
 
 
 # Second proofs: VGG16's parity covers all layers of VGG19, and test_golden.py compares the other networks with torch's at every run.
-_SLOW = ("vgg19", "inception_v3", "xception", "densenet121", "convnext_tiny")
+_SLOW = ("vgg19", "inception_v3", "xception", "densenet121", "efficientnet_b1", "efficientnet_v2_s", "convnext_tiny")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in CASES])

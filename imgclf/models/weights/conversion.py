@@ -18,8 +18,9 @@ import numpy as np
 from imgclf.errors import UserError
 
 Transform = Callable[[np.ndarray], np.ndarray]
-# Pattern over the file's tensor name (re.fullmatch), path in params or batch_stats (with \1, \g<name>; None drops the tensor), transform.
-Rule = tuple[str, str | None, Transform]
+# Pattern over the file's tensor name (re.fullmatch), path in params or batch_stats, transform. The path may use \1 and \g<name>, or be a
+# function of the match; None drops the tensor.
+Rule = tuple[str, str | Callable[[re.Match[str]], str] | None, Transform]
 Tree = dict[str, Any]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, RGB on [0, 1]
@@ -140,7 +141,7 @@ def match(name: str, rules: Sequence[Rule]) -> tuple[str | None, Transform] | No
     for pattern, path, transform in rules:
         found = _compile(pattern).fullmatch(name)
         if found:
-            return (found.expand(path) if path is not None else None), transform
+            return (path(found) if callable(path) else None if path is None else found.expand(path)), transform
     return None
 
 
