@@ -68,7 +68,7 @@ def test_logits_equal_the_originals(name):
     assert {(norm.epsilon, norm.momentum) for norm in norms} == {(epsilon, 1 - momentum) for epsilon, momentum in description["batch_norm"]}
 
 
-@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("name", [name for name in SLOW if "/vit_" not in name])  # whose position embedding is of the images' size
 def test_every_tensor_has_a_place_of_its_own(name):
     """What of the slow comparisons costs little: no two tensors of a file go to one place, and none of the network's is left out."""
     entry, tensors = registry.weights()[name], read_description(name)["tensors"]
