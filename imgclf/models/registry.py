@@ -36,8 +36,10 @@ FAMILIES = (
     "cifar_resnet",
     "airbench",
     "resnext",
+    "regnet",
     "mobilenet_v2",
     "mobilenet_v3",
+    "mobilenet_v4",
     "squeezenet",
     "convnext",
     "convnext_v2",
@@ -142,8 +144,8 @@ def best_for_probe(model: str | None = None, *, max_gmacs: float | None = None, 
     found = list(weights(model).values())
     plain: dict[str, float] = {}
     for entry in found:
-        if not entry.soft_labels:
-            plain[entry.model] = max(plain.get(entry.model, 0.0), entry.top1 or 0.0)
+        if not entry.soft_labels and entry.top1 is not None:
+            plain[entry.model] = max(plain.get(entry.model, 0.0), entry.top1)
 
     def order(entry: Weights) -> tuple[Any, ...]:
         own = entry.top1 or 0.0

@@ -1,9 +1,10 @@
 """ResNets for photographs: He et al., 2016 (https://arxiv.org/abs/1512.03385), table 1; by default version 1.5, as in torchvision.
 
-Version 1.5 has the stride of a bottleneck in its 3x3 convolution, the paper and Keras in the first 1x1.
+Version 1.5 has the stride of a bottleneck in its 3x3 convolution, the paper and Keras in the first 1x1. ResNet-D (He et al., 2019,
+https://arxiv.org/abs/1812.01187, section 4.1) has three 3x3 convolutions for the stem's 7x7, and pools in shortcuts.
 
-Parameter paths: `stem/{conv,bn}`, `stage1/0/{conv1,bn1,conv2,bn2,conv3,bn3}`, `stage1/0/downsample/{conv,bn}`; torchvision's
-`layer1.0.conv1`, `layer1.0.downsample.0` are the same in other words.
+Parameter paths: `stem/{conv,bn}` (of ResNet-D `stem/0/{conv,bn}` to `stem/2`), `stage1/0/{conv1,bn1,conv2,bn2,conv3,bn3}`,
+`stage1/0/downsample/{conv,bn}`; torchvision's `layer1.0.conv1`, `layer1.0.downsample.0` are the same in other words.
 """
 
 import functools
@@ -16,9 +17,35 @@ from flax import nnx
 
 from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
-from imgclf.models.blocks import ConvNorm, ConvShape, ResidualBlock, Stage, bottleneck
+from imgclf.models.blocks import ConvBuilder, ConvNorm, ConvShape, NormBuilder, ResidualBlock, Stage, bottleneck
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT
-from imgclf.models.weights.conversion import CAFFE_MEAN, CAFFE_STD, Rule, Weights, batch_norm, bgr, conv, keras_batch_norm, linear, same
+from imgclf.models.weights.conversion import (
+    CAFFE_MEAN,
+    CAFFE_STD,
+    HALF,
+    Rule,
+    Weights,
+    batch_norm,
+    bgr,
+    conv,
+    keras_batch_norm,
+    linear,
+    same,
+)
+
+
+class DeepStem(Stage):
+    """ResNet-D's stem: 3x3 convolutions of half the width, of which the first has stride 2, and one of the whole."""
+
+    def __init__(self, width: int, *, conv: ConvBuilder, norm: NormBuilder):
+        widths = (3, width // 2, width // 2, width)
+        shapes = zip(widths, widths[1:], (2, 1, 1), strict=False)
+        super().__init__([ConvNorm(conv(inputs, outputs, 3, stride=stride), norm(outputs)) for inputs, outputs, stride in shapes])
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        for i in range(self.blocks - 1):
+            x = jax.nn.relu(getattr(self, str(i))(x, train=train))
+        return getattr(self, str(self.blocks - 1))(x, train=train)
 
 
 class ResNet(Backbone):
@@ -28,18 +55,20 @@ class ResNet(Backbone):
       depths: blocks of each stage.
       convs: the convolutions of a block, given its stage, from 0, and its stride.
       width: channels of the stem.
+      variant_d: whether it is a ResNet-D.
       zero_init_last: whether the last scale of each block starts at 0, so that blocks begin as identities (Goyal et al., 2017, section
         5.1; the default of flax's ImageNet example and of timm, not of torchvision).
       conv_bias: whether convolutions have biases in spite of the normalisation, as Keras's have.
       norm: options of batch normalisation.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (options by name)
         self,
         depths: tuple[int, ...],
         convs: Callable[[int, int], tuple[ConvShape, ...]],
         *,
         width: int = 64,
+        variant_d: bool = False,
         zero_init_last: bool = True,
         conv_bias: bool = False,
         dtype: jax.typing.DTypeLike = jnp.float32,
@@ -48,13 +77,20 @@ class ResNet(Backbone):
     ):
         make_conv = functools.partial(layers.Conv, use_bias=conv_bias, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype, rngs=rngs)
         make_norm = functools.partial(layers.BatchNorm, **norm, rngs=rngs)
-        self.stem = ConvNorm(make_conv(3, width, 7, stride=2), make_norm(width))
+        make_block = functools.partial(
+            ResidualBlock, conv=make_conv, norm=make_norm, zero_init_last=zero_init_last, shortcut="pool" if variant_d else "project"
+        )
+        self.stem: nnx.Module
+        if variant_d:
+            self.stem = DeepStem(width, conv=make_conv, norm=make_norm)
+        else:
+            self.stem = ConvNorm(make_conv(3, width, 7, stride=2), make_norm(width))
         features = width
         for i, depth in enumerate(depths):
             blocks = []
             for j in range(depth):
                 shapes = convs(i, 2 if i > 0 and j == 0 else 1)
-                blocks.append(ResidualBlock(features, shapes, conv=make_conv, norm=make_norm, zero_init_last=zero_init_last))
+                blocks.append(make_block(features, shapes))
                 features = shapes[-1].features
             setattr(self, f"stage{i + 1}", Stage(blocks))
         self.stages = len(depths)
@@ -121,6 +157,10 @@ MODELS = {
     "resnet50": Model(resnet50, 25_557_032),
     "resnet101": Model(resnet101, 44_549_160),
     "resnet152": Model(resnet152, 60_192_808),
+    "resnet18d": Model(functools.partial(resnet18, variant_d=True), 11_708_744),
+    "resnet34d": Model(functools.partial(resnet34, variant_d=True), 21_816_904),
+    "resnet50d": Model(functools.partial(resnet50, variant_d=True), 25_576_264),
+    "resnet_d_tiny": Model(functools.partial(resnet_tiny, variant_d=True)),
     "resnet_tiny": Model(resnet_tiny),
 }
 
@@ -147,6 +187,12 @@ def _a1(depth: int, top1: float) -> Weights:
     name, model = f"timm/resnet{depth}.a1_in1k", f"resnet{depth}"
     options: dict[str, Any] = {"crop_fraction": 0.95, "interpolation": "bicubic", "soft_labels": True}
     return Weights(name, model, "timm", **options, repo=name, top1=top1, gmacs=_GMACS[depth], licence="apache-2.0", source=_RESULTS)
+
+
+def _d(depth: int, recipe: str, top1: float, gmacs: float, **options: Any) -> Weights:
+    name, model = f"timm/resnet{depth}d.{recipe}_in1k", f"resnet{depth}d"
+    defaults: dict[str, Any] = {"interpolation": "bicubic", "soft_labels": True, "licence": "apache-2.0", "source": _RESULTS}
+    return Weights(name, model, "timm_d", repo=name, top1=top1, gmacs=gmacs, **(defaults | options))
 
 
 def _keras(depth: int, top1: float) -> Weights:
@@ -177,22 +223,37 @@ WEIGHTS: tuple[Weights, ...] = (
     _a1(101, 81.494),
     _tv(152, 78.312),
     _a1(152, 81.998),
+    _d(18, "ra2", 72.296, 2.06),
+    _d(18, "ra4_e3600_r224", 74.356, 2.06, crop_fraction=0.9, mean=HALF, std=HALF),
+    _d(34, "ra2", 77.108, 3.91),
+    _d(50, "ra2", 80.546, 4.35),
+    _d(50, "a1", 80.730, 4.35, crop_fraction=0.95),
+    _d(50, "ra4_e3600_r224", 80.956, 4.35, crop_fraction=0.95, mean=HALF, std=HALF),
     _keras(50, 74.9),
     _keras(101, 76.4),
     _keras(152, 76.6),
 )
 
 
-def _torch_rules() -> tuple[Rule, ...]:
-    """Names of torchvision and timm, which are the same."""
+def _stem_rules(variant_d: bool) -> list[Rule]:
+    if not variant_d:
+        return [(r"conv1\.weight", "backbone/stem/conv/kernel", conv), *batch_norm("bn1", "backbone/stem/bn")]
+    rules: list[Rule] = []
+    for i, norm in enumerate((r"conv1\.1", r"conv1\.4", "bn1")):  # convolutions, normalisations and ReLUs are counted together
+        rules += [(rf"conv1\.{3 * i}\.weight", f"backbone/stem/{i}/conv/kernel", conv), *batch_norm(norm, f"backbone/stem/{i}/bn")]
+    return rules
+
+
+def _torch_rules(*, variant_d: bool = False) -> tuple[Rule, ...]:
+    """Names of torchvision and timm, which are the same; ResNet-D's are timm's."""
     block, path = r"layer(\d)\.(\d+)\.", r"backbone/stage\1/\2/"
+    pools = int(variant_d)  # the pooling, or what stands in its place at stride 1, is counted too
     return (
-        (r"conv1\.weight", "backbone/stem/conv/kernel", conv),
-        *batch_norm("bn1", "backbone/stem/bn"),
+        *_stem_rules(variant_d),
         (block + r"conv(\d)\.weight", path + r"conv\3/kernel", conv),
         *batch_norm(block + r"bn(\d)", path + r"bn\3"),
-        (block + r"downsample\.0\.weight", path + "downsample/conv/kernel", conv),
-        *batch_norm(block + r"downsample\.1", path + "downsample/bn"),
+        (block + rf"downsample\.{pools}\.weight", path + "downsample/conv/kernel", conv),
+        *batch_norm(block + rf"downsample\.{pools + 1}", path + "downsample/bn"),
         (r"fc\.weight", "head/logits/kernel", linear),
         (r"fc\.bias", "head/logits/bias", same),
     )
@@ -216,4 +277,9 @@ def _keras_rules() -> tuple[Rule, ...]:
     return (*rules, ("(?:predictions|probs)/(kernel|bias)", r"head/logits/\1", same))
 
 
-CONVERSION: dict[str, tuple[Rule, ...]] = {"timm": _torch_rules(), "torchvision": _torch_rules(), "keras": _keras_rules()}
+CONVERSION: dict[str, tuple[Rule, ...]] = {
+    "timm": _torch_rules(),
+    "timm_d": _torch_rules(variant_d=True),
+    "torchvision": _torch_rules(),
+    "keras": _keras_rules(),
+}

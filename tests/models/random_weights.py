@@ -51,7 +51,7 @@ def gain(model: str) -> float:
     for start, value in gated.items():
         if model.startswith(start):
             return value
-    return 1.0 if model.startswith(("resnet", "resnext", "xception")) else 2.0
+    return 1.0 if model.startswith(("mobilenet_v4", "regnet", "resnet", "resnext", "xception")) else 2.0
 
 
 def torch_weights(shapes: Mapping[str, Sequence[int]], model: str) -> dict[str, np.ndarray]:

@@ -28,10 +28,14 @@ SLOW = (
     "timm/tf_efficientnetv2_s.in21k_ft_in1k",
     "timm/tf_efficientnetv2_m.in21k_ft_in1k",
     "torchvision/efficientnet_v2_s.v1",
+    "timm/mobilenetv4_conv_medium.e500_r224_in1k",
+    "timm/regnety_160.lion_in12k_ft_in1k",
+    "timm/resnet50d.ra2_in1k",
     "torchvision/mobilenet_v3_large.v1",
     "timm/vit_base_patch16_224.augreg_in21k_ft_in1k",
     "timm/vit_base_patch16_dinov3.lvd1689m",
     "timm/vit_small_patch16_dinov3.lvd1689m",
+    "torchvision/regnet_y_8gf.v1",
 )
 SLIM = {"vgg16": {"hidden": 64}}  # the head's options in make_golden.py
 
