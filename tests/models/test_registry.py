@@ -11,7 +11,7 @@ from networks import created
 from imgclf.config import default_config
 from imgclf.errors import UserError
 from imgclf.models import registry
-from imgclf.models.weights import conversion
+from imgclf.models.weights import choice, conversion
 from imgclf.models.weights.conversion import Weights
 
 PREPROCESSING = ("timm/resnet50.tv_in1k", "timm/resnet50.a1_in1k", "timm/inception_v3.tv_in1k", "keras/mobilenet_v2_1.0_224")
@@ -113,6 +113,11 @@ def test_the_best_for_a_probe_within_limits():
     assert found
     assert all(entry.gmacs <= 1.0 and entry.commercial for entry in found)
     assert {entry.model for entry in registry.best_for_probe("resnet50")} == {"resnet50"}
+
+
+def test_the_default_of_create_is_the_small_dinov2():
+    best = registry.best_for_probe(max_gmacs=choice.MAX_GMACS, commercial=True)[0]
+    assert (best.name, best.licence, best.linear_probe) == ("timm/vit_small_patch14_reg4_dinov2.lvd142m", "apache-2.0", 80.9)
 
 
 def test_unknown_names_get_near_ones():

@@ -11,7 +11,7 @@ from imgclf.models import registry
 from imgclf.models.weights import pretrained
 from imgclf.models.weights.conversion import Weights
 
-MAX_GMACS = 5.0  # billions of multiply-adds an image: room for a ResNet-50 or a small ViT, and some 20 images/s on two CPU cores
+MAX_GMACS = 6.5  # billions of multiply-adds an image: room for a ResNet-50, and for a small ViT at the size of its published linear probe
 
 
 @dataclasses.dataclass(frozen=True)
