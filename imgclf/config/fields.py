@@ -321,6 +321,10 @@ class TrainConfig(Group):
     checkpoint_every: Duration = "1 epochs"
     checkpoint_seconds: float = 600.0  # also whenever this long has passed since the last one
     best_metric: str = "val_loss"  # val_loss (lowest) | val_top1 (highest) picks the kept parameters; "" = the last ones
+    # distillation: the folder of a finished run of the same classes, with a head on averaged features; "" = none. Its probabilities of the
+    # plain image are teacher_share of each image's label, which itself is the rest
+    teacher: str = ""
+    teacher_share: float = 0.5
     early_stopping: EarlyStoppingConfig
     # when the best length is found on val, train again for that long on train and val together, and keep that model; calibration stays that
     # of the first one's val logits

@@ -115,6 +115,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.accumulate": _AT_LEAST_ONE,
     "train.ema": _BELOW_ONE,
     "train.soup": _NOT_NEGATIVE,
+    "train.teacher_share": _PROBABILITY,
     "train.checkpoint_seconds": _POSITIVE,
     "train.early_stopping.patience": _NOT_NEGATIVE,
     "train.early_stopping.min_delta": _NOT_NEGATIVE,

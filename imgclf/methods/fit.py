@@ -11,6 +11,7 @@ from imgclf.config import Config
 from imgclf.data.table import Dataset
 from imgclf.methods import refit
 from imgclf.methods.base import Task
+from imgclf.methods.teacher import Teacher
 from imgclf.training import freeze, loop
 from imgclf.training.class_weights import class_counts, class_weights
 from imgclf.training.initialization import initialize_from_images
@@ -25,6 +26,7 @@ class Fit:
 
     task: Task
     setup: TrainingSetup
+    teacher: Teacher | None
 
     @classmethod
     def check(cls, task: Task) -> "Fit":
@@ -32,15 +34,16 @@ class Fit:
         weights = class_weights(config, dataset.class_names, class_counts(dataset))
         refit.check(config, dataset)
         setup = TrainingSetup.create(config, dataset, task.model, weights, task.mesh)
+        teacher = Teacher.of(config, dataset.class_names)
         _tell(setup, split_model(task.model)[1], task.console)
-        return cls(task, setup)
+        return cls(task, setup, teacher)
 
     def train(self, workdir: Path) -> TrainedModel:
         return refit.train(self, workdir)
 
     def on(self, dataset: Dataset, steps: int) -> "Fit":
         """`refit.Refittable.on`; the classes keep their weights in the loss."""
-        return Fit(dataclasses.replace(self.task, dataset=dataset), self.setup.on(dataset).ended_after(steps))
+        return Fit(dataclasses.replace(self.task, dataset=dataset), self.setup.on(dataset).ended_after(steps), self.teacher)
 
     def train_once(self, workdir: Path) -> TrainedModel:
         initialize_from_images(self.task.config, self.task.model, self.task.dataset)
@@ -52,12 +55,16 @@ class Fit:
     def train_from(self, params: Tree, batch_stats: Tree, workdir: Path, *, trained: bool) -> TrainedModel:
         """Trains from these parameters and statistics; `trained`: see `loop.fit`."""
         task, setup = self.task, self.setup
+        if self.teacher is not None:
+            setup = dataclasses.replace(setup, soft_targets=self.teacher.targets(task.dataset, task.console))
         fitted = loop.fit(setup, (params, batch_stats), workdir, task.console, trained=trained, on_evaluation=task.on_evaluation)
         results = {
             "method": "fit",
             "params_total": count_parameters(fitted.params),
             "params_trainable": count_parameters(select(fitted.params, setup.freezing.trainable)),
         }
+        if self.teacher is not None:
+            results["teacher"] = {"run": task.config.train.teacher, "params_sha256": self.teacher.params_sha256}
         notes = tuple(filter(None, (setup.freezing.remark, _soup_remark(task.config, fitted))))
         return dataclasses.replace(fitted, results=results, notes=notes)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from imgclf.training import mixing
 
-INPUTS = ("image", "label", "color", "erase", "erase_seed")  # of a batch, as far as it has them: what a training step reads
+INPUTS = ("image", "label", "soft_label", "color", "erase", "erase_seed")  # of a batch, as far as it has them: what a training step reads
 
 
 def inputs(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ and at last, if one is asked for, make a soup of the best models; then read the 
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -152,8 +152,14 @@ def _train_batches(setup: TrainingSetup, start_step: int) -> Generator[dict[str,
     span = {"start_step": start_step, "num_steps": setup.plan.total - start_step}
     shard = {"shard": jax.process_index(), "shards": jax.process_count()}
     with pipeline.train_batches(setup.dataset, config, **span, **shard) as batches:
-        for batch in put_ahead(iter(batches), setup.mesh, config.loader.prefetch):
+        for batch in put_ahead(_with_soft_targets(batches, setup.soft_targets), setup.mesh, config.loader.prefetch):
             yield batch_augment.inputs(batch)
+
+
+def _with_soft_targets(batches: Iterable[pipeline.Batch], targets: np.ndarray | None) -> Iterator[pipeline.Batch]:
+    """Adds to each batch what a teacher says of its images; without a teacher the batches stay as they are."""
+    for batch in batches:
+        yield batch if targets is None else batch | {"soft_label": targets[batch["index"]]}
 
 
 def _tell_evaluation(

@@ -102,12 +102,17 @@ def mix_images(image: jax.Array, mix: Mix) -> jax.Array:
 
 
 def targets(
-    label: jax.Array, classes: int, smoothing: ArrayLike = 0.0, weights: ArrayLike | None = None, mix: Mix | None = None
+    label: jax.Array,
+    classes: int,
+    smoothing: ArrayLike = 0.0,
+    weights: ArrayLike | None = None,
+    mix: Mix | None = None,
+    taught: jax.Array | None = None,
 ) -> jax.Array:
     """Returns the soft labels that `loss` takes.
 
-    Each is smoothed towards uniform, multiplied by its class's weight, and only then mixed with the partner's: an example weighs what its
-    classes weigh, by their shares.
+    Each is smoothed towards uniform, joined with what a teacher gives of it, multiplied by its class's weight, and only then mixed with
+    the partner's: an example weighs what its classes weigh, by their shares.
 
     Args:
       label: int32 [B].
@@ -115,11 +120,14 @@ def targets(
       smoothing: `config.train.label_smoothing`.
       weights: float32 [C] of the classes; None = 1.
       mix: None = unmixed.
+      taught: float32 [B,C], the teacher's part of each label, whose rows add up to its share; the rest is the label's own. None = all is.
 
     Returns:
       float32 [B,C], whose rows add up to the examples' weights.
     """
     own = optax.smooth_labels(jax.nn.one_hot(label, classes), smoothing)
+    if taught is not None:
+        own = (1 - taught.sum(-1, keepdims=True)) * own + taught
     if weights is not None:
         own = own * jnp.asarray(weights)[label][:, None]
     return own if mix is None else mix.share * own + (1 - mix.share) * own[::-1]

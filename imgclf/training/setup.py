@@ -30,6 +30,7 @@ class TrainingSetup:
       phases: the stages of `freezing` with their optimizers and compiled steps.
       evaluator: runs the model over a split.
       mesh: of all devices.
+      soft_targets: float32 [N, C], by row of the table: the part of each label that a teacher gives; None = there is no teacher.
     """
 
     config: Config
@@ -39,6 +40,7 @@ class TrainingSetup:
     phases: tuple[Phase, ...]
     evaluator: Evaluator
     mesh: Mesh
+    soft_targets: np.ndarray | None = None
 
     @classmethod
     def create(cls, config: Config, dataset: Dataset, model: Network, weights: np.ndarray | None, mesh: Mesh) -> "TrainingSetup":

@@ -119,7 +119,8 @@ def make_train_step(program: StepProgram, mesh: Mesh) -> TrainStep:
         def loss_fn(learned: Tree) -> tuple[jax.Array, tuple[jax.Array, Tree]]:
             params = program.all_params(state.params, learned)
             logits, batch_stats = apply(params, state.batch_stats, image, train=True, key=jax.random.fold_in(key, state.step))
-            targets = mixing.targets(label, logits.shape[-1], now.label_smoothing, now.class_weights, mix)
+            smoothing, taught = now.label_smoothing, batch.get("soft_label")
+            targets = mixing.targets(label, logits.shape[-1], smoothing, now.class_weights, mix, taught)
             return mixing.loss(logits, targets), (logits, batch_stats)
 
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(learned)

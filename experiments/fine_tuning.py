@@ -1,0 +1,68 @@
+"""Which recipe of fine-tuning beats the probe that it starts from, and which only costs time?
+
+MobileNetV2 0.35 on the 600 training and 214 test photos of clothing10, a tenth of the former for choosing the epoch; small pictures and few
+epochs, so that five seeds of every arm are affordable. All but the probe start from the probe's head (LP-FT), with random crops and flips,
+AdamW, 1e-4, 10 % warm-up, cosine, and the statistics of BatchNorm as they are (they stand frozen in trainings as short as these).
+
+  slow, fast            a third and three times the learning rate
+  layer decay           0.8 a block, three times the rate: the end moves as in "fast", the first layers hardly
+  refit                 trained again on all 600 for as long as was best on the val part
+  RandAugment, MixUp    on top; MixUp for twice the epochs
+  soup, flip            the three best epochs' average; the mean over the mirror image in testing
+  LAMB                  steps in proportion to each kernel's own size
+  EMA                   the parameters' average
+  BatchNorm             statistics of the batches, with momentum 0.9 instead of the file's 0.999
+  distilled             half of each label from a teacher: a finished run of the same classes, named by teacher=RUN
+Cost and result: experiments/README.md. `arms` names those to run, joined by "+"; without it all are run.
+Command: imgclf study experiments/fine_tuning.py[:DATA[,weights=FILE][,size=64][,epochs=5][,teacher=RUN][,arms=LP-FT+refit]]
+"""
+
+from typing import Any
+
+from imgclf.config import default_config, parse_config_argument
+from imgclf.studies import Study
+
+DATA = "../shared/data/clothing10"
+WEIGHTS = "../shared/weights/mobilenet_v2_0.35_224_no_top.keras.h5"
+FOLLOWING = "padding='same', epsilon=0.001, momentum=0.9, unbiased=False"  # Keras's network but for the momentum
+
+
+def get_study(argument: str = "") -> Study:
+    given = parse_config_argument(argument, weights=WEIGHTS, size="64", epochs="5", teacher="", arms="")
+    size, epochs = int(given["size"]), int(given["epochs"])
+    base = default_config()
+    base.data.path = given["path"] or DATA
+    base.data.image_size = (size, size)
+    base.data.split.fractions = (0.9, 0.1, 0.0)
+    base.augment.crop_scale = (0.5, 1.0)
+    base.augment.flip = 0.5
+    base.model.name = "mobilenet_v2_035"
+    base.model.weights = f"path:{given['weights']}"
+    base.train.method = "lp_ft"
+    base.train.duration = f"{epochs} epochs"
+    base.train.log_every = "1 epochs"
+    base.train.checkpoint_every = "100%"
+    base.optimizer.learning_rate = 1e-4
+    base.optimizer.weight_decay = 0.01
+    base.optimizer.schedule.name = "cosine"
+    base.optimizer.schedule.warmup = "10%"
+    arms: dict[str, dict[str, Any]] = {
+        "probe": {"train.method": "probe"},
+        "LP-FT": {},
+        "layer decay": {"optimizer.layer_decay": 0.8, "optimizer.learning_rate": 3e-4},
+        "slow": {"optimizer.learning_rate": 3e-5},
+        "fast": {"optimizer.learning_rate": 3e-4},
+        "refit": {"train.refit": True},
+        "RandAugment": {"augment.policy": "rand_augment"},
+        "soup": {"train.soup": 3},
+        "flip": {"eval.flip": True},
+        "MixUp": {"augment.mixup": 0.2, "train.duration": f"{2 * epochs} epochs"},
+        "LAMB": {"optimizer.name": "lamb", "optimizer.learning_rate": 3e-3},
+        "EMA": {"train.ema": 0.95},
+        "BatchNorm": {"freeze.batch_norm": "train", "model.variant": FOLLOWING},
+    }
+    if given["teacher"]:
+        arms["distilled"] = {"train.teacher": given["teacher"]}
+    if given["arms"]:
+        arms = {name: arms[name] for name in ("probe", *given["arms"].split("+"))}
+    return Study(base=base, arms=arms, baseline="probe", seeds=5)
