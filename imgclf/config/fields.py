@@ -395,6 +395,9 @@ class EvalConfig(Group):
     # a probe is trained on such means too
     views: str = "plain"
     temperature: bool = True  # probabilities are softmax(logits / T), T fitted on val where there is one; False = T is 1
+    # keep features of at most so many training images, by which predictions tell images of none of the classes (evaluation/open_set.py);
+    # 0 = none
+    open_set: int = 0
     conformal: float = 0.1  # share of images whose conformal set of classes (calibrated on val) may miss the true one; 0 = no sets
 
 

@@ -15,6 +15,7 @@ from imgclf.deploy.options import OnError, Options, check_on_error
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
 from imgclf.evaluation.conformal import Conformal
+from imgclf.evaluation.open_set import OpenSet
 from imgclf.runtime import compilation_cache
 from imgclf.training.checkpoint import load_model
 
@@ -177,6 +178,7 @@ def load(run: str | os.PathLike[str]) -> Classifier:
         model["batch_stats"],
         results.get("temperature", 1.0),  # runs from before it was fitted have none
         Conformal(rule["alpha"], rule["threshold"], rule["n"]) if rule else None,
+        open_set=OpenSet.load(folder, about["params_sha256"]),
         folder=folder,
     )
     classifier.check()

@@ -15,7 +15,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -174,11 +173,8 @@ class _Rows:
 
     def __init__(self, predictor: Predictor, inputs: Inputs, options: Options):
         self.predictor, self.inputs, self.options = predictor, inputs, options
-        empty = predictor.table([], Answers(np.zeros((0, len(predictor.class_names)), np.float32), []), options)
-        fields = [
-            pa.field(name, pa.list_(pa.string()) if name == "set" else pa.float32() if name.endswith("probability") else pa.string())
-            for name in map(str, empty)
-        ]
+        empty = predictor.table([], predictor.no_answers, options)
+        fields = [pa.field(name, _type_of(name)) for name in map(str, empty)]
         if inputs.others is not None:
             taken = {field.name for field in fields}
             for field in pa.Schema.from_pandas(inputs.others, preserve_index=False):
@@ -193,6 +189,12 @@ class _Rows:
             others = self.inputs.others.iloc[rows].reset_index(drop=True).set_axis(self.schema.names[table.shape[1] :], axis=1)
             table = pd.concat([table, others], axis=1)
         return pa.Table.from_pandas(table, schema=self.schema, preserve_index=False).replace_schema_metadata()
+
+
+def _type_of(column: str) -> pa.DataType:
+    if column == "set":
+        return pa.list_(pa.string())
+    return pa.float32() if column.endswith("probability") or column == "none_of_these" else pa.string()
 
 
 class _Parts:

@@ -31,6 +31,7 @@ from imgclf.deploy.options import OnError, Options, check_on_error
 from imgclf.errors import UserError
 from imgclf.evaluation import calibration, metrics
 from imgclf.evaluation.conformal import Conformal, sets
+from imgclf.evaluation.open_set import OpenSet
 from imgclf.training import sharding
 from imgclf.training.evaluate import EvalStep
 from imgclf.training.state import Tree, path_name, split_model, tree_sha256
@@ -48,6 +49,7 @@ class Answers(NamedTuple):
 
     probabilities: np.ndarray  # float32 [n, C], calibrated; 0 where the image can't be read
     reasons: list[str]  # why an image can't be read; "" where it could
+    none_of_these: np.ndarray | None = None  # float32 [n], p-values, see `evaluation.open_set`; None: the run has kept no features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Predictor:
     temperature: float = 1.0  # the logits are divided by it
     conformal: Conformal | None = None  # None: the run calibrated none
     reduced_decode: bool = False  # large JPEGs at 1/2, 1/4 or 1/8 of their size, no less than the input needs: quicker, not quite the same
+    open_set: OpenSet | None = None  # None: the run has kept no features
     folder: Path | None = None  # of the run, or the saved model, that it was loaded from
 
     def __repr__(self) -> str:
@@ -104,16 +107,21 @@ class Predictor:
         Raises:
           UserError: for an image that can't be read, unless on_error="row"; it is named.
         """
-        probabilities, reasons = [np.zeros((0, len(self.class_names)), np.float32)], list[str]()
+        parts = [self.no_answers]
         quiet = native_messages.held_back()  # what is wrong with an image is its reason
         with quiet, contextlib.closing(self.stream(sources, batch_size=options.batch_size)) as stream:
             for answers in stream:
-                for row, reason in enumerate(answers.reasons, start=len(reasons)):
+                for row, reason in enumerate(answers.reasons, start=sum(len(part.reasons) for part in parts)):
                     if reason and on_error == "raise":
                         raise UserError(_refusal(sources, row, reason))
-                probabilities.append(answers.probabilities)
-                reasons += answers.reasons
-        return Answers(np.concatenate(probabilities), reasons)
+                parts.append(answers)
+        return joined(parts)
+
+    @property
+    def no_answers(self) -> Answers:
+        """Those of no image."""
+        none = None if self.open_set is None else np.zeros(0, np.float32)
+        return Answers(np.zeros((0, len(self.class_names)), np.float32), [], none)
 
     def stream(self, sources: Items, *, batch_size: int = 64, start: int = 0) -> Generator[Answers, None, None]:
         """Classifies any number of images, in order, with a few batches in memory at a time.
@@ -130,7 +138,7 @@ class Predictor:
         batch_size = -(-batch_size // jax.device_count()) * jax.device_count()
         cv2.setNumThreads(0)  # parallel over images instead: OpenCV's own pool would have every thread compete for all cores
         decoding: collections.deque[tuple[np.ndarray, list[Future[str]]]] = collections.deque()
-        computing: collections.deque[tuple[jax.Array, list[str]]] = collections.deque()
+        computing: collections.deque[tuple[dict[str, jax.Array], list[str]]] = collections.deque()
         pool = ThreadPoolExecutor(_cpus(), thread_name_prefix="decode")
         try:
             for first in range(start, len(sources), batch_size):
@@ -161,8 +169,10 @@ class Predictor:
         Returns:
           A row per image: `id`, `predicted`, `probability`, `top1`, `top1_probability`, … as in a run's predictions.csv, and `reason`.
           After `probability` may stand `answer`, the predicted class or "unknown" where its probability is below the threshold; before
-          `reason` may stand `set`, a list of the classes that the run's conformal rule admits. Where an image can't be read, all but `id`
-          and `reason` are missing (NaN).
+          `reason` may stand `none_of_these`, where the run has kept features: how likely so unlike an image is among images like the
+          training images (a p-value: who takes those of at most 0.05 for images of none of the classes is wrong about at most 5 % of the
+          images that are like the training images); and `set`, a list of the classes that the run's conformal rule admits. Where an image
+          can't be read, all but `id` and `reason` are missing (NaN).
 
         Raises:
           UserError: if sets are asked for, and the run has no conformal rule.
@@ -174,6 +184,8 @@ class Predictor:
         table = metrics.predictions(range(len(probabilities)), probabilities, None, self.class_names, options.top_k).drop(columns="true")
         if options.threshold is not None:
             table.insert(3, "answer", table["predicted"].where(table["probability"] >= options.threshold, UNKNOWN))
+        if answers.none_of_these is not None:
+            table["none_of_these"] = answers.none_of_these[read] if len(read) else np.ones(1, np.float32)
         if options.conformal:
             table["set"] = self._sets(probabilities)
         table = table.iloc[: len(read)].set_index(read).reindex(range(len(ids)))
@@ -185,11 +197,13 @@ class Predictor:
         fields = {name: value for name, value in config_lib.flatten(self.config).items() if name.startswith(_FIELDS)}
         rule = dataclasses.asdict(self.conformal) if self.conformal else None
         parts = [tree_sha256([self.params, self.batch_stats]), self.class_names, self.temperature, rule, fields, _VERSION]
+        if self.open_set is not None:
+            parts.append(self.open_set.sha256)
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogateescape")).hexdigest()
 
     @functools.cached_property
-    def scored(self) -> weakref.WeakKeyDictionary[ImageReader, np.ndarray]:
-        """Probabilities of labeled images, as long as these live."""
+    def scored(self) -> weakref.WeakKeyDictionary[ImageReader, Answers]:
+        """Answers of labeled images, as long as these live."""
         return weakref.WeakKeyDictionary()
 
     def need_conformal(self) -> Conformal:
@@ -223,7 +237,7 @@ class Predictor:
         graphdef, params, batch_stats = split_model(abstract)
         expected, actual = {"params": params, "batch_stats": batch_stats}, {"params": self.params, "batch_stats": self.batch_stats}
         _check_shapes(expected, actual, len(self.class_names))
-        return make_eval_step(self.config, graphdef, self._mesh)
+        return make_eval_step(self.config, graphdef, self._mesh, features=self.open_set is not None)
 
     @functools.cached_property
     def _decoding(self) -> images.Decoding:
@@ -267,16 +281,31 @@ class Predictor:
         least = self._preprocessing.least_size if self.reduced_decode else None
         return images.decode(item, min_size=least, decoding=self._decoding)
 
-    def _compute(self, image: np.ndarray, shown: list[Future[str]]) -> tuple[jax.Array, list[str]]:
+    def _compute(self, image: np.ndarray, shown: list[Future[str]]) -> tuple[dict[str, jax.Array], list[str]]:
         reasons = [future.result() for future in shown]
         index = np.arange(len(image))
         batch = {"image": image, "label": np.zeros(len(image), np.int32), "index": index, "mask": index < len(reasons)}
-        return self._eval_step(*self._on_devices, sharding.put_batch(batch, self._mesh))["logits"], reasons
+        return self._eval_step(*self._on_devices, sharding.put_batch(batch, self._mesh)), reasons
 
-    def _answers(self, logits: jax.Array, reasons: list[str]) -> Answers:
-        probabilities = calibration.probabilities(np.asarray(logits)[: len(reasons)], self.temperature)
-        probabilities[[bool(reason) for reason in reasons]] = 0
-        return Answers(probabilities, reasons)
+    def _answers(self, outputs: dict[str, jax.Array], reasons: list[str]) -> Answers:
+        unread = [bool(reason) for reason in reasons]
+        probabilities = calibration.probabilities(np.asarray(outputs["logits"])[: len(reasons)], self.temperature)
+        probabilities[unread] = 0
+        if self.open_set is None:
+            return Answers(probabilities, reasons)
+        none_of_these = self.open_set.p_values(np.asarray(outputs["features"])[: len(reasons)])
+        none_of_these[unread] = 0
+        return Answers(probabilities, reasons, none_of_these)
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """The answers of one batch after another; at least one."""
+    none_of_these = [part.none_of_these for part in parts if part.none_of_these is not None]
+    return Answers(
+        np.concatenate([part.probabilities for part in parts]),
+        [reason for part in parts for reason in part.reasons],
+        np.concatenate(none_of_these) if none_of_these else None,
+    )
 
 
 _WAYS_OUT = {  # by the reason's first word

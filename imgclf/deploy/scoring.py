@@ -15,7 +15,7 @@ from imgclf.data.readers import decoded_as
 from imgclf.data.table import Dataset
 from imgclf.deploy.items import Data, dataset_of
 from imgclf.deploy.options import Options
-from imgclf.deploy.predictor import Answers, Predictor
+from imgclf.deploy.predictor import Answers, Predictor, joined
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics
 from imgclf.reporting import mistakes as gallery
@@ -66,14 +66,21 @@ def mistakes(predictor: Predictor, data: Data, path: str | os.PathLike[str] | No
 
 def predict(predictor: Predictor, dataset: Dataset, options: Options) -> pd.DataFrame:
     """`Classifier.predict` of labeled images: `id` is the table's, and `true`, the image's own class, stands after it."""
-    answers = Answers(probabilities(predictor, dataset, Console(), options.batch_size), [""] * len(dataset.table))
+    answers = answers_of(predictor, dataset, Console(), options.batch_size)
     table = predictor.table(dataset.table["id"].tolist(), answers, options).drop(columns="reason")
     table.insert(1, "true", dataset.table["class_name"].to_numpy())
     return table
 
 
-def probabilities(predictor: Predictor, dataset: Dataset, console: Console, batch_size: int = 64) -> np.ndarray:
-    """float32 [N, C] in the order of the table; kept as long as the data, so that predict, evaluate and mistakes compute once.
+def probabilities(predictor: Predictor, dataset: Dataset, console: Console) -> np.ndarray:
+    """float32 [N, C] in the order of the table; see `answers_of`."""
+    return answers_of(predictor, dataset, console).probabilities
+
+
+def answers_of(predictor: Predictor, dataset: Dataset, console: Console, batch_size: int = 64) -> Answers:
+    """What is said of labeled images, in the order of the table.
+
+    It is kept as long as the data, so that predict, evaluate and mistakes compute once.
 
     Raises:
       UserError: if an image has changed since it was loaded.
@@ -81,7 +88,7 @@ def probabilities(predictor: Predictor, dataset: Dataset, console: Console, batc
     known = predictor.scored.get(dataset.reader)
     if known is not None:
         return known
-    outputs: list[np.ndarray] = []
+    parts: list[Answers] = []
     done = 0
     reader = decoded_as(dataset.reader, Decoding.of(predictor.config.data))  # as the run decodes all else
     with progress.bar(console) as bar, contextlib.closing(predictor.stream(reader, batch_size=batch_size)) as stream:
@@ -90,11 +97,11 @@ def probabilities(predictor: Predictor, dataset: Dataset, console: Console, batc
             for row, reason in enumerate(answers.reasons, start=done):
                 if reason:
                     raise UserError(f"{dataset.table['id'].iloc[row]} can't be classified ({reason}): load the images again.")
-            outputs.append(answers.probabilities)
+            parts.append(answers)
             done += len(answers.reasons)
             bar.advance(task, len(answers.reasons))
-    found = np.concatenate(outputs)
-    found.setflags(write=False)
+    found = joined(parts)
+    found.probabilities.setflags(write=False)
     predictor.scored[dataset.reader] = found
     return found
 

@@ -58,6 +58,12 @@ class Network(nnx.Module):
         with self._exact_products():
             return self.head(features[:, None, None])
 
+    def features_and_logits(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the pooled maps, float32 [B,D], and the logits, float32 [B,C], of one pass in evaluation mode."""
+        with self._exact_products():
+            maps = self._maps(image, False)
+            return average(maps), self.head(maps)
+
     def _maps(self, image: jax.Array, train: bool) -> jax.Array:
         image = image.astype(self.dtype)
         if train or jax.default_backend() != "cpu" or jax.device_count() > 1:

@@ -134,14 +134,15 @@ def make_train_step(program: StepProgram, mesh: Mesh) -> TrainStep:
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
 
 
-def make_eval_step(config: Config, graphdef: nnx.GraphDef, mesh: Mesh) -> EvalStep:
+def make_eval_step(config: Config, graphdef: nnx.GraphDef, mesh: Mesh, *, features: bool = False) -> EvalStep:
     """Returns `eval_step(params, batch_stats, batch)`, compiled: `logits` f32 [B,C] with `index`, `label`, `mask` of the global batch.
 
     Of several views of each image, [B,V,H,W,3], it takes the mean: of the features before a head that works on averaged maps, else of
     the logits. The outputs are on every host, so that each can write or average them. The same model and preprocessing get the same
-    function.
+    function. With `features`, there are also these, of the same pass: the pooled maps f32 [B,D].
     """
-    return _eval_step(graphdef, tuple(config.data.mean), tuple(config.data.std), mesh)
+    make = _eval_step_with_features if features else _eval_step
+    return make(graphdef, tuple(config.data.mean), tuple(config.data.std), mesh)
 
 
 @functools.lru_cache(maxsize=16)
@@ -154,5 +155,24 @@ def _eval_step(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float
         else:
             logits = _logits_of_views(nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats)), batch["image"], mean, std)
         return {"logits": logits, "index": batch["index"], "label": batch["label"], "mask": batch["mask"]}
+
+    return jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+@functools.lru_cache(maxsize=16)
+def _eval_step_with_features(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...], mesh: Mesh) -> EvalStep:
+    def eval_step(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> dict[str, Any]:
+        model, image = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats)), batch["image"]
+
+        def both(view: jax.Array) -> jax.Array:
+            return jnp.concatenate(model.features_and_logits(normalize(view, mean, std)), axis=1)
+
+        if image.ndim == 5 and model.head.takes_features:
+            features = mean_over_views(lambda view: model.features(normalize(view, mean, std)), image)
+            logits = model.logits_of_features(features)
+        else:
+            outputs = both(image) if image.ndim == 4 else mean_over_views(both, image)
+            features, logits = jnp.split(outputs, [model.backbone.features], axis=1)
+        return {"features": features, "logits": logits, "index": batch["index"], "label": batch["label"], "mask": batch["mask"]}
 
     return jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))

@@ -21,6 +21,7 @@ from imgclf.deploy import scoring
 from imgclf.deploy.classifier import Classifier, load
 from imgclf.deploy.items import Data
 from imgclf.errors import UserError, nearest
+from imgclf.evaluation import open_set
 from imgclf.files import path_of
 from imgclf.models import registry
 from imgclf.models.weights import files, pretrained
@@ -166,6 +167,7 @@ def settle(
     config.data.split.method = "given"
     config.data.split.fractions = (1 - VAL, VAL, 0.0) if units.min() >= VAL_UNITS else (1.0, 0.0, 0.0)
     several = units[units > 1]
+    config.eval.open_set = open_set.REFERENCES
     config.probe.folds = int(min(FOLDS, several.min())) if len(several) else 2
 
     config.model.name, config.model.weights = _model(model, weights)

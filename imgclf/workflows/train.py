@@ -10,7 +10,7 @@ from imgclf import files, formatting, models
 from imgclf.config import Config
 from imgclf.data.prepare import prepare
 from imgclf.data.table import Dataset
-from imgclf.evaluation import metrics
+from imgclf.evaluation import metrics, open_set
 from imgclf.evaluation import results as results_lib
 from imgclf.methods import choice, resolve
 from imgclf.methods.base import Task
@@ -74,7 +74,9 @@ def train(
         if jax.process_index() == 0:
             files.write_text(folder / "predictions.csv", predictions.to_csv(index=False))
             samples.save(folder, prepared.loaded, predictions, audit_report)  # also pictures of the copies that were dropped
-            files.write_json(folder / "results.json", results)
+            kept = open_set.of_training(config, model, dataset, trained)
+            open_set.write(kept, folder)
+            files.write_json(folder / "results.json", results | {"open_set": kept.about if kept else None})
             from imgclf.reporting import report  # a second to import: its charts are drawn when all else is done
 
             page = report.write_report(folder)
