@@ -395,6 +395,9 @@ class EvalConfig(Group):
     # a probe is trained on such means too
     views: str = "plain"
     temperature: bool = True  # probabilities are softmax(logits / T), T fitted on val where there is one; False = T is 1
+    # logit adjustment (Menon et al. 2021): this times the logarithm of each class's share of the training images is taken from its logit,
+    # in evaluation and in prediction. 1 = as if the classes were equally frequent, for a better balanced accuracy; 0 = off
+    logit_adjustment: float = 0.0
     # keep features of at most so many training images, by which predictions tell images of none of the classes (evaluation/open_set.py);
     # 0 = none
     open_set: int = 0

@@ -64,6 +64,7 @@ FREE_ON_RESUME = (
     "eval.top_k",
     "eval.temperature",
     "eval.conformal",
+    "eval.logit_adjustment",
     "eval.open_set",
 )
 

@@ -129,6 +129,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "probe.views": _NOT_NEGATIVE,
     "eval.top_k": _AT_LEAST_ONE,
     "eval.conformal": _BELOW_ONE,
+    "eval.logit_adjustment": _NOT_NEGATIVE,
     "eval.open_set": _NOT_NEGATIVE,
 }
 

@@ -177,6 +177,7 @@ def load(run: str | os.PathLike[str]) -> Classifier:
         model["params"],
         model["batch_stats"],
         results.get("temperature", 1.0),  # runs from before it was fitted have none
+        tuple(results.get("logit_offset") or ()),
         Conformal(rule["alpha"], rule["threshold"], rule["n"]) if rule else None,
         open_set=OpenSet.load(folder, about["params_sha256"]),
         folder=folder,

@@ -61,6 +61,9 @@ class Predictor:
     params: Tree
     batch_stats: Tree
     temperature: float = 1.0  # the logits are divided by it
+    logit_offset: tuple[
+        float, ...
+    ] = ()  # what is added to the classes' logits before that, see `config.eval.logit_adjustment`; () = nothing
     conformal: Conformal | None = None  # None: the run calibrated none
     reduced_decode: bool = False  # large JPEGs at 1/2, 1/4 or 1/8 of their size, no less than the input needs: quicker, not quite the same
     open_set: OpenSet | None = None  # None: the run has kept no features
@@ -199,6 +202,8 @@ class Predictor:
         parts = [tree_sha256([self.params, self.batch_stats]), self.class_names, self.temperature, rule, fields, _VERSION]
         if self.open_set is not None:
             parts.append(self.open_set.sha256)
+        if self.logit_offset:
+            parts.append(self.logit_offset)
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogateescape")).hexdigest()
 
     @functools.cached_property
@@ -289,7 +294,10 @@ class Predictor:
 
     def _answers(self, outputs: dict[str, jax.Array], reasons: list[str]) -> Answers:
         unread = [bool(reason) for reason in reasons]
-        probabilities = calibration.probabilities(np.asarray(outputs["logits"])[: len(reasons)], self.temperature)
+        logits = np.asarray(outputs["logits"])[: len(reasons)]
+        if self.logit_offset:
+            logits = logits + np.array(self.logit_offset, np.float32)
+        probabilities = calibration.probabilities(logits, self.temperature)
         probabilities[unread] = 0
         if self.open_set is None:
             return Answers(probabilities, reasons)

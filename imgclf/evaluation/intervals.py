@@ -39,6 +39,21 @@ def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]
     return low, high
 
 
+def mean_of_proportions(successes: Sequence[int], n: Sequence[int]) -> tuple[float, float]:
+    """Returns the 95 % interval of the mean of several proportions, such as of a balanced accuracy, which is that of the classes' recalls.
+
+    The distances of Wilson's bounds from each proportion are added in squares (MOVER: G. Y. Zou and A. Donner, "Construction of confidence
+    limits about effect measures: a general approach", Statistics in Medicine 27, 2008).
+
+    Args:
+      successes, n: of each proportion; every n is 1 or more.
+    """
+    shares = np.asarray(successes) / np.asarray(n)
+    bounds = np.array([wilson(right, trials) for right, trials in zip(successes, n, strict=True)])
+    down, up = (np.sqrt(np.square(bounds[:, side] - shares).sum()) / len(shares) for side in (0, 1))
+    return float(max(0.0, shares.mean() - down)), float(min(1.0, shares.mean() + up))
+
+
 def central(draws: np.ndarray) -> list[float]:
     """Returns [low, high] of the middle 95 % of resampled values, float [R]: the percentile interval of a bootstrap."""
     return [float(bound) for bound in np.quantile(draws, [0.025, 0.975])]

@@ -12,7 +12,9 @@ import pandas as pd
 
 from imgclf import formatting
 from imgclf.evaluation.calibration import expected_calibration_error
-from imgclf.evaluation.intervals import wilson
+from imgclf.evaluation.intervals import mean_of_proportions, wilson
+
+LOPSIDED = 10  # the largest class's images over the smallest's, from which on a mean over images says little of the small ones
 
 
 def compute(
@@ -28,8 +30,9 @@ def compute(
 
     Returns:
       A dict of plain Python values, ready for JSON:
-      `n`; `top1` and `top1_ci95` (Wilson, [lo, hi]); `top5` (top-min(5, C)); `loss` (mean negative log-likelihood in nats, no
-      label smoothing or class weights, probabilities floored at float32's smallest normal number, 1.2e-38); `macro_f1`;
+      `n`; `top1` and `top1_ci95` (Wilson, [lo, hi]); `balanced_accuracy`, the mean of the classes' recalls, and its `_ci95`; `top5`
+      (top-min(5, C)); `loss` (mean negative log-likelihood in nats, no label smoothing or class weights, probabilities floored at
+      float32's smallest normal number, 1.2e-38); `macro_f1`;
       `per_class` {name: {precision, recall, f1, support}}; `confusion` [[int]], rows = true, columns = predicted; `roc_auc`
       (mean of one-vs-rest areas) with `roc_auc_note` (why it is None, or which classes it leaves out; else None); `ece` and
       `ece_bins` (see `calibration`). Among equal probabilities the class with the lower number is predicted.
@@ -51,12 +54,15 @@ def compute(
     confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
     per_class = _per_class(confusion, names)
     present = [row for row in per_class.values() if row["support"]]
+    support = confusion.sum(1)
     area, note = roc_auc(probabilities, labels, names)
     error, bins = expected_calibration_error(probabilities.max(1), correct)
     return {
         "n": n,
         "top1": float(correct.mean()),
         "top1_ci95": list(wilson(int(correct.sum()), n)),
+        "balanced_accuracy": float(np.mean([row["recall"] for row in present])),
+        "balanced_accuracy_ci95": list(mean_of_proportions(confusion.diagonal()[support > 0], support[support > 0])),
         "top5": float((rank < min(5, classes)).mean()),
         "loss": float(-np.log(np.maximum(of_true.astype(np.float64), np.finfo(np.float32).tiny)).mean()),
         "macro_f1": float(np.mean([row["f1"] for row in present])),
@@ -72,15 +78,27 @@ def compute(
 def headline(results: Mapping[str, Any]) -> str:
     """Returns top-1 as a sentence: `97.2 % (95 % interval 95.0–98.5 %, 350 of 360 test images right)`.
 
+    Where the classes are lopsided, their balanced accuracy follows.
+
     Args:
       results: what `compute` returned, with `split` (such as "test") where it is known.
     """
     right = round(results["top1"] * results["n"])
     images = f"{results.get('split', '')} image{'' if results['n'] == 1 else 's'}".strip()
+    balanced = ""
+    if is_lopsided(results):
+        bounds = formatting.interval(results["balanced_accuracy_ci95"])
+        balanced = f"; balanced accuracy {formatting.percent(results['balanced_accuracy'])} ({bounds})"
     return (
         f"{formatting.percent(results['top1'])} (95{formatting.NBSP}% interval {formatting.interval(results['top1_ci95'])}, "
-        f"{right:,} of {results['n']:,} {images} right)"
+        f"{right:,} of {results['n']:,} {images} right){balanced}"
     )
+
+
+def is_lopsided(results: Mapping[str, Any]) -> bool:
+    """Whether the largest class of the split has `LOPSIDED` times the images of the smallest; False of runs that don't tell."""
+    support = [row["support"] for row in results.get("per_class", {}).values() if row["support"]]
+    return "balanced_accuracy" in results and max(support) >= LOPSIDED * min(support)
 
 
 def roc_auc(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> tuple[float | None, str | None]:

@@ -10,6 +10,7 @@ from imgclf.config import Config
 from imgclf.data.table import Dataset
 from imgclf.evaluation import calibration, conformal, metrics
 from imgclf.evaluation.intervals import wilson
+from imgclf.training.class_weights import class_counts
 from imgclf.training.trained_model import TrainedModel
 
 
@@ -28,12 +29,13 @@ def score(config: Config, dataset: Dataset, trained: TrainedModel, audit_report:
     present = set(dataset.table["split"])
     split = next(name for name in (config.eval.split, "val", "train") if name in present)
     label_of = dataset.table["label"].to_numpy()
+    offset = logit_offset(config, dataset)
     rows, logits = trained.logits_of(split)
-    labels = label_of[rows]
+    logits, labels = logits + offset, label_of[rows]
     val = None
     if "val" in present and (config.eval.temperature or config.eval.conformal):
         val_rows, val_logits = (rows, logits) if split == "val" else trained.logits_of("val")
-        val = val_logits, label_of[val_rows]
+        val = (val_logits if split == "val" else val_logits + offset), label_of[val_rows]
     probabilities, calibrated = calibrate(
         split,
         logits,
@@ -45,6 +47,7 @@ def score(config: Config, dataset: Dataset, trained: TrainedModel, audit_report:
     )
     results = {"split": split, **metrics.compute(probabilities, labels, dataset.class_names, index=rows), **calibrated}
     results |= {
+        "logit_offset": offset.tolist() if config.eval.logit_adjustment else None,
         "steps": trained.steps,
         "train_seconds": round(trained.progress.seconds, 2),
         "train_flops": trained.progress.flops,
@@ -60,6 +63,15 @@ def score(config: Config, dataset: Dataset, trained: TrainedModel, audit_report:
     return results | trained.results, metrics.predictions(ids, probabilities, labels, dataset.class_names, config.eval.top_k)
 
 
+def logit_offset(config: Config, dataset: Dataset) -> np.ndarray:
+    """What is added to the logits, float32 [C], so that they know less of how frequent the classes are in training.
+
+    Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, section 4.1: −tau · log(share of the class).
+    """
+    shares = np.maximum(class_counts(dataset), 1) / max(1, class_counts(dataset).sum())
+    return (-config.eval.logit_adjustment * np.log(shares)).astype(np.float32)
+
+
 def _notes(config: Config, dataset: Dataset, trained: TrainedModel, split: str, audit_report: dict[str, Any]) -> list[str]:
     """Remarks that a reader of the headline has to know."""
     notes = []
@@ -69,6 +81,15 @@ def _notes(config: Config, dataset: Dataset, trained: TrainedModel, split: str, 
         notes.append("The val split also chose which epoch's parameters are kept, so that its score is optimistic.")
     if split == "train":
         notes.append("The score is on the training images themselves; it says nothing about new ones.")
+    counts = class_counts(dataset)
+    even = config.eval.logit_adjustment or config.train.class_weights != "none" or config.loader.sampling != "natural"
+    if counts.max() >= metrics.LOPSIDED * max(1, counts.min()) and not even:
+        notes.append(
+            f"The largest class has {counts.max() / max(1, counts.min()):,.0f} times the training images of the smallest. Where the small ones "
+            "matter as much, eval.logit_adjustment=1 favours them, in this run too: it needs no training."
+        )
+    if config.eval.logit_adjustment and (config.train.class_weights != "none" or config.loader.sampling != "natural"):
+        notes.append("eval.logit_adjustment and train.class_weights or loader.sampling correct the classes' sizes twice; one is enough.")
     if trained.progress.stopped_early:
         notes.append(f"Stopped early: {formatting.count(config.train.early_stopping.patience, 'evaluation')} without improvement.")
     if audit_report["dropped"]:

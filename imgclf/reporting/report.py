@@ -143,6 +143,9 @@ def _facts(results: dict, table: pd.DataFrame | None) -> list[tuple[str, str, st
     """Returns (label, value, remark) of the small figures under the headline."""
     facts = []
     if "macro_f1" in results:
+        if "balanced_accuracy" in results:
+            bounds = f"mean of the classes' recalls, 95{formatting.NBSP}% interval {formatting.interval(results['balanced_accuracy_ci95'])}"
+            facts.append(("balanced accuracy", formatting.percent(results["balanced_accuracy"]), bounds))
         facts.append(("macro F1", formatting.percent(results["macro_f1"]), "mean over classes"))
         if len(results["per_class"]) > 5:
             facts.append(("top-5", formatting.percent(results["top5"]), "truth among the first five"))

@@ -155,3 +155,32 @@ def test_decoders_messages_stay_out_of_the_standard_error_stream(finished, photo
     classifier.predict([noisy], on_error="row")
     assert classifier.predict_probabilities([noisy], on_error="row").shape == (1, len(classifier.class_names))
     assert capfd.readouterr().err == ""
+
+
+def test_logit_adjustment_is_an_evaluation_of_a_finished_run_and_of_its_predictions(finished, photo_folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    before = json.loads((run / "results.json").read_text())
+    assert before["logit_offset"] is None
+    frequent = {"eval.temperature": False, "eval.conformal": 0.0}
+    imgclf.train(run, run, fields=frequent)
+    plain = pd.read_csv(run / "predictions.csv").set_index("id")
+    counts = pd.read_parquet(run / "dataset.parquet").query("split == 'train'")["class_name"].value_counts(normalize=True)
+    imgclf.train(run, run, fields=frequent | {"eval.logit_adjustment": 2.0})
+    results = json.loads((run / "results.json").read_text())
+    assert results["params_sha256"] == before["params_sha256"]
+    names = results["class_names"]
+    np.testing.assert_allclose(results["logit_offset"], -2 * np.log(counts[names]), rtol=1e-5)
+    adjusted = pd.read_csv(run / "predictions.csv").set_index("id")
+    np.testing.assert_allclose(
+        _odds(adjusted, names) - _odds(plain, names), np.diff(results["logit_offset"])[None].repeat(len(plain), 0), atol=1e-3
+    )
+    again = imgclf.load(run).predict([photo_folder / name for name in adjusted.index])
+    np.testing.assert_allclose(again["probability"], adjusted["probability"], rtol=1e-4)
+    assert imgclf.load(run).sha256 != imgclf.load(finished[0]).sha256
+
+
+def _odds(predictions: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """The differences between the logits of one class and the next, float64 [N, C − 1]."""
+    of = [{row[f"top{k}"]: row[f"top{k}_probability"] for k in range(1, len(names) + 1)} for _, row in predictions.iterrows()]
+    return np.diff(np.log([[row[name] for name in names] for row in of]), axis=1)

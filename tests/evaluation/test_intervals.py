@@ -49,3 +49,10 @@ def test_holm_hand_worked():
 def test_holm_lies_between_the_plain_values_and_bonferronis(p_values):
     corrected = intervals.holm(p_values)
     assert all(p <= q <= min(1.0, len(p_values) * p) + 1e-12 for p, q in zip(p_values, corrected, strict=True))
+
+
+def test_the_interval_of_a_mean_of_proportions_covers_it():
+    rng, shares, n = np.random.default_rng(0), np.array([0.98, 0.8, 0.3, 0.6]), np.array([200, 20, 8, 5])
+    found = [intervals.mean_of_proportions(rng.binomial(n, shares), n) for _ in range(1000)]
+    assert 0.93 < np.mean([low <= shares.mean() <= high for low, high in found]) < 0.99
+    assert intervals.mean_of_proportions([7], [9]) == pytest.approx(intervals.wilson(7, 9))

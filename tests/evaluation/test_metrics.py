@@ -46,6 +46,22 @@ def test_hand_worked_example():
     assert result["top1_ci95"] == pytest.approx([0.18761, 0.81239], abs=1e-5)  # 3 of 6: published Wilson interval 0.188 to 0.812
 
 
+def test_balanced_accuracy_is_the_mean_of_the_recalls():
+    result = metrics.compute(PROBABILITIES, LABELS, NAMES)
+    assert result["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    low, high = result["balanced_accuracy_ci95"]
+    assert 0 <= low < result["balanced_accuracy"] < high <= 1
+
+
+def test_lopsided_classes_have_both_accuracies_in_the_headline():
+    labels = np.array([0] * 40 + [1] * 4)
+    said = np.where(np.arange(44)[:, None] < 42, [0.9, 0.1], [0.2, 0.8]).astype(np.float32)
+    result = metrics.compute(said, labels, "ab")
+    assert metrics.headline(result).replace("\u00a0", " ").endswith("42 of 44 images right); balanced accuracy 75.0 % (57.0–92.5 %)")
+    even = metrics.compute(said[36:], labels[36:], "ab")
+    assert "balanced" not in metrics.headline(even)
+
+
 def test_the_headline_is_a_sentence():
     results = {"top1": 350 / 360, "n": 360, "top1_ci95": wilson(350, 360), "split": "test"}
     assert metrics.headline(results).replace("\u00a0", " ") == "97.2 % (95 % interval 95.0–98.5 %, 350 of 360 test images right)"
