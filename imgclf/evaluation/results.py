@@ -85,8 +85,8 @@ def _notes(config: Config, dataset: Dataset, trained: TrainedModel, split: str, 
     even = config.eval.logit_adjustment or config.train.class_weights != "none" or config.loader.sampling != "natural"
     if counts.max() >= metrics.LOPSIDED * max(1, counts.min()) and not even:
         notes.append(
-            f"The largest class has {counts.max() / max(1, counts.min()):,.0f} times the training images of the smallest. Where the small ones "
-            "matter as much, eval.logit_adjustment=1 favours them, in this run too: it needs no training."
+            f"The largest class has {counts.max() / max(1, counts.min()):,.0f} times the training images of the smallest. Where the small "
+            "ones matter as much, eval.logit_adjustment=1 favours them, in this run too: it needs no training."
         )
     if config.eval.logit_adjustment and (config.train.class_weights != "none" or config.loader.sampling != "natural"):
         notes.append("eval.logit_adjustment and train.class_weights or loader.sampling correct the classes' sizes twice; one is enough.")

@@ -55,5 +55,12 @@ def test_several_views_are_averaged_as_features_where_the_head_takes_features_el
     features = [model.features(step.normalize(views[:, view], config.data.mean, config.data.std)) for view in range(3)]
     of_features = model.head(np.mean(features, 0)[:, None, None]) if head != "flatten" else of_each.mean(0)
     np.testing.assert_allclose(logits(views), of_features, atol=1e-5)
+
+    with_features = step.make_eval_step(config, graphdef, sharding.create_mesh(), features=True)
+    for image, expected in ((views, np.mean(features, 0)), (views[:, 1], features[1])):
+        batch = {"image": image, "label": np.zeros(4, np.int32), "index": np.arange(4), "mask": np.ones(4, bool)}
+        found = with_features(params, batch_stats, batch)
+        np.testing.assert_allclose(found["features"], expected, atol=1e-5)
+        np.testing.assert_allclose(found["logits"], logits(image), atol=1e-5)
     same = np.allclose(of_features, of_each.mean(0), atol=1e-4)  # a linear head gives the same either way
     assert same == (head != "average, dense")
