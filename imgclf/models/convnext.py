@@ -179,8 +179,8 @@ _GMACS = {
 
 def _timm(name: str, top1: float | None, crop: float, side: int = 224, **other: Any) -> Weights:
     model = name.split(".")[0]
-    fields = {"licence": "apache-2.0", "source": _RESULTS, "interpolation": "bicubic", "gmacs": _GMACS[model][side], **other}
-    return Weights(f"timm/{name}", model, "timm", (side, side), crop, repo=f"timm/{name}", top1=top1, **fields)
+    fields: dict[str, Any] = {"licence": "apache-2.0", "source": _RESULTS, "soft_labels": True, "gmacs": _GMACS[model][side]}
+    return Weights(f"timm/{name}", model, "timm", (side, side), crop, "bicubic", repo=f"timm/{name}", top1=top1, **fields | other)
 
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -196,6 +196,7 @@ _DINOV3: dict[str, Any] = {
     "licence": "dinov3-license",
     "source": "https://ai.meta.com/resources/models-and-libraries/dinov3-license/",
     "num_classes": 0,
+    "soft_labels": False,
 }
 
 _TORCHVISION_FILES = (
@@ -205,7 +206,8 @@ _TORCHVISION_FILES = (
 )
 _KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/convnext/"
 
-# Top-1 at the stated size. timm squashes what it evaluates at 384 pixels instead of cropping it.
+# Top-1 at the stated size; all but DINOv3's were trained with mixed and smoothed labels. timm squashes what it evaluates at 384 pixels
+# instead of cropping it.
 WEIGHTS: tuple[Weights, ...] = (
     _timm("convnext_nano.in12k_ft_in1k", 82.306, 0.95),
     _timm("convnext_nano.d1h_in1k", 80.762, 0.95),
@@ -234,6 +236,7 @@ WEIGHTS: tuple[Weights, ...] = (
             crop_fraction=224 / resized,
             file=f"{file}.safetensors",
             top1=top1,
+            soft_labels=True,
             gmacs=_GMACS[model][224],
             licence="bsd-3-clause",
             source=f"https://download.pytorch.org/models/{file}.pth",
@@ -242,7 +245,15 @@ WEIGHTS: tuple[Weights, ...] = (
     ),
     # Keras normalises within the model, by a layer that amounts to mean and std.
     *(
-        Weights(f"keras/{model}", model, "keras", file=f"{model}.h5", gmacs=_GMACS[model][224], source=f"{_KERAS_URL}{model}.h5")
+        Weights(
+            f"keras/{model}",
+            model,
+            "keras",
+            file=f"{model}.h5",
+            soft_labels=True,
+            gmacs=_GMACS[model][224],
+            source=f"{_KERAS_URL}{model}.h5",
+        )
         for model in ("convnext_tiny", "convnext_small", "convnext_base")
     ),
 )

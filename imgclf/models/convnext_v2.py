@@ -64,6 +64,7 @@ def _timm(name: str, top1: float, crop: float, side: int, gmacs: float) -> Weigh
         "bicubic",
         repo=f"timm/{name}",
         top1=top1,
+        soft_labels=True,
         gmacs=gmacs,  # of timm's results/benchmark-infer-amp-nchw-pt291-cu128-4090.csv
         licence="cc-by-nc-4.0",
         commercial=False,

@@ -80,7 +80,7 @@ _TF_SIDES = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380}  # of the au
 
 def _of(library: str, name: str, size: str, side: int, crop: float, top1: float | None, **fields: Any) -> Weights:
     """Weights whose published evaluation crops `crop` of images resized by bicubic interpolation to `side` squared."""
-    options = {"interpolation": "bicubic", "gmacs": _GMACS[size][side], **fields}
+    options = {"interpolation": "bicubic", "soft_labels": True, "gmacs": _GMACS[size][side], **fields}
     return Weights(f"{library}/{name}", f"efficientnet_{size}", f"{library}_{size}", (side, side), crop, top1=top1, **options)
 
 
@@ -115,7 +115,7 @@ def _keras(size: str, top1: float) -> Weights:
     return _of("keras", f"efficientnet{size}", size, side, round(side / (side + 32), 3), top1, variant=KERAS, file=file, source=source)
 
 
-# Top-1 at the stated size.
+# Top-1 at the stated size. All were trained with smoothed labels.
 WEIGHTS: tuple[Weights, ...] = (
     _timm("ra_in1k", "b0", 224, 0.875, 77.698),
     _timm("ra4_e3600_r224_in1k", "b0", 224, 0.9, 78.568, mean=HALF, std=HALF),

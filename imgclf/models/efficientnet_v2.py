@@ -57,7 +57,7 @@ _GMACS = {"s": {300: 5.35, 384: 8.44}, "m": {384: 15.85, 480: 24.76}}
 
 def _of(library: str, name: str, size: str, side: int, top1: float | None, **fields: Any) -> Weights:
     """Weights of a network that sees the whole of square images, without a margin that is cropped."""
-    options = {"interpolation": "bicubic", "gmacs": _GMACS[size][side], **fields}
+    options = {"interpolation": "bicubic", "soft_labels": True, "gmacs": _GMACS[size][side], **fields}
     return Weights(f"{library}/{name}", f"efficientnet_v2_{size}", f"{library}_{size}", (side, side), 1.0, top1=top1, **options)
 
 
@@ -82,7 +82,7 @@ def _keras(size: str, side: int, top1: float) -> Weights:
     return _of("keras", f"efficientnetv2{size}", size, side, top1, **fields)
 
 
-# Top-1 at the stated size.
+# Top-1 at the stated size. All were trained with smoothed labels.
 WEIGHTS: tuple[Weights, ...] = (
     _timm("in21k_ft_in1k", "s", 300, 83.348),
     _timm("in1k", "s", 300, 83.162),

@@ -1,0 +1,77 @@
+"""Images/s of timm's or torchvision's model in PyTorch on the CPU, channels_last, f32: the features of its last maps, or one SGD step.
+
+    python experiments/benchmarks/torch_peer.py timm convnext_nano
+    python experiments/benchmarks/torch_peer.py timm tf_efficientnetv2_s --train --size 128
+
+A peer of models.py, for a Python that has torch, torchvision and timm, which imgclf's own needs not have.
+"""
+
+import argparse
+import importlib.util
+import time
+from pathlib import Path
+
+import torch
+
+CLASSES = 10
+
+
+def define_missing_operators() -> None:
+    """torchvision can't be imported without its compiled operators, of which classifiers use none."""
+    spec = importlib.util.find_spec("torchvision")
+    if spec and spec.origin and not list(Path(spec.origin).parent.glob("_C.*")):
+        global library  # definitions last as long as the library does
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+def build(library_name: str, model: str) -> torch.nn.Module:
+    define_missing_operators()
+    if library_name == "timm":
+        import timm
+
+        return timm.create_model(model, num_classes=CLASSES)
+    import torchvision
+
+    return getattr(torchvision.models, model)(num_classes=CLASSES)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("library", choices=("timm", "torchvision"))
+    parser.add_argument("model")
+    parser.add_argument("--train", action="store_true", help="a training step instead of an evaluation")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    model = build(arguments.library, arguments.model).to(memory_format=torch.channels_last)
+    shape = arguments.batch_size, 3, arguments.size, arguments.size
+    image = torch.rand(shape).contiguous(memory_format=torch.channels_last)
+    label = torch.randint(0, CLASSES, (arguments.batch_size,))
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+
+    def train() -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(image), label).backward()
+        optimizer.step()
+
+    @torch.inference_mode()
+    def evaluate() -> None:
+        model(image)
+
+    run = train if arguments.train else evaluate
+    model.train(arguments.train)
+    for _ in range(2):
+        run()
+    start = time.perf_counter()
+    for _ in range(arguments.steps):
+        run()
+    print(f"torch {arguments.model}: {arguments.batch_size * arguments.steps / (time.perf_counter() - start):.1f} img/s")
+
+
+if __name__ == "__main__":
+    main()
