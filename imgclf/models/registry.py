@@ -135,6 +135,7 @@ def best_for_probe(model: str | None = None, *, max_gmacs: float | None = None, 
     After them come the others by the top-1 of the network's own head, which is a linear classifier on the features too, but one that
     they were trained with. Smoothed and mixed labels raise that figure, but not what the features are worth for other images (Kornblith
     et al., 2019, https://arxiv.org/abs/1805.08974, section 4.2): such weights count as no better than the same network's trained without.
+    The top-1 of weights of other classes than ImageNet's 1,000, such as CIFAR's ten, does not count: it says nothing beside the others'.
 
     Args:
       model: whose weights; None = those of all models of this package.
@@ -148,7 +149,7 @@ def best_for_probe(model: str | None = None, *, max_gmacs: float | None = None, 
             plain[entry.model] = max(plain.get(entry.model, 0.0), entry.top1)
 
     def order(entry: Weights) -> tuple[Any, ...]:
-        own = entry.top1 or 0.0
+        own = entry.top1 or 0.0 if entry.num_classes == 1000 else 0.0
         top1 = min(own, plain.get(entry.model, own)) if entry.soft_labels else own
         probe = entry.linear_probe
         return probe is None, -(top1 if probe is None else probe), entry.soft_labels, -own, not entry.repo, entry.name
