@@ -21,10 +21,17 @@ ProcessId = Annotated[
 ]
 
 
-def train(
+TimeLimit = Annotated[
+    str,
+    typer.Option(help="Such as '10 minutes': training that is not done by then ends where it is, and is evaluated.", show_default=False),
+]
+
+
+def train(  # noqa: PLR0913  (options by name)
     config: ConfigArgument,
     fields: Fields = None,
     workdir: Workdir = None,
+    time_limit: TimeLimit = "",
     distributed: Distributed = False,
     coordinator: Coordinator = "",
     num_processes: NumProcesses = 0,
@@ -45,13 +52,18 @@ def train(
 
       imgclf train my_config.py --set optimizer.learning_rate=0.05
 
+      imgclf train finetune:PHOTOS --time-limit "10 minutes"
+
       imgclf train runs/larger --set seed=1 --workdir runs/larger-seed1
     """
     from imgclf.config import load_config
     from imgclf.workflows import checks
+    from imgclf.workflows import time_limit as time_limits
 
     asked = load_config(config, fields or [])
     folder = checks.check_start(asked, workdir)
+    if time_limit:
+        time_limits.seconds(time_limit, "--time-limit")
     endings.quieten()
     from imgclf.runtime import compilation_cache  # and JAX: after --help and the mistakes above
     from imgclf.training import sharding
@@ -61,4 +73,4 @@ def train(
         sharding.initialize_distributed(coordinator, num_processes, process_id)
     compilation_cache.enable()
     with endings.stops():
-        workflow.train(asked, folder)
+        workflow.train(asked, folder, time_limit=time_limit or None)

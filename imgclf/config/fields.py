@@ -309,6 +309,8 @@ class TrainConfig(Group):
 
     method: str = "auto"  # auto (lp_ft with model.weights, else fit) | fit | probe (a head on cached features) | lp_ft (probe, then fit)
     duration: Duration = "10 epochs"  # "auto": BiT-HyperRule's by the number of training images, 500 steps of 512 below 20,000
+    # ends the training here, with the schedule of its whole duration cut off; what a time limit has decided stands here. "" = never
+    stop_after: str = ""
     label_smoothing: float = 0.0
     # none | balanced (n / classes·n_c) | turicreate (1/n_c over their sum) | weights of classes, those left out weigh 1: "cat=1, dog=2.5".
     # A name with a comma, or with quotes at its beginning, stands in quotes, in which \ takes the next character as it is: "'cat, big'=1".

@@ -154,6 +154,8 @@ def validate(config: Config) -> None:
         durations.parse(fields[name], f"config.{name}")
     if config.train.duration != "auto":
         durations.parse(config.train.duration, "config.train.duration")
+    if config.train.stop_after:
+        durations.parse(config.train.stop_after, "config.train.stop_after")
     for boundary in config.optimizer.schedule.boundaries:
         durations.parse(str(boundary), "config.optimizer.schedule.boundaries")
     parse_arguments(config.optimizer.args, "optimizer.args")

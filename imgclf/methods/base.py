@@ -25,6 +25,7 @@ class Task:
       mesh: of all devices.
       console: where to tell what happens.
       on_evaluation: told of every evaluation on val while the network trains; what it raises ends the training.
+      deadline: by `time.monotonic`, when training of the network is to stop as if it was interrupted; None = never.
     """
 
     config: Config
@@ -33,6 +34,7 @@ class Task:
     mesh: Mesh
     console: Console
     on_evaluation: OnEvaluation | None = None
+    deadline: float | None = None
 
 
 class Method(Protocol):

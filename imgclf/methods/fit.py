@@ -57,7 +57,15 @@ class Fit:
         task, setup = self.task, self.setup
         if self.teacher is not None:
             setup = dataclasses.replace(setup, soft_targets=self.teacher.targets(task.dataset, task.console))
-        fitted = loop.fit(setup, (params, batch_stats), workdir, task.console, trained=trained, on_evaluation=task.on_evaluation)
+        fitted = loop.fit(
+            setup,
+            (params, batch_stats),
+            workdir,
+            task.console,
+            trained=trained,
+            on_evaluation=task.on_evaluation,
+            deadline=task.deadline,
+        )
         results = {
             "method": "fit",
             "params_total": count_parameters(fitted.params),

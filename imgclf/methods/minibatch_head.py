@@ -87,6 +87,7 @@ def _config_of_head(config: Config) -> Config:
     """The config by which the head trains: the vectors pass through `normalize` unchanged, and nothing names layers of a backbone."""
     config = config.copy_and_resolve_references()
     config.data.mean, config.data.std = (0.0,), (1 / 255,)
+    config.train.stop_after = ""  # it is meant for the network's training
     config.freeze.preset, config.freeze.stages, config.optimizer.layer_decay = "none", (), 1.0
     config.augment.mixup = config.augment.cutmix = 0.0  # they mix pixels
     config.loader.workers = config.loader.threads = 0  # a batch takes less time than handing it from thread to thread

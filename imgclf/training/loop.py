@@ -51,6 +51,7 @@ def fit(
     *,
     trained: bool = False,
     on_evaluation: OnEvaluation | None = None,
+    deadline: float | None = None,
 ) -> TrainedModel:
     """Trains through all phases from the newest checkpoint in `run`, or else from `start`, to the end of the plan.
 
@@ -61,9 +62,10 @@ def fit(
       console: for the progress.
       trained: whether the start is a model already (LP-FT's probe): it is evaluated too, and kept if nothing after it is better.
       on_evaluation: told of every evaluation on val; what it raises ends the training.
+      deadline: by `time.monotonic`, when training is to stop; None = never.
 
     Raises:
-      Interrupted: after SIGTERM or Ctrl-C, once the state is saved.
+      Interrupted: after SIGTERM, Ctrl-C or the deadline, once the state is saved.
       UserError: for a loss that is not finite, a full disk, or checkpoints that are all damaged.
     """
     config, plan, phases = setup.config, setup.plan, setup.phases
@@ -76,7 +78,7 @@ def fit(
         batches = opened.enter_context(contextlib.closing(_train_batches(setup, step)))
         bar = opened.enter_context(progress_bars.bar(console, "{task.fields[note]}"))
         task = bar.add_task("training", total=plan.total, completed=step, note="compiling the step")
-        stop = opened.enter_context(StopRequest())
+        stop = opened.enter_context(StopRequest(deadline))
         window, work, phase = MetricsWindow(), WorkCounter(progress), at(phases, step)
         clock = TrainingClock(progress.seconds, config.loader.batch_size, config.train.checkpoint_seconds)
         best = BestModels(config, plan, setup.dataset.class_names, setup.has_val, checkpoints, progress)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jax.sharding import Mesh
 
-from imgclf.config import Config
+from imgclf.config import Config, durations
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.models.network import Network
@@ -64,7 +64,12 @@ class TrainingSetup:
         graphdef, _, _ = split_model(model)  # before `phases` freezes statistics in it, which evaluation doesn't ask for
         stages = phases.create(config, model, freezing, schedule, plan.total, weights, mesh)
         evaluator = Evaluator(config, dataset, make_eval_step(config, graphdef, mesh), mesh)
-        return cls(config, dataset, plan, freezing, stages, evaluator, mesh)
+        setup = cls(config, dataset, plan, freezing, stages, evaluator, mesh)
+        if not config.train.stop_after:
+            return setup
+        field = "config.train.stop_after"
+        end = durations.steps(config.train.stop_after, steps_per_epoch=per_epoch, total_steps=plan.total, field=field)
+        return setup.ended_after(min(plan.total, end))
 
     def on(self, dataset: Dataset) -> "TrainingSetup":
         """The same training on other data of the same splits."""

@@ -1,7 +1,8 @@
-"""The request to stop a training: SIGTERM, Ctrl-C, or a cluster's notice that the job is about to end."""
+"""The request to stop a training: SIGTERM, Ctrl-C, a cluster's notice that the job is about to end, or the end of the user's time."""
 
 import contextlib
 import signal
+import time
 from types import FrameType
 from typing import Any
 
@@ -9,9 +10,11 @@ import jax
 
 from imgclf.training.checkpoint import Checkpoints
 
+OUT_OF_TIME = signal.SIGALRM  # the signal that a passed deadline counts as
+
 
 class Interrupted(Exception):
-    """Training was asked to stop (SIGTERM, Ctrl-C, a cluster's notice) and has saved its state."""
+    """Training was asked to stop (SIGTERM, Ctrl-C, a cluster's notice, a deadline) and has saved its state."""
 
     def __init__(self, signum: int, step: int):
         super().__init__(f"stopped at step {step} by {signal.Signals(signum).name}")
@@ -27,10 +30,15 @@ class StoppedWhileEvaluating(Exception):
 
 
 class StopRequest:
-    """Turns SIGTERM and the first Ctrl-C into a flag that the loop reads between batches; a second Ctrl-C interrupts at once."""
+    """Turns SIGTERM and the first Ctrl-C into a flag that the loop reads between batches; a second Ctrl-C interrupts at once.
 
-    def __init__(self) -> None:
+    Args:
+      deadline: by `time.monotonic`, from which on training is asked to stop, too; None = never. Of one process only, as clocks differ.
+    """
+
+    def __init__(self, deadline: float | None = None) -> None:
         self._signum = 0
+        self._deadline = deadline
         self._handlers_before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -53,6 +61,8 @@ class StopRequest:
         """The signal by which training is asked to stop after this step, 0 for none; the same answer in every process."""
         if jax.process_count() > 1:
             return signal.SIGTERM if checkpoints.interrupted(step) else 0
+        if not self._signum and self._deadline is not None and time.monotonic() >= self._deadline:
+            self._signum = OUT_OF_TIME
         return self._signum
 
     def check_while_evaluating(self, examples: int) -> None:

@@ -153,6 +153,13 @@ def write_inputs(workdir: Path, config: Config, dataset: Dataset, audit_report: 
     files.write_text(workdir / CONFIG, config_lib.to_json(config))
 
 
+def write_stop(workdir: Path, stop_after: str) -> None:
+    """Notes in a run's config where its training ends."""
+    config = config_lib.from_json((workdir / CONFIG).read_text(encoding="utf-8"))
+    config.train.stop_after = stop_after
+    files.write_text(workdir / CONFIG, config_lib.to_json(config))
+
+
 def environment() -> dict[str, Any]:
     """Describes where a run ran: Python, packages, platform, devices, command, git commit (None outside a checkout)."""
     packages = (

@@ -1,6 +1,7 @@
 """One experiment: data → split and audited table → trained model → evaluation → report, all of it in the run's folder."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,15 +11,21 @@ from imgclf import files, formatting, models
 from imgclf.config import Config
 from imgclf.data.prepare import prepare
 from imgclf.data.table import Dataset
+from imgclf.errors import UserError
 from imgclf.evaluation import metrics, open_set
 from imgclf.evaluation import results as results_lib
 from imgclf.methods import choice, resolve
 from imgclf.methods.base import Task
 from imgclf.reporting import samples
 from imgclf.training import loop, sharding
+from imgclf.training.stopping import OUT_OF_TIME, Interrupted
 from imgclf.workflows import checks, run_folder
+from imgclf.workflows import time_limit as time_limits
 from imgclf.workflows.asked import Fields, asked_for
 from imgclf.workflows.console import or_terminal
+from imgclf.workflows.time_limit import TimeLimit
+
+_EVALUATION = 0.05  # share of a time limit that is left to the evaluation and the report when training is stopped
 
 
 def train(
@@ -29,6 +36,7 @@ def train(
     console: Console | None = None,
     dataset: Dataset | None = None,
     on_evaluation: loop.OnEvaluation | None = None,
+    time_limit: TimeLimit | str | float | None = None,
 ) -> dict[str, Any]:
     """Trains, evaluates and reports one experiment in `workdir`; continues there if it was interrupted.
 
@@ -45,6 +53,8 @@ def train(
       dataset: taken instead of what `config.data` names. Its splits are completed as those of a source are: a missing val comes out
         of train.
       on_evaluation: told of every evaluation on val while the network trains; what it raises ends the run.
+      time_limit: such as "10 minutes": a training of the network that is not done by then ends where it is, and is evaluated. Where it
+        ended stands in the run's config as train.stop_after, so that the config makes the same model without looking at a clock.
 
     Returns:
       The contents of `results.json`.
@@ -56,6 +66,30 @@ def train(
     config = asked_for(config, fields).config
     folder = checks.check_workdir(config, workdir)
     console = or_terminal(console, quiet=jax.process_index() != 0)
+    if time_limit is None:
+        return _train(config, folder, console, dataset, on_evaluation)
+    limit = time_limit if isinstance(time_limit, TimeLimit) else TimeLimit(time_limits.seconds(time_limit))
+    if jax.process_count() > 1:
+        raise UserError("A time limit is for training in one process: the clocks of several differ. Use config.train.duration.")
+    try:
+        return _train(config, folder, console, dataset, on_evaluation, limit.deadline(_EVALUATION * limit.seconds))
+    except Interrupted as stop:
+        if stop.signum != OUT_OF_TIME:
+            raise
+        config.train.stop_after = f"{stop.step} steps"
+        run_folder.write_stop(folder, config.train.stop_after)
+        console.print(f"The time limit of {limit} is over: training ends after {stop.step:,} steps.", highlight=False)
+    return _train(config, folder, console, dataset, on_evaluation)
+
+
+def _train(
+    config: Config,
+    folder: Path,
+    console: Console,
+    dataset: Dataset | None,
+    on_evaluation: loop.OnEvaluation | None,
+    deadline: float | None = None,
+) -> dict[str, Any]:
     config = check(config, dataset)
     prepared = prepare(config, dataset)
     dataset, audit_report = prepared.dataset, prepared.audit_report
@@ -66,7 +100,7 @@ def train(
         describe_data(dataset, audit_report, console)
 
         model = models.create(config, len(dataset.class_names), tell=console.print)
-        method = choice.check(Task(config, dataset, model, sharding.create_mesh(), console, on_evaluation))
+        method = choice.check(Task(config, dataset, model, sharding.create_mesh(), console, on_evaluation, deadline))
         if jax.process_index() == 0:
             run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's
         trained = method.train(folder)
