@@ -69,7 +69,14 @@ def test_the_kept_model_predicts_what_the_run_did_from_its_features(probe_run):
     assert results["params_sha256"] == classifier_sha256(folder, results)
 
 
-@pytest.mark.parametrize("changes", [{}, {"probe.solver": "minibatch"}, {"train.method": "fit", "model.head.kind": "auto"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.head.normalize": True, "model.head.kind": "linear"},
+        pytest.param({"probe.solver": "minibatch"}, marks=pytest.mark.slow),
+        {"train.method": "fit", "model.head.kind": "auto"},
+    ],
+)
 def test_several_views_count_in_training_and_in_use_alike(probe_run, changes, tmp_path):
     """A probe on mean features, a head trained in minibatches and a trained network predict what they did in their own evaluation."""
     changes = {"eval.views": "crops", "train.duration": "20 steps", "train.eval_every": "20 steps", **changes}
