@@ -46,7 +46,7 @@ def get_config(argument: str = "") -> Config:
 
     config.train.method = "probe"
     config.probe.solver = "minibatch"
-    config.probe.standardize = False
+    config.probe.scaling = "none"
     config.train.duration = "4000 steps"
     config.train.class_weights = "balanced"
     config.train.log_every = "10 steps"

@@ -352,10 +352,13 @@ class ProbeConfig(Group):
     # logistic | ridge | nearest_mean (of features of length 1, for classes of one to five images; no penalty, no class weights) |
     # minibatch (model.head, by optimizer, for train.duration, in loader.batch_size)
     solver: str = "logistic"
-    # strength of the penalty, scikit-learn's 1 / (n·C); several = chosen by cross-validation, () = among 1e-4 … 10
+    # strength of the penalty, scikit-learn's 1 / (n·C); several = chosen by cross-validation, () = along a path from strong to weak
     l2: tuple[float, ...] = ()
-    folds: int = 5  # of that cross-validation: stratified, groups stay whole
-    standardize: bool = True  # features to mean 0 and variance 1; the head is made to fit plain ones afterwards
+    # of the cross-validation that chooses, and that scores and calibrates the probe where there is no val: stratified, groups stay whole
+    folds: int = 5
+    # what the penalty sees: standardize (each feature of variance 1) | none (the features as they are) | shrunk (halfway: each
+    # divided by the root of its own variance and the mean one together; best for few photos); the head then is made to fit plain features
+    scaling: str = "shrunk"
     views: int = 0  # augmented views of each training image beside the plain one
 
 

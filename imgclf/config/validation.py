@@ -30,6 +30,7 @@ CHOICES = {
     "model.cnn.norm": ("batch", "none"),
     "train.method": ("auto", "fit", "probe", "lp_ft"),
     "probe.solver": ("logistic", "ridge", "nearest_mean", "minibatch"),
+    "probe.scaling": ("standardize", "shrunk", "none"),
     "freeze.batch_norm": ("auto", "frozen", "train"),
     "train.best_metric": ("val_loss", "val_top1", ""),
     "optimizer.schedule.name": ("constant", "cosine", "linear", "step", "exponential", "time", "one_cycle"),

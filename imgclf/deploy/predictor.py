@@ -219,7 +219,8 @@ class Predictor:
         """
         if self.conformal is None:
             raise UserError(
-                "This run has no conformal threshold: it needs a val split and config.eval.conformal above 0; give its training command "
+                "This run has no conformal threshold: it needs a val split or a probe's folds, and config.eval.conformal above 0; give its "
+                "training command "
                 "once more (a finished run is only evaluated again), with --set eval.conformal=0.1."
             )
         return self.conformal

@@ -14,7 +14,7 @@ RESAMPLES = 10_000
 _BLOCK = 2_000_000  # counts of a bootstrap that are in memory together
 
 
-def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Returns Wilson's score interval of a proportion, without continuity correction.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927). It stays inside [0, 1] and
@@ -22,7 +22,7 @@ def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]
 
     Args:
       successes: 0 ≤ successes ≤ n; a mean over repetitions need not be whole.
-      n: number of trials, at least 1.
+      n: number of trials, at least 1; it need not be whole either.
       level: share of such intervals that cover the truth.
 
     Raises:
@@ -52,6 +52,28 @@ def mean_of_proportions(successes: Sequence[int], n: Sequence[int]) -> tuple[flo
     bounds = np.array([wilson(right, trials) for right, trials in zip(successes, n, strict=True)])
     down, up = (np.sqrt(np.square(bounds[:, side] - shares).sum()) / len(shares) for side in (0, 1))
     return float(max(0.0, shares.mean() - down)), float(min(1.0, shares.mean() + up))
+
+
+def clustered(correct: np.ndarray, groups: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Returns an interval of an accuracy on images that come in groups (scenes, crops of one photo), where groups are drawn, not images.
+
+    It is Wilson's, for the number of single images that would tell as much: that at which a proportion has the variance of the mean over
+    groups (L. Kish's design effect, "Survey Sampling", 1965), at least the number of groups, at most that of images. Where all are right,
+    the number of groups counts. A bootstrap over groups would have no width there, and is too narrow for few groups.
+
+    Args:
+      correct: bool [N].
+      groups: [N], anything that tells groups apart.
+      level: as in `wilson`.
+    """
+    n, share = len(correct), float(np.mean(correct))
+    number = np.unique(groups, return_inverse=True)[1]
+    count = int(number.max()) + 1
+    of_group = np.bincount(number, correct - share)
+    variance = count / max(1, count - 1) * float(np.sum(of_group**2)) / n**2
+    alone = share * (1 - share)
+    effective = float(np.clip(alone / variance if variance > 0 else count, count, n))
+    return wilson(share * effective, effective, level)
 
 
 def central(draws: np.ndarray) -> list[float]:

@@ -16,6 +16,25 @@ from imgclf.evaluation.intervals import mean_of_proportions, wilson
 
 LOPSIDED = 10  # the largest class's images over the smallest's, from which on a mean over images says little of the small ones
 
+NAMES = (  # of what `compute` returns
+    *(
+        "n",
+        "top1",
+        "top1_ci95",
+        "balanced_accuracy",
+        "balanced_accuracy_ci95",
+        "top5",
+        "loss",
+        "macro_f1",
+        "per_class",
+        "confusion",
+        "roc_auc",
+        "roc_auc_note",
+        "ece",
+        "ece_bins",
+    ),
+)
+
 
 def compute(
     probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str], *, index: np.ndarray | None = None
@@ -83,15 +102,16 @@ def headline(results: Mapping[str, Any]) -> str:
     Args:
       results: what `compute` returned, with `split` (such as "test") where it is known.
     """
-    right = round(results["top1"] * results["n"])
-    images = f"{results.get('split', '')} image{'' if results['n'] == 1 else 's'}".strip()
+    right, split = round(results["top1"] * results["n"]), results.get("split", "")
+    crossed = split == "cross_validation"
+    images = f"{'' if crossed else split} image{'' if results['n'] == 1 else 's'}".strip()
     balanced = ""
     if is_lopsided(results):
         bounds = formatting.interval(results["balanced_accuracy_ci95"])
         balanced = f"; balanced accuracy {formatting.percent(results['balanced_accuracy'])} ({bounds})"
     return (
         f"{formatting.percent(results['top1'])} (95{formatting.NBSP}% interval {formatting.interval(results['top1_ci95'])}, "
-        f"{right:,} of {results['n']:,} {images} right){balanced}"
+        f"{right:,} of {results['n']:,} {images} right{' in cross-validation' if crossed else ''}){balanced}"
     )
 
 

@@ -1,5 +1,10 @@
-"""Scores a trained model: the entries of results.json and the rows of predictions.csv."""
+"""Scores a trained model: the entries of results.json and the rows of predictions.csv.
 
+The headline is of the test split; where there is none, of val; and where there is none either, of a probe's cross-validation: every
+training image is judged by a head that was solved without its fold, and the kept head, solved on all of them, is the better for it.
+"""
+
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -7,15 +12,35 @@ import pandas as pd
 
 from imgclf import formatting
 from imgclf.config import Config
+from imgclf.data.splits import groups_of
 from imgclf.data.table import Dataset
 from imgclf.evaluation import calibration, conformal, metrics
-from imgclf.evaluation.intervals import wilson
+from imgclf.evaluation.intervals import clustered, wilson
 from imgclf.training.class_weights import class_counts
 from imgclf.training.trained_model import TrainedModel
 
+CROSS_VALIDATION = "cross_validation"  # in the place of a split's name
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What a classifier says of images that it was not trained on, and the truth.
+
+    Attributes:
+      split: its name, or `CROSS_VALIDATION`.
+      logits: float32 [N, C].
+      labels: int [N].
+      fold: int [N], where each fold was judged by a model of its own; else None.
+    """
+
+    split: str
+    logits: np.ndarray
+    labels: np.ndarray
+    fold: np.ndarray | None = None
+
 
 def score(config: Config, dataset: Dataset, trained: TrainedModel, audit_report: dict[str, Any]) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Scores the kept model on the split of the headline, calibrated on val.
+    """Scores the kept model on the split of the headline, calibrated on val, or on out-of-fold predictions where there is no val.
 
     Args:
       config: the whole config.
@@ -26,26 +51,18 @@ def score(config: Config, dataset: Dataset, trained: TrainedModel, audit_report:
     Returns:
       the contents of results.json, and the table of predictions.
     """
-    present = set(dataset.table["split"])
-    split = next(name for name in (config.eval.split, "val", "train") if name in present)
-    label_of = dataset.table["label"].to_numpy()
     offset = logit_offset(config, dataset)
-    rows, logits = trained.logits_of(split)
-    logits, labels = logits + offset, label_of[rows]
-    val = None
-    if "val" in present and (config.eval.temperature or config.eval.conformal):
-        val_rows, val_logits = (rows, logits) if split == "val" else trained.logits_of("val")
-        val = (val_logits if split == "val" else val_logits + offset), label_of[val_rows]
+    rows, judged, fitted_on = _judged(config, dataset, trained, offset)
+    split, labels = judged.split, judged.labels
     probabilities, calibrated = calibrate(
-        split,
-        logits,
-        labels,
-        val,
+        judged,
+        fitted_on,
         temperature=config.eval.temperature,
         alpha=config.eval.conformal,
         val_chose_epoch=trained.progress.best_value is not None,
     )
     results = {"split": split, **metrics.compute(probabilities, labels, dataset.class_names, index=rows), **calibrated}
+    results |= _interval(probabilities.argmax(1) == labels, groups_of(dataset.table)[rows])
     results |= {
         "logit_offset": offset.tolist() if config.eval.logit_adjustment else None,
         "steps": trained.steps,
@@ -72,10 +89,45 @@ def logit_offset(config: Config, dataset: Dataset) -> np.ndarray:
     return (-config.eval.logit_adjustment * np.log(shares)).astype(np.float32)
 
 
+def _judged(config: Config, dataset: Dataset, trained: TrainedModel, offset: np.ndarray) -> tuple[np.ndarray, Judged, Judged | None]:
+    """The rows of the headline's images, what is said of them, and what the calibration is fitted on, if anything is.
+
+    `offset`, float32 [C], is added to all logits.
+    """
+    present, label_of = set(dataset.table["split"]), dataset.table["label"].to_numpy()
+    held, folds = trained.out_of_fold, None
+    if held is not None:
+        folds = Judged(CROSS_VALIDATION, held.logits + offset, label_of[held.rows], held.fold)
+    split = next((name for name in (config.eval.split, "val") if name in present), "")
+    if not split and held is not None and folds is not None:
+        rows, judged = held.rows, folds
+    else:
+        rows, logits = trained.logits_of(split or "train")
+        judged = Judged(split or "train", logits + offset, label_of[rows])
+    if "val" not in present or not (config.eval.temperature or config.eval.conformal):
+        return rows, judged, folds if "val" not in present else None
+    if split == "val":
+        return rows, judged, judged
+    val_rows, val_logits = trained.logits_of("val")
+    return rows, judged, Judged("val", val_logits + offset, label_of[val_rows])
+
+
+def _interval(correct: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """The interval of top-1 where images come in groups, which tell less than as many single ones; nothing where they don't."""
+    if len(set(groups)) == len(groups):
+        return {}
+    return {"top1_ci95": list(clustered(correct, groups)), "top1_groups": len(set(groups))}
+
+
 def _notes(config: Config, dataset: Dataset, trained: TrainedModel, split: str, audit_report: dict[str, Any]) -> list[str]:
     """Remarks that a reader of the headline has to know."""
     notes = []
-    if split != config.eval.split:
+    if split == CROSS_VALIDATION:
+        notes.append(
+            "All images train. The score is of cross-validation: each image is judged by a head that was solved without its fold; the head "
+            "that is kept was solved on all of them."
+        )
+    elif split != config.eval.split:
         notes.append(f"There is no {config.eval.split} split; the score is on {split}.")
     if split == "val" and trained.progress.best_value is not None:
         notes.append("The val split also chose which epoch's parameters are kept, so that its score is optimistic.")
@@ -109,68 +161,83 @@ def relabeled(dataset: Dataset) -> int:
 
 
 def calibrate(
-    split: str,
-    logits: np.ndarray,
-    labels: np.ndarray,
-    val: tuple[np.ndarray, np.ndarray] | None,
-    *,
-    temperature: bool,
-    alpha: float,
-    val_chose_epoch: bool,
+    judged: Judged, fitted_on: Judged | None, *, temperature: bool, alpha: float, val_chose_epoch: bool
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Calibrates on val, and says what it did to the split of the headline.
+    """Calibrates, and says what it did to the headline's images.
+
+    Where both are the out-of-fold predictions, each fold is calibrated by the others: no image's own label touches its probabilities.
 
     Args:
-      split: of the headline.
-      logits, labels: float32 [N, C] and int [N] of that split.
-      val: the same of val, or None where there is no val or nothing is to be fitted.
+      judged: the images of the headline.
+      fitted_on: what temperature and conformal rule are fitted on, val or the out-of-fold predictions; None = nothing is.
       temperature: whether to fit one; else it is 1.
       alpha: the share of conformal sets that may miss the truth; 0 = no sets.
       val_chose_epoch: whether val also chose the parameters that are kept.
 
     Returns:
-      The calibrated probabilities of the headline's split, float32 [N, C], and entries of results.json:
+      The calibrated probabilities of the headline's images, float32 [N, C], and entries of results.json:
       `temperature`; `calibration` {split and n that it was fitted on (None and 0 where it was not), ece_uncalibrated, loss_uncalibrated
-      (at temperature 1), note}; `conformal` {alpha, threshold, n, and on a test split coverage, coverage_ci95 (Wilson) and mean_size of
-      the sets, else None; note}, or None.
+      (at temperature 1), note}; `conformal` {alpha, threshold, split, n, on new images coverage, coverage_ci95 (Wilson) and mean_size of
+      the sets, else None; promise, note}, or None.
     """
-    fitted_on = val if temperature else None
-    scale = 1.0 if fitted_on is None else calibration.fit_temperature(*fitted_on)
-    plain, calibrated = calibration.probabilities(logits), calibration.probabilities(logits, scale)
+    scaled_on = fitted_on if temperature else None
+    scale = 1.0 if scaled_on is None else calibration.fit_temperature(scaled_on.logits, scaled_on.labels)
+    labels, plain = judged.labels, calibration.probabilities(judged.logits)
+    calibrated = calibration.probabilities(judged.logits, scale)
+    if scaled_on is not None and judged.fold is not None:
+        for k in np.unique(judged.fold):
+            held, others = judged.fold == k, judged.fold != k
+            calibrated[held] = calibration.probabilities(
+                judged.logits[held], calibration.fit_temperature(judged.logits[others], labels[others])
+            )
     of_true = np.take_along_axis(plain, labels[:, None], 1)[:, 0].astype(np.float64)
     about = {
-        "split": None if fitted_on is None else "val",
-        "n": 0 if fitted_on is None else len(fitted_on[1]),
+        "split": None if scaled_on is None else scaled_on.split,
+        "n": 0 if scaled_on is None else len(scaled_on.labels),
         "ece_uncalibrated": calibration.expected_calibration_error(plain.max(1), plain.argmax(1) == labels)[0],
         "loss_uncalibrated": float(-np.log(np.maximum(of_true, np.finfo(np.float32).tiny)).mean()),
-        "note": _note(split, temperature, val, val_chose_epoch),
+        "note": _note(judged.split, temperature, scaled_on, val_chose_epoch),
     }
-    return calibrated, {"temperature": scale, "calibration": about, "conformal": _conformal(split, calibrated, labels, val, scale, alpha)}
+    return calibrated, {"temperature": scale, "calibration": about, "conformal": _conformal(judged, calibrated, fitted_on, scale, alpha)}
 
 
-def _note(split: str, temperature: bool, val: tuple[np.ndarray, np.ndarray] | None, val_chose_epoch: bool) -> str:
+def _note(split: str, temperature: bool, fitted_on: Judged | None, val_chose_epoch: bool) -> str:
     if not temperature:
         return "Not fitted: config.eval.temperature is False."
-    if val is None:
+    if fitted_on is None:
         return "Not fitted: there is no val split."
+    if fitted_on.split == CROSS_VALIDATION:
+        fitted = "Fitted on out-of-fold predictions of the training images"
+        return f"{fitted}; for the score, each fold by the others." if split == CROSS_VALIDATION else f"{fitted}."
     if split == "val":
         return "Fitted on the very images of the score, so that the calibration error is optimistic."
     return "Fitted on val, which also chose the epoch, so that it may be a little too low." if val_chose_epoch else "Fitted on val."
 
 
 def _conformal(
-    split: str, probabilities: np.ndarray, labels: np.ndarray, val: tuple[np.ndarray, np.ndarray] | None, temperature: float, alpha: float
+    judged: Judged, probabilities: np.ndarray, fitted_on: Judged | None, temperature: float, alpha: float
 ) -> dict[str, Any] | None:
-    if not alpha or val is None:
+    if not alpha or fitted_on is None:
         return None
-    rule = conformal.calibrate(calibration.probabilities(val[0], temperature), val[1], alpha)
-    entry: dict[str, Any] = {"alpha": alpha, "threshold": rule.threshold, "n": rule.n}
-    entry |= {"coverage": None, "coverage_ci95": None, "mean_size": None, "note": None}
+    of_fitted = probabilities if fitted_on is judged else calibration.probabilities(fitted_on.logits, temperature)
+    rule = conformal.calibrate(of_fitted, fitted_on.labels, alpha)
+    crossed = fitted_on.split == CROSS_VALIDATION
+    entry: dict[str, Any] = {"alpha": alpha, "threshold": rule.threshold, "split": fitted_on.split, "n": rule.n}
+    entry |= {
+        "coverage": None,
+        "coverage_ci95": None,
+        "mean_size": None,
+        "promise": conformal.promise(alpha, crossed=crossed),
+        "note": None,
+    }
     if rule.admits_all:
-        entry["note"] = f"{rule.n} val images are too few for alpha {alpha:g}: every set holds all classes."
-    if split == "test":
+        images = "out-of-fold images" if crossed else "val images"
+        entry["note"] = f"{rule.n} {images} are too few for alpha {alpha:g}: every set holds all classes."
+    if judged.split == "test" or judged.fold is not None:
         members = conformal.sets(probabilities, rule.threshold)
-        covered = int(np.take_along_axis(members, labels[:, None], 1).sum())
-        entry |= {"coverage": covered / len(labels), "coverage_ci95": list(wilson(covered, len(labels)))}
+        if judged.fold is not None:
+            members = conformal.cross_sets(probabilities, judged.labels, judged.fold, alpha)
+        covered = int(np.take_along_axis(members, judged.labels[:, None], 1).sum())
+        entry |= {"coverage": covered / len(members), "coverage_ci95": list(wilson(covered, len(members)))}
         entry["mean_size"] = float(members.sum(1).mean())
     return entry

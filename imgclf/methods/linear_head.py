@@ -7,11 +7,11 @@ import numpy as np
 
 from imgclf.data.splits import groups_of
 from imgclf.methods.base import Task
-from imgclf.probes.cross_validation import DEFAULT_STRENGTHS, CrossValidation, fit_linear
+from imgclf.probes.cross_validation import CrossValidation, fit_linear
 from imgclf.probes.features import extract
 from imgclf.probes.heads import FeatureLogits, linear_head, rescaled
 from imgclf.training.state import split_model
-from imgclf.training.trained_model import TrainedModel, TrainProgress
+from imgclf.training.trained_model import OutOfFold, TrainedModel, TrainProgress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +28,21 @@ class LinearHead:
         """Deals the training images into folds.
 
         Raises:
-          UserError: for more folds than members of a class.
+          UserError: for more folds than members of a class, where they choose.
         """
         probe, table = task.config.probe, task.dataset.table
         rows = np.flatnonzero((table["split"] == "train").to_numpy())
-        train, strengths = table.iloc[rows], tuple(map(float, probe.l2)) or DEFAULT_STRENGTHS
+        train, strengths = table.iloc[rows], tuple(map(float, probe.l2))
         labels, groups = train["label"].to_numpy(), groups_of(train)
         validation = CrossValidation.create(
-            labels, groups, task.dataset.class_names, strengths, probe.folds, task.config.seed, probe.solver
+            labels,
+            groups,
+            task.dataset.class_names,
+            strengths,
+            probe.folds,
+            task.config.seed,
+            probe.solver,
+            wanted=task.config.train.method == "probe" and not (table["split"] == "val").any(),
         )
         return cls(task, rows, class_weight, validation)
 
@@ -47,7 +54,19 @@ class LinearHead:
         features = rescaled(model.head, features)
         labels = dataset.table["label"].to_numpy()[self.rows]
         solved = fit_linear(
-            features, labels, self.validation, solver=probe.solver, standardize=probe.standardize, class_weight=self.class_weight
+            features,
+            labels,
+            self.validation,
+            solver=probe.solver,
+            scaling=probe.scaling,
+            class_weight=self.class_weight,
+            console=self.task.console,
         )
         params = {"head": split_model(model.head)[1] | {"logits": linear_head(solved, config.model.output)}}
-        return TrainedModel(params, {}, solved.about, TrainProgress(flops=0), 0, FeatureLogits(config, model, dataset, params, {}))
+        held = None if solved.out_of_fold is None else self._held_out(solved.out_of_fold)
+        logits_of = FeatureLogits(config, model, dataset, params, {})
+        return TrainedModel(params, {}, solved.about, TrainProgress(flops=0), 0, logits_of, out_of_fold=held)
+
+    def _held_out(self, logits: np.ndarray) -> OutOfFold:
+        held = self.validation.held_out
+        return OutOfFold(self.rows[held], logits, np.asarray(self.validation.fold)[held])

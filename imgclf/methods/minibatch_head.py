@@ -35,8 +35,8 @@ class Vectors(Backbone):
 class MinibatchHead:
     """Trains the head of a probe by `config.train` and `config.optimizer`; `methods.base.Method` for a head alone.
 
-    The parameters and statistics that it returns are the head's, `{"head": …}`, for plain features also where `probe.standardize` is set. A
-    head that rescales features itself gets plain ones: the standardisation couldn't be folded into a layer behind that.
+    The parameters and statistics that it returns are the head's, `{"head": …}`, for plain features whatever `probe.scaling` is. A head that
+    rescales features itself gets plain ones: the scaling couldn't be folded into a layer behind that.
     """
 
     task: Task
@@ -58,9 +58,9 @@ class MinibatchHead:
         config, model, dataset = self.task.config, self.task.model, self.task.dataset
         features = self._features()
         train = (dataset.table["split"] == "train").to_numpy()
-        scaling = (
-            Scaling.of(features[train].reshape(-1, features.shape[-1])) if config.probe.standardize and not model.head.rescales else None
-        )
+        scaling = None
+        if config.probe.scaling != "none" and not model.head.rescales:
+            scaling = Scaling.of(features[train].reshape(-1, features.shape[-1]), config.probe.scaling)
         vectors = (features - scaling.mean) / scaling.deviation if scaling else features
         _, params, batch_stats = split_model(self.headed)
         start = jax.device_get((params, batch_stats))  # the steps take over the memory of their state, which is the model's here

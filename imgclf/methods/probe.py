@@ -20,9 +20,10 @@ from imgclf.training import mixing, work
 from imgclf.training.checkpoint import Checkpoints, load_model
 from imgclf.training.class_weights import class_counts, class_weights
 from imgclf.training.state import count_parameters, split_model, tree_sha256
-from imgclf.training.trained_model import TrainedModel, TrainProgress
+from imgclf.training.trained_model import OutOfFold, TrainedModel, TrainProgress
 
 KEPT = "probe"  # the model's folder in checkpoints/
+OUT_OF_FOLD = "out_of_fold.npz"
 
 
 class HeadSolver(Protocol):
@@ -61,7 +62,16 @@ class Probe:
             "probe": about["probe"],
         }
         logits_of = FeatureLogits(self.task.config, self.task.model, self.task.dataset, params, batch_stats)
-        return TrainedModel(params, batch_stats, about, TrainProgress.of(about["progress"]), about["steps"], logits_of, results)
+        return TrainedModel(
+            params,
+            batch_stats,
+            about,
+            TrainProgress.of(about["progress"]),
+            about["steps"],
+            logits_of,
+            OutOfFold.load(workdir / OUT_OF_FOLD),
+            results,
+        )
 
     def _find(self, workdir: Path) -> None:
         """Finds the head, and keeps the model that it makes with the backbone."""
@@ -84,6 +94,8 @@ class Probe:
             "progress": dataclasses.asdict(progress),
             "probe": {"solver": config.probe.solver, **found.about},
         }
+        if found.out_of_fold is not None and jax.process_index() == 0:
+            found.out_of_fold.save(workdir / OUT_OF_FOLD)  # before the checkpoint, by which it is told that nothing is left to do
         with contextlib.closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
             checkpoints.save_model(KEPT, params, batch_stats, about)
 
@@ -105,8 +117,10 @@ def _tell(about: dict[str, Any], console: Console) -> None:
     scores, told = about["cross_validation"], f"Probe: {about['solver'].replace('_', ' ')}"
     if scores is not None and len(scores) > 1:
         top1 = next(row["top1"] for row in scores if row["l2"] == about["l2"])
-        told += f", l2 {about['l2']:g}: of {len(scores)}, the lowest loss over {about['folds']} folds of the training images"
-        told += f" (top-1 there {top1:.1%})"
+        told += (
+            f", l2 {about['l2']:g}: of {len(scores)}, the strongest within a standard error of the lowest loss over {about['folds']} folds "
+        )
+        told += f"of the training images (top-1 there {top1:.1%})"
     elif about["solver"] == "nearest_mean":
         told += (
             ", nothing held out"

@@ -25,9 +25,10 @@ import scipy.linalg
 
 _HISTORY = 10  # pairs of steps and gradient changes
 _DIAGONAL_EVERY = 16  # iterations
-_TOLERANCE = 3e-4  # of the kernel's relative error, by the bound in `Solutions.gradient_norm`; the error is usually smaller
+TOLERANCE = 3e-4  # of the kernel's relative error
 _MOST_ITERATIONS = 500  # of a strength; float32 may not let it come closer
 _ROWS = 8192  # of features that are rotated at once
+_ROUND = 64  # rows and axes are padded to a multiple of this
 _LOGITS = 2**25  # of all rows and subsets at once: 128 MB each time they are held
 
 
@@ -82,6 +83,84 @@ class Rotation:
         return cls(coordinates, axes)
 
 
+@dataclasses.dataclass(frozen=True)
+class LogisticPath:
+    """The solutions of K subsets, at any strengths; the features are rotated once for all of them.
+
+    Attributes:
+      rotation: of the scaled features.
+      labels: int [N], below `classes`.
+      weights: float [K, N], 0 where a row is not in the subset.
+      classes: C.
+    """
+
+    rotation: Rotation
+    labels: np.ndarray
+    weights: np.ndarray
+    classes: int
+
+    @classmethod
+    def create(
+        cls,
+        features: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        classes: int,
+        *,
+        mean: np.ndarray | float = 0.0,
+        deviation: np.ndarray | float = 1.0,
+    ) -> "LogisticPath":
+        """Takes features float32 [N, D], of which (features − mean) / deviation is what is fitted, and what the solutions are for."""
+        return cls(Rotation.of(features, mean, deviation), labels, weights, classes)
+
+    def on(self, weights: np.ndarray) -> "LogisticPath":
+        """The same features for other subsets."""
+        return dataclasses.replace(self, weights=weights)
+
+    def solve(self, strengths: np.ndarray, *, start: Solutions | None = None, tolerance: float = TOLERANCE) -> Solutions:
+        """Minimises the objective for every subset and strength, from the strongest on, each from the solution of the one before.
+
+        Args:
+          strengths: float [L], l2, each above 0, in any order.
+          start: of the same subsets; its last strength's solution is what the strongest starts from, in place of zeros.
+          tolerance: of the kernel's relative error, by the bound in `Solutions.gradient_norm`; the error is usually smaller.
+        """
+        axes, classes = self.rotation.axes, self.classes
+        strengths, weights = np.asarray(strengths, np.float64), np.asarray(self.weights, np.float64)
+        coordinates = _rounded(self.rotation.coordinates)
+        labels = np.pad(np.asarray(self.labels, np.int32), (0, len(coordinates) - len(self.labels)))
+        shares = np.zeros((len(weights), len(coordinates)), np.float32)
+        shares[:, : weights.shape[1]] = weights / weights.sum(1, keepdims=True)
+        order = np.argsort(-strengths, kind="stable")
+        penalties = (strengths[order] * (2 if classes == 2 else 1)).astype(np.float32)
+        first = np.zeros((coordinates.shape[1], len(weights), classes), np.float32)
+        if start is not None:
+            first[: axes.shape[1]] = np.einsum("dr,kdc->rkc", axes, start.kernel[:, -1], optimize=True)
+            first[-1] = start.bias[:, -1]
+        at_once = max(1, _LOGITS // (len(coordinates) * classes))
+        kernel = np.zeros((len(weights), len(strengths), len(axes), classes), np.float32)
+        bias = np.zeros((len(weights), len(strengths), classes), np.float32)
+        norms = np.zeros((len(weights), len(strengths)))
+        on_device = jnp.asarray(coordinates)
+        for begin in range(0, len(weights), at_once):
+            some = slice(begin, begin + at_once)
+            found, gradient_norm = _solve(on_device, labels, shares[some].T, penalties, tolerance, first[:, some])
+            found, gradient_norm = np.asarray(found), np.asarray(gradient_norm)  # [L, P, K, C], [L, K]
+            for place, level in enumerate(order):
+                kernel[some, level] = np.einsum("dr,rkc->kdc", axes, found[place, : axes.shape[1]], optimize=True)
+                bias[some, level], norms[some, level] = found[place, -1], gradient_norm[place]
+        return Solutions(kernel, bias, norms)
+
+
+def _rounded(coordinates: np.ndarray) -> np.ndarray:
+    """Adds rows and axes of zeros, which change nothing, so that data of nearly one size share a compiled program; ones stay last."""
+    rows, columns = (-(-size // _ROUND) * _ROUND for size in coordinates.shape)
+    padded = np.zeros((rows, columns), np.float32)
+    padded[: len(coordinates), : coordinates.shape[1] - 1] = coordinates[:, :-1]
+    padded[: len(coordinates), -1] = coordinates[:, -1]
+    return padded
+
+
 def fit_logistic(
     features: np.ndarray,
     labels: np.ndarray,
@@ -92,34 +171,8 @@ def fit_logistic(
     mean: np.ndarray | float = 0.0,
     deviation: np.ndarray | float = 1.0,
 ) -> Solutions:
-    """Minimises the objective for every subset and strength.
-
-    Args:
-      features: float32 [N, D]; (features − mean) / deviation is what is fitted, and what the solutions are for.
-      labels: int [N], below `classes`.
-      weights: float [K, N], 0 where a row is not in the subset.
-      strengths: float [L], l2, each above 0.
-      classes: C.
-      mean, deviation: float32 [D].
-    """
-    rotation = Rotation.of(features, mean, deviation)
-    coordinates = jnp.asarray(rotation.coordinates)
-    labels, weights, strengths = np.asarray(labels, np.int32), np.asarray(weights, np.float64), np.asarray(strengths, np.float64)
-    shares = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-    order = np.argsort(-strengths, kind="stable")
-    penalties = (strengths[order] * (2 if classes == 2 else 1)).astype(np.float32)
-    at_once = max(1, _LOGITS // (len(features) * classes))
-    kernel = np.zeros((len(weights), len(strengths), features.shape[1], classes), np.float32)
-    bias = np.zeros((len(weights), len(strengths), classes), np.float32)
-    norms = np.zeros((len(weights), len(strengths)))
-    for start in range(0, len(weights), at_once):
-        some = slice(start, start + at_once)
-        found, gradient_norm = _solve(coordinates, labels, shares[some].T, penalties, _TOLERANCE, classes)
-        found, gradient_norm = np.asarray(found), np.asarray(gradient_norm)  # [L, R + 1, K, C], [L, K]
-        for place, level in enumerate(order):
-            kernel[some, level] = np.einsum("dr,rkc->kdc", rotation.axes, found[place, :-1], optimize=True)
-            bias[some, level], norms[some, level] = found[place, -1], gradient_norm[place]
-    return Solutions(kernel, bias, norms)
+    """Minimises the objective for every subset and strength; see `LogisticPath`."""
+    return LogisticPath.create(features, labels, weights, classes, mean=mean, deviation=deviation).solve(strengths)
 
 
 class _State(NamedTuple):
@@ -176,7 +229,7 @@ class _Problem:
         """[P, K, 1]."""
         return self.penalties[jnp.minimum(level, self.levels - 1)][:, None] * self.penalized
 
-    def gradient_at(self, theta: jax.Array, penalty: jax.Array) -> jax.Array:
+    def gradient_at(self, theta: jax.Array, penalty: jax.Array | float) -> jax.Array:
         others = jnp.where(self.own, 0.0, self._probabilities(theta))
         # 1 − p of a p near 1 would lose its digits
         residual = jnp.where(self.own, -others.sum(-1, keepdims=True), others) * self.shares[:, :, None]
@@ -206,23 +259,26 @@ def _norm(theta: jax.Array) -> jax.Array:
     return jnp.sqrt(_dot(theta, theta))
 
 
-@functools.partial(jax.jit, static_argnames="classes")
+@jax.jit
 def _solve(
-    coordinates: jax.Array, labels: jax.Array, shares: jax.Array, penalties: jax.Array, tolerance: jax.Array, classes: int
+    coordinates: jax.Array, labels: jax.Array, shares: jax.Array, penalties: jax.Array, tolerance: jax.Array, first: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns theta [L, P, K, C] for coordinates [N, P], shares [N, K], penalties [L] in descending order; and gradient norms [L, K]."""
-    own = (labels[:, None] == jnp.arange(classes))[:, None]
+    """Solves for coordinates [N, P], shares [N, K] and penalties [L] in descending order, from theta `first` [P, K, C] on.
+
+    Returns:
+      theta [L, P, K, C], and gradient norms [L, K].
+    """
+    own = (labels[:, None] == jnp.arange(first.shape[-1]))[:, None]
     problem = _Problem(coordinates, own, shares, penalties, tolerance)
-    start = _start(problem)
-    floor = 1e-9 * _norm(start.gradient)
+    start = _start(problem, first)
+    floor = 1e-9 * _norm(problem.gradient_at(jnp.zeros_like(first), 0.0))
     end = jax.lax.while_loop(lambda state: (state.level < problem.levels).any(), lambda state: _iterate(problem, floor, state), start)
     return end.found, end.norms
 
 
-def _start(problem: _Problem) -> _State:
+def _start(problem: _Problem, theta: jax.Array) -> _State:
     shape = problem.shape
     subsets = shape[1]
-    theta = jnp.zeros(shape, jnp.float32)
     first = jnp.zeros(subsets, jnp.int32)
     gradient = problem.gradient_at(theta, problem.penalty_at(first))
     diagonal = problem.diagonal_at(theta, problem.penalty_at(first))

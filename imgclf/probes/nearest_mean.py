@@ -9,6 +9,9 @@ nearly its way:
 As every m_c has length 1, the nearest mean does not depend on the length of x: the head is a linear one, and prediction needs nothing new.
 """
 
+import dataclasses
+from typing import Self
+
 import numpy as np
 import scipy.optimize
 
@@ -46,6 +49,40 @@ def fit_nearest_mean(features: np.ndarray, labels: np.ndarray, weights: np.ndarr
     kernel = sums / np.maximum(sizes, 1e-300) / max(lengths / len(features), 1e-12)
     kernel = kernel.transpose(0, 2, 1)[:, None].astype(np.float32)
     return Solutions(kernel, np.zeros((subsets, 1, classes), np.float32), np.zeros((subsets, 1)))
+
+
+@dataclasses.dataclass(frozen=True)
+class NearestMeanPath:
+    """The class means of K subsets, as `LogisticPath` has its solutions; there is one for all strengths. Attributes as in `create`."""
+
+    features: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    classes: int
+
+    @classmethod
+    def create(
+        cls,
+        features: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        classes: int,
+        *,
+        mean: np.ndarray | float = 0.0,
+        deviation: np.ndarray | float = 1.0,
+    ) -> Self:
+        """Takes what `fit_nearest_mean` takes; features are not scaled."""
+        del mean, deviation
+        return cls(features, labels, weights, classes)
+
+    def on(self, weights: np.ndarray) -> Self:
+        """The same features for other subsets."""
+        return dataclasses.replace(self, weights=weights)
+
+    def solve(self, strengths: np.ndarray, *, start: Solutions | None = None) -> Solutions:
+        """The means; they need no start."""
+        del strengths, start
+        return fit_nearest_mean(self.features, self.labels, self.weights, self.classes)
 
 
 def scale_of(outputs: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> float:

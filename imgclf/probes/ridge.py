@@ -17,6 +17,59 @@ from imgclf.probes.logistic import Solutions
 _ROWS = 8192  # whose products are summed at once
 
 
+@dataclasses.dataclass(frozen=True)
+class RidgePath:
+    """The solutions of K subsets, at any strengths; each subset is decomposed once. The attributes are the arguments of `create`."""
+
+    features: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    classes: int
+    mean: np.ndarray | float
+    deviation: np.ndarray | float
+
+    @classmethod
+    def create(
+        cls,
+        features: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        classes: int,
+        *,
+        mean: np.ndarray | float = 0.0,
+        deviation: np.ndarray | float = 1.0,
+    ) -> "RidgePath":
+        """As `LogisticPath.create`."""
+        return cls(features, labels, np.asarray(weights, np.float64), classes, mean, deviation)
+
+    def on(self, weights: np.ndarray) -> "RidgePath":
+        """The same features for other subsets."""
+        return dataclasses.replace(self, weights=np.asarray(weights, np.float64))
+
+    def solve(self, strengths: np.ndarray, *, start: Solutions | None = None) -> Solutions:
+        """Minimises the objective for every subset and strength, float [L]; an exact solution needs no start.
+
+        The result's outputs are regressions, not logits: `cross_validation.fit_linear` scales them.
+        """
+        del start
+        shape = len(self.weights), len(strengths)
+        kernel = np.zeros((*shape, self.features.shape[1], self.classes), np.float32)
+        bias, norms = np.zeros((*shape, self.classes), np.float32), np.zeros(shape)
+        for k, subset in enumerate(self._subsets):
+            for i, (l2, solution) in enumerate(zip(strengths, subset.solutions(strengths), strict=True)):
+                w, residual = solution
+                kernel[k, i], bias[k, i] = w, subset.y_mean - subset.x_mean @ w
+                norms[k, i] = np.linalg.norm(residual + l2 * w)
+        return Solutions(kernel, bias, norms)
+
+    @functools.cached_property
+    def _subsets(self) -> list["_Subset"]:
+        return [
+            _Subset(self.features, self.labels, rows, weight[rows] / weight.sum(), self.classes, self.mean, self.deviation)
+            for weight, rows in ((weight, np.flatnonzero(weight)) for weight in self.weights)
+        ]
+
+
 def fit_ridge(
     features: np.ndarray,
     labels: np.ndarray,
@@ -27,22 +80,8 @@ def fit_ridge(
     mean: np.ndarray | float = 0.0,
     deviation: np.ndarray | float = 1.0,
 ) -> Solutions:
-    """Minimises the objective for every subset and strength; arguments and result as those of `fit_logistic`.
-
-    The result's outputs are regressions, not logits: `cross_validation.fit_linear` scales them.
-    """
-    width = features.shape[1]
-    kernel = np.zeros((len(weights), len(strengths), width, classes), np.float32)
-    bias = np.zeros((len(weights), len(strengths), classes), np.float32)
-    norms = np.zeros((len(weights), len(strengths)))
-    for k, weight in enumerate(np.asarray(weights, np.float64)):
-        rows = np.flatnonzero(weight)
-        subset = _Subset(features, labels, rows, weight[rows] / weight.sum(), classes, mean, deviation)
-        for i, (l2, solution) in enumerate(zip(strengths, subset.solutions(strengths), strict=True)):
-            w, residual = solution
-            kernel[k, i], bias[k, i] = w, subset.y_mean - subset.x_mean @ w
-            norms[k, i] = np.linalg.norm(residual + l2 * w)
-    return Solutions(kernel, bias, norms)
+    """Minimises the objective for every subset and strength; see `RidgePath`."""
+    return RidgePath.create(features, labels, weights, classes, mean=mean, deviation=deviation).solve(strengths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,15 +119,26 @@ class _Subset:
             yield from self._by_the_gram_matrix(strengths)
 
     def _in_the_span_of_the_rows(self, strengths: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        x = np.concatenate([(x - self.x_mean) * np.sqrt(w)[:, None] for x, _, w in self.blocks()])
-        y = np.concatenate([(y - self.y_mean) * np.sqrt(w)[:, None] for _, y, w in self.blocks()])
-        values, axes = scipy.linalg.eigh(x @ x.T)
-        inner, moment, left = axes.T @ y, x.T @ y, x.T @ axes
+        x, moment, values, inner, left = self._rows_decomposed
         for l2 in strengths:
             w = left @ (inner / (np.maximum(values, 0) + l2)[:, None])
             yield w, x.T @ (x @ w) - moment
 
+    @functools.cached_property
+    def _rows_decomposed(self) -> tuple[np.ndarray, ...]:
+        x = np.concatenate([(x - self.x_mean) * np.sqrt(w)[:, None] for x, _, w in self.blocks()])
+        y = np.concatenate([(y - self.y_mean) * np.sqrt(w)[:, None] for _, y, w in self.blocks()])
+        values, axes = scipy.linalg.eigh(x @ x.T)
+        return x, x.T @ y, values, axes.T @ y, x.T @ axes
+
     def _by_the_gram_matrix(self, strengths: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        gram, moment, values, inner, left = self._gram_decomposed
+        for l2 in strengths:
+            w = left @ (inner / (np.maximum(values, 0) + l2)[:, None])
+            yield w, gram @ w - moment
+
+    @functools.cached_property
+    def _gram_decomposed(self) -> tuple[np.ndarray, ...]:
         width = self.features.shape[1]
         gram, moment = np.zeros((width, width)), np.zeros((width, self.classes))
         for x, y, w in self.blocks():
@@ -96,7 +146,4 @@ class _Subset:
             gram += x.T @ (x * w[:, None].astype(self.features.dtype))
             moment += x.T @ ((y - self.y_mean) * w[:, None])
         values, left = scipy.linalg.eigh(gram)
-        inner = left.T @ moment
-        for l2 in strengths:
-            w = left @ (inner / (np.maximum(values, 0) + l2)[:, None])
-            yield w, gram @ w - moment
+        return gram, moment, values, left.T @ moment, left

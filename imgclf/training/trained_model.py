@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imgclf.files import replacing
 from imgclf.training.state import Tree
 
 LogitsOf = Callable[[str], tuple[np.ndarray, np.ndarray]]  # a split's name → rows of the table, int64 [N], and logits, float32 [N, C]
@@ -34,6 +36,34 @@ class TrainProgress:
 
 
 @dataclasses.dataclass(frozen=True)
+class OutOfFold:
+    """What cross-validation says of the training images: each is judged by a model of the same kind that was trained without its fold.
+
+    Attributes:
+      rows: int64 [N], of the table.
+      logits: float32 [N, C].
+      fold: int64 [N], which fold each image is in.
+    """
+
+    rows: np.ndarray
+    logits: np.ndarray
+    fold: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Writes an .npz file."""
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> "OutOfFold | None":
+        """Reads what `save` has written; None where there is no such file."""
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as saved:
+            return cls(**{field.name: saved[field.name] for field in dataclasses.fields(cls)})
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainedModel:
     """The result of every training method.
 
@@ -43,6 +73,7 @@ class TrainedModel:
       progress: how training went.
       steps: how many optimizer steps were taken in all, in batches.
       logits_of: runs the model over a split.
+      out_of_fold: where the method has cross-validated what it kept.
       results: what the method adds to results.json.
       notes: its remarks for results.json's `notes`.
     """
@@ -53,5 +84,6 @@ class TrainedModel:
     progress: TrainProgress
     steps: int
     logits_of: LogitsOf
+    out_of_fold: OutOfFold | None = None
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -36,7 +36,7 @@ FINE_TUNE_PER_CLASS, FINE_TUNE_ON_CPU = 50, 5000
 FEW_SHOT = (
     3  # images of the middle class, up to which class means are ahead of a logistic probe by 4 to 15 points; level at 5, behind at 10
 )
-VAL, VAL_UNITS = 0.1, 10  # share of the training images that validates; a class of fewer has none to spare
+VAL, VAL_UNITS = 0.1, 10  # share of the training images that validates where epochs are chosen; a class of fewer has none to spare
 FOLDS = 5
 FINE_TUNING = {  # as configs/finetune.py
     "augment.crop_scale": (0.5, 1.0),
@@ -71,7 +71,7 @@ def create(
     config: Mapping[str, Any] | None = None,
     verbose: bool = True,
 ) -> Classifier:
-    """Trains a classifier on labeled images, evaluates it on a part of them that it puts aside, and writes a report.
+    """Trains a classifier on labeled images, evaluates it by cross-validation or on images that it puts aside, and writes a report.
 
         classifier = imgclf.create(train)
         classifier = imgclf.create(train, model="squeezenet1_1")  # small and quick
@@ -137,14 +137,15 @@ def settle(
     """Chooses the config that `imgclf.create` runs.
 
     The model is ResNet-50 with torchvision's first weights (better fixed features than the later recipes'), or what `weights` says.
-    Images are squashed to the size the weights were trained at.
+    Images are cropped and resized as those that the weights were trained on.
 
     The method is a probe, an L2-regularised logistic regression on fixed features, where there are fewer than 50 training images per
     class, or on a CPU fewer than 5,000 in all; above, LP-FT: the probe's head, then fine-tuning of everything. Without weights
     everything is trained from scratch. Where half of the classes have three images or fewer, the probe is the nearest class mean.
 
-    A tenth of the training images validates, where every class has 10 or more; it calibrates the probabilities, and chooses the epoch
-    in LP-FT. The penalty is chosen by cross-validation, in fewer folds where a class is smaller than 5.
+    All images train a probe, which is scored and calibrated by cross-validation, in fewer folds where a class is smaller than 5; the same
+    folds choose the penalty. For LP-FT and training from scratch a tenth of the training images validates, where every class has 10 or
+    more; it calibrates the probabilities, and chooses the epoch.
 
     Args:
       dataset: its splits: train, val and test as they shall be used, "" counts as train.
@@ -165,7 +166,7 @@ def settle(
         config.data.path = dataset.table["source"].iloc[0]
     config.name = Path(dataset.table["source"].iloc[0]).stem or "create"
     config.data.split.method = "given"
-    config.data.split.fractions = (1 - VAL, VAL, 0.0) if units.min() >= VAL_UNITS else (1.0, 0.0, 0.0)
+    config.data.split.fractions = (1.0, 0.0, 0.0)
     several = units[units > 1]
     config.eval.open_set = open_set.REFERENCES
     config.probe.folds = int(min(FOLDS, several.min())) if len(several) else 2
@@ -173,12 +174,15 @@ def settle(
     config.model.name, config.model.weights = _model(model, weights)
     if config.model.weights != "none":
         config.data.image_size = pretrained.find(config.model.weights, config.model.name).input_size or config.data.image_size
+        config.data.resize = "weights"
     config.train.method, why = _method(dataset, config, method)
     if np.median(units) <= FEW_SHOT:
         config.probe.solver = "nearest_mean"
     if config.train.method != "probe":
         config_lib.override(config, FINE_TUNING if config.model.weights != "none" else FROM_SCRATCH)
     config_lib.override(config, overrides or {})
+    if config.train.method != "probe" and units.min() >= VAL_UNITS and "data.split.fractions" not in (overrides or {}):
+        config.data.split.fractions = (1 - VAL, VAL, 0.0)
     validation.validate(config)
     named = config.model.name + (f" with {config.model.weights}" if config.model.weights != "none" else " from scratch")
     told = f"{_METHOD_NAMES[config.train.method]} of {named}{why}."

@@ -15,6 +15,8 @@ from imgclf.deploy import scoring
 from imgclf.deploy.classifier import load
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError, nearest
+from imgclf.evaluation import metrics
+from imgclf.evaluation.results import CROSS_VALIDATION
 from imgclf.workflows import run_folder
 from imgclf.workflows.console import or_terminal
 
@@ -42,7 +44,8 @@ def evaluate(
 
     Args:
       run: the run's folder, or that of a saved model.
-      on: labeled images: a folder, a .csv, .tsv or .parquet file, or what `imgclf.load_images` returns. None = the run's own.
+      on: labeled images: a folder, a .csv, .tsv or .parquet file, or what `imgclf.load_images` returns. None = the run's own; of a run
+        that was scored by cross-validation its score is returned, as nothing is left that it was not trained on.
       split: of the run's own images: train, val or test; "" = that of its headline.
       console: where the progress is shown; None = the terminal.
 
@@ -53,12 +56,24 @@ def evaluate(
       UserError: if there is no such run, its data are gone or have changed, or the images have classes that it has not seen.
     """
     predictor = load(run)
+    if on is None and not split and (found := _cross_validated(predictor)) is not None:
+        return found
     images = labeled_images(predictor, on, split)
     found = scoring.evaluate(predictor, images.dataset, console=or_terminal(console))
     found["split"] = images.split
     if images.split == "test":
         found["warnings"] = []  # copies of test images were left out of training
     return found
+
+
+def _cross_validated(predictor: Predictor) -> scoring.Evaluation | None:
+    """The score of a run whose headline is of cross-validation, as it stands there: the kept model was trained on all of its images."""
+    results = run_folder.results(_folder(predictor))
+    if results["split"] != CROSS_VALIDATION:
+        return None
+    return scoring.Evaluation(
+        {name: results[name] for name in metrics.NAMES if name in results} | {"warnings": [], "split": results["split"]}
+    )
 
 
 def labeled_images(predictor: Predictor, on: str | os.PathLike[str] | Any = None, split: str = "") -> LabeledImages:
@@ -69,6 +84,8 @@ def labeled_images(predictor: Predictor, on: str | os.PathLike[str] | Any = None
     """
     if on is None:
         split = split or run_folder.results(_folder(predictor))["split"]
+        if split == CROSS_VALIDATION:
+            raise UserError(f"All images of the run in {_folder(predictor)} were trained on: name labeled images to test it on.")
         return LabeledImages(images_of(predictor, split), split)
     if split:
         raise UserError(f"split={split!r} is one of the run's own images, and other images are given: leave one of them out.")

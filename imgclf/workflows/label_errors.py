@@ -17,10 +17,11 @@ from imgclf.data.audit import groups_with_copies
 from imgclf.data.splits import groups_of
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.errors import UserError
+from imgclf.evaluation import calibration
 from imgclf.evaluation import label_errors as finder
 from imgclf.methods import resolve
 from imgclf.models.network import Network
-from imgclf.probes.cross_validation import DEFAULT_STRENGTHS, CrossValidation, fit_linear, out_of_fold
+from imgclf.probes.cross_validation import CrossValidation, fit_linear
 from imgclf.probes.features import extract
 from imgclf.reporting import label_errors as page
 from imgclf.runtime import compilation_cache
@@ -130,11 +131,15 @@ def out_of_fold_probabilities(config: Config, model: Network, dataset: Dataset, 
     labels = table["label"].to_numpy(np.int64)
     joined = table.assign(group=groups_with_copies(table, config.data.near_duplicate_bits))
     groups = groups_of(joined).tolist()
-    strengths = tuple(map(float, probe.l2)) or DEFAULT_STRENGTHS
-    validation = CrossValidation.create(labels, groups, names, strengths, probe.folds, config.seed)
+    validation = CrossValidation.create(labels, groups, names, tuple(map(float, probe.l2)), probe.folds, config.seed, wanted=True)
+    if len(alone := np.flatnonzero(np.asarray(validation.fold) < 0)):
+        raise UserError(
+            f"Class {names[labels[alone[0]]]!r} has one image (or group), so that no other tells whether its label is right: "
+            "add images, or leave the class out."
+        )
     features = extract(config, model, dataset, console=console)
-    l2 = strengths[0] if len(strengths) == 1 else fit_linear(features, labels, validation, standardize=probe.standardize).about["l2"]
-    return out_of_fold(features, labels, groups, l2, probe.folds, config.seed, class_names=names)
+    solved = fit_linear(features, labels, validation, scaling=probe.scaling, console=console)
+    return calibration.probabilities(np.asarray(solved.out_of_fold))
 
 
 def _training(named: str, fields: Fields, patch: Path) -> str:

@@ -70,7 +70,8 @@ def test_nothing_can_be_fitted_to_no_images():
 def entries(split="test", val=True, **changes):
     logits, labels = drawn(3.0, 500)
     options = {"temperature": True, "alpha": 0.1, "val_chose_epoch": False} | changes
-    probabilities, found = results.calibrate(split, logits[:300], labels[:300], (logits[300:], labels[300:]) if val else None, **options)
+    judged, fitted_on = results.Judged(split, logits[:300], labels[:300]), results.Judged("val", logits[300:], labels[300:])
+    probabilities, found = results.calibrate(judged, fitted_on if val else None, **options)
     np.testing.assert_array_equal(probabilities, calibration.probabilities(logits[:300], found["temperature"]))
     return found
 

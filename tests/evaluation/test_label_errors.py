@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from imgclf.errors import UserError
-from imgclf.evaluation import label_errors
-from imgclf.probes.cross_validation import out_of_fold
+from imgclf.evaluation import calibration, label_errors
+from imgclf.probes.cross_validation import CrossValidation, fit_linear
 
 
 def test_planted_errors_are_found():
@@ -15,7 +15,9 @@ def test_planted_errors_are_found():
     given = labels.copy()
     planted = rng.choice(300, 15, replace=False)
     given[planted] = (given[planted] + 1) % 3
-    found = label_errors.find(out_of_fold(features.astype(np.float32), given, None, 0.01, 5, 0), given)
+    validation = CrossValidation.create(given, None, "abc", (0.01,), 5, 0, wanted=True)
+    solved = fit_linear(features.astype(np.float32), given, validation)
+    found = label_errors.find(calibration.probabilities(solved.out_of_fold), given)
     assert len(found.rows) <= 30
     assert np.isin(planted, found.rows).mean() >= 0.9
     hit = np.isin(found.rows, planted)

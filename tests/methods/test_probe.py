@@ -197,7 +197,7 @@ def test_a_probe_on_real_features_equals_scikit_learns(shared, tmp_path):
     config.data.split.fractions = (1.0, 0.0, 0.0)
     config.model.name = "mobilenet_v2_035"
     config.model.weights = f"path:{shared}/weights/mobilenet_v2_0.35_224_no_top.keras.h5"
-    config.train.method, config.probe.l2 = "probe", (1 / 600,)  # scikit-learn's C = 1
+    config.train.method, config.probe.scaling, config.probe.l2 = "probe", "standardize", (1 / 600,)  # scikit-learn's C = 1
     results = experiment.train(config, tmp_path / "run", console=Console(quiet=True))
     dataset = load_dataset(config)
     from imgclf import config as config_lib

@@ -11,7 +11,8 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.preprocessing import StandardScaler
 
 from imgclf.errors import UserError
-from imgclf.probes.cross_validation import CrossValidation, assign_folds, fit_linear, out_of_fold
+from imgclf.probes import ties
+from imgclf.probes.cross_validation import CrossValidation, Scaling, assign_folds, fit_linear
 
 
 def test_standardisation_is_folded_into_the_head():
@@ -26,23 +27,76 @@ def test_standardisation_is_folded_into_the_head():
     assert np.isfinite(found.kernel).all()
 
 
-def test_the_strength_of_the_lowest_loss_is_chosen_and_refitted_on_all():
+def test_the_strongest_penalty_near_the_lowest_loss_is_chosen_and_refitted_on_all():
     x, labels = blobs(60, 90, 3, 6, spread=0.25)
     strengths = (1e-4, 1e-2, 1.0, 100.0)
     validation = CrossValidation.create(labels, None, "abc", strengths, 5, 0)
     for solver in ("logistic", "ridge"):
-        found = fit_linear(x, labels, validation, solver=solver, standardize=False)
+        found = fit_linear(x, labels, validation, solver=solver, scaling="none")
         table = found.about["cross_validation"]
         assert [row["l2"] for row in table] == list(strengths)
-        assert found.about["l2"] == min(table, key=lambda row: row["loss"])["l2"]
+        assert found.about["l2"] >= min(table, key=lambda row: row["loss"])["l2"]
+        logits = found.out_of_fold
+        row = next(row for row in table if row["l2"] == found.about["l2"])
+        assert row["top1"] == (logits.argmax(1) == labels).mean()
+        assert row["loss"] == pytest.approx(-np.log(scipy.special.softmax(logits, axis=1)[np.arange(60), labels]).mean(), rel=1e-4)
     held = np.zeros((60, 3))
     for k in range(5):
         train = validation.fold != k
         model = sklearn_logistic(x[train], labels[train], 1.0, np.ones(train.sum()))
         held[~train] = model.predict_proba(x[~train])
-    row = fit_linear(x, labels, validation, standardize=False).about["cross_validation"][2]
+    row = fit_linear(x, labels, validation, scaling="none").about["cross_validation"][2]
     assert row["top1"] == (held.argmax(1) == labels).mean()
-    assert row["loss"] == pytest.approx(-np.log(held[np.arange(60), labels]).mean(), rel=1e-3)
+    assert row["loss"] == pytest.approx(-np.log(held[np.arange(60), labels]).mean(), rel=3e-3)
+
+
+def test_a_path_ends_where_it_no_longer_pays_and_goes_on_where_its_end_wins():
+    rng = np.random.default_rng(0)
+    x, labels = blobs(90, 20, 3, 1, spread=0.5)
+    found = fit_linear(x, labels, CrossValidation.create(labels, None, "abc", (), 5, 0), scaling="none")
+    table = found.about["cross_validation"]
+    losses = [row["loss"] for row in table]
+    assert 1 < int(np.argmin(losses)) < len(losses) - 1  # neither end wins, and the last decade brought nothing
+    assert [row["l2"] for row in table] == sorted(row["l2"] for row in table)
+    assert table[0]["l2"] > 1e-6 * table[-1]["l2"]
+    noise = rng.permutation(labels)  # nothing to be learnt: the strongest penalty there is
+    found = fit_linear(x, noise, CrossValidation.create(noise, None, "abc", (), 5, 0), scaling="none")
+    assert found.about["l2"] == found.about["cross_validation"][-1]["l2"]
+    assert found.about["l2"] >= 1e3 * Scaling.of(x, "none").unit
+    clean = blobs(90, 200, 3, 2, spread=5)
+    found = fit_linear(*clean, CrossValidation.create(clean[1], None, "abc", (), 5, 0), scaling="none")
+    assert found.about["cross_validation"][0]["l2"] < 1e-4 * Scaling.of(clean[0], "none").unit  # weaker ones win, as far as they do
+
+
+@pytest.mark.parametrize(("scaling", "solver"), [("shrunk", "logistic"), ("none", "ridge"), ("standardize", "ridge")])
+def test_the_choice_does_not_depend_on_the_unit_of_the_features(scaling, solver):
+    x, labels = blobs(60, 20, 3, 4, spread=0.6)
+    validation = CrossValidation.create(labels, None, "abc", (), 4, 0)
+    plain = fit_linear(x, labels, validation, scaling=scaling, solver=solver)
+    tenfold = fit_linear(10 * x, labels, validation, scaling=scaling, solver=solver)
+    np.testing.assert_allclose(tenfold.out_of_fold, plain.out_of_fold, atol=0.02)
+    np.testing.assert_allclose(10 * x @ tenfold.kernel + tenfold.bias, x @ plain.kernel + plain.bias, atol=0.02)
+
+
+def test_a_feature_that_few_photos_have_is_not_blown_up():
+    x = np.zeros((50, 3), np.float32)
+    x[:, 0], x[:, 1], x[0, 2] = np.arange(50), np.arange(50) % 7, 0.001
+    assert Scaling.of(x, "standardize").deviation[2] < 1e-3
+    assert Scaling.of(x, "shrunk").deviation[2] > 1
+    assert len(set(Scaling.of(x, "none").deviation.tolist())) == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 1000), candidates=st.integers(1, 6), repeats=st.integers(1, 4))
+def test_ties_hold_the_best_and_count_groups_not_copies(seed, candidates, repeats):
+    losses = np.random.default_rng(seed).exponential(size=(candidates, 20))
+    tied = ties.with_best(losses)
+    assert tied[losses.mean(1).argmin()]
+    np.testing.assert_array_equal(ties.with_best(losses + 3.0), tied)
+    copies = np.repeat(losses, repeats, axis=1)
+    np.testing.assert_array_equal(ties.with_best(copies, groups=np.repeat(np.arange(20), repeats)), tied)
+    np.testing.assert_allclose(ties.standard_error(losses[0]), losses[0].std(ddof=1) / np.sqrt(20))
+    assert ties.with_best(losses, groups=np.zeros(20, int)).all()  # of one scene nothing is known
 
 
 def test_ridge_outputs_are_scaled_to_be_logits():
@@ -88,7 +142,8 @@ def test_more_folds_than_members_is_told_with_the_way_out():
 
 def test_out_of_fold_probabilities_equal_scikit_learns():
     x, labels = blobs(60, 20, 3, 9)
-    found = out_of_fold(x, labels, None, 0.05, 4, 1)
+    validation = CrossValidation.create(labels, None, "abc", (0.05,), 4, 1, wanted=True)
+    found = scipy.special.softmax(fit_linear(x, labels, validation).out_of_fold, axis=1)
     fold = assign_folds(labels, None, 4, 1, "abc", "")
     scaled = StandardScaler().fit_transform(x.astype(np.float64))
     splits = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(4)]

@@ -50,12 +50,13 @@ def test_recipes_are_those_of_the_configs(root, color_folder):
         fields, defaults = config_lib.flatten(config), config_lib.flatten(config_lib.default_config())
         theirs = {field: value for field, value in fields.items() if value != defaults[field]}
         assert {field: fields[field] for field in recipe} == recipe
-        left_out = {"name", "data.path", "data.image_size", "model.name", "model.weights", "train.method"}
+        left_out = {"name", "data.path", "data.image_size", "data.resize", "model.name", "model.weights", "train.method"}
         assert {field for field in theirs if not field.startswith("model.cnn")} - set(recipe) <= left_out
 
 
 def test_small_classes_do_without_val_and_with_fewer_folds(data):
-    assert create.settle(data.dataset)[0].data.split.fractions == (0.9, 0.1, 0.0)
+    assert create.settle(data.dataset, method="lp_ft")[0].data.split.fractions == (0.9, 0.1, 0.0)
+    assert create.settle(data.dataset, method="probe")[0].data.split.fractions == (1.0, 0.0, 0.0)  # all images train
     few = data.filter(lambda table: table.groupby("class_name").cumcount() < 3)
     config, *_ = create.settle(few.dataset)
     assert (config.data.split.fractions, config.probe.folds) == ((1.0, 0.0, 0.0), 3)
@@ -132,6 +133,30 @@ def test_without_a_network_the_way_out_is_named(data, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"squeezenet1_1.*a file of your own as the weights, path:FILE"):
         imgclf.create(data, model="squeezenet1_1", verbose=False)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_probe_trains_on_all_images_and_is_scored_by_cross_validation(data, tmp_path):
+    made = imgclf.create(data, model="mobilenet_v2_tiny", method="probe", workdir=tmp_path / "run", config=QUICK, verbose=False)
+    run = made.folder
+    results = json.loads((run / "results.json").read_text())
+    assert set(pd.read_parquet(run / "dataset.parquet")["split"]) == {"train"}
+    assert (results["split"], results["n"]) == ("cross_validation", len(data.table))
+    assert results["calibration"]["split"] == results["conformal"]["split"] == "cross_validation"
+    assert "in cross-validation" in (run / "report.html").read_text()
+    predictions = pd.read_csv(run / "predictions.csv")
+    assert set(predictions["id"]) == set(data.table["id"])
+    assert (predictions["true"] == predictions["predicted"]).mean() == pytest.approx(results["top1"])
+    found = imgclf.evaluate(run)
+    assert (found["split"], found["top1"], found["warnings"]) == ("cross_validation", results["top1"], [])
+    assert "in cross-validation" in repr(found)
+    with pytest.raises(UserError, match=r"All images of the run .* were trained on: name labeled images"):
+        imgclf.robustness(run)
+    assert "were trained on" in repr(made.evaluate(data))
+    assert made.predict(data[:3], conformal=True)["set"].map(len).min() >= 1
+    before = {name: (run / name).read_bytes() for name in ("results.json", "predictions.csv", "out_of_fold.npz")}
+    (run / "results.json").unlink()
+    imgclf.train(made.config, run, dataset=create.settle(data.dataset, method="probe").dataset)  # what is there is scored again
+    assert {name: (run / name).read_bytes() for name in before} == before
 
 
 def test_create_runs_an_ordinary_experiment(classifier, parts):
