@@ -1,12 +1,14 @@
 """Is `imgclf.create` with its defaults as accurate as ten lines of Keras and scikit-learn with the same weights?
 
-    python experiments/benchmarks/accuracy.py [DATA ...] [--weights FOLDER] [--folds 5] [--seed 0]
+    python experiments/benchmarks/accuracy.py [DATA ...] [--weights FOLDER] [--folds 5] [--seed 0] [--keep FOLDER]
 
 DATA are folders of class folders (default: clothing10 and doraemon_walle of ../shared/data); splits that they come with are joined, and
 dealt into folds anew. In each fold both sides train on the same images and are tested on the same others. The peer is what a tutorial would
 write: the shorter side to 256 pixels, the centre crop of 224, MobileNetV2 of keras.applications with these weights, pooled features; then
 scikit-learn's LogisticRegression, once on standardised features with C = 0.01 and once on plain ones with C = 1. Needs the extra "test",
 whose Keras runs on JAX.
+
+--keep keeps the peers' answers and their seconds in FOLDER, so that another run of create is compared with the same ones at once.
 
 Prints a line per data set and weights: the accuracies, the paired differences with their intervals (evaluation/compare.py), and the seconds
 that each side took for all folds, its features included (imgclf's from an empty cache).
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--weights", default=str(SHARED / "weights"))
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", help="folder for the peers' answers")
     args = parser.parse_args()
     for folder in args.data:
         data = imgclf.load_images(folder, verbose=False)
@@ -56,13 +59,9 @@ def main() -> None:
             start = time.perf_counter()
             correct = {"create": ours(data, weights, args.folds, args.seed)}
             seconds = {"create": time.perf_counter() - start}
-            start = time.perf_counter()
-            features = keras_features([Path(data.dataset.table["source"].iloc[0]) / name for name in data.table["id"]], weights, width)
-            shared = time.perf_counter() - start
-            for name in PEERS:
-                start = time.perf_counter()
-                correct[name] = peer(name, features, labels, args.folds, args.seed)
-                seconds[name] = shared + time.perf_counter() - start
+            kept = Path(args.keep) / f"{Path(folder).name}-{width}-{args.folds}-{args.seed}.npz" if args.keep else None
+            for name, (right, took) in peers(data, weights, width, args.folds, args.seed, kept).items():
+                correct[name], seconds[name] = right, took
             print(f"{Path(folder).name}, MobileNetV2 {width}, {len(labels)} photos in {args.folds} folds:", flush=True)
             for name, right in correct.items():
                 low, high = intervals.wilson(right.sum(), right.size)
@@ -93,6 +92,28 @@ def ours(data: imgclf.ImageData, weights: Path, folds: int, seed: int) -> np.nda
             said = classifier.predict(data.filter(held_out))
             right[held_out] = (said["predicted"] == said["true"]).to_numpy()
     return right
+
+
+def peers(
+    data: imgclf.ImageData, weights: Path, width: float, folds: int, seed: int, kept: Path | None
+) -> dict[str, tuple[np.ndarray, float]]:
+    """By the name of each peer, whether it is right on each image, bool [N], and its seconds."""
+    if kept is not None and kept.exists():
+        with np.load(kept) as saved:
+            return {name: (saved[name], float(saved[f"{name} seconds"])) for name in PEERS}
+    start = time.perf_counter()
+    features = keras_features([Path(data.dataset.table["source"].iloc[0]) / name for name in data.table["id"]], weights, width)
+    shared, found = time.perf_counter() - start, {}
+    for name in PEERS:
+        start = time.perf_counter()
+        right = peer(name, features, data.table["label"].to_numpy(), folds, seed)
+        found[name] = right, shared + time.perf_counter() - start
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            kept, **{name: right for name, (right, _) in found.items()}, **{f"{name} seconds": took for name, (_, took) in found.items()}
+        )
+    return found
 
 
 def keras_features(paths: list[Path], weights: Path, width: float) -> np.ndarray:

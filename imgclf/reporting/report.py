@@ -70,6 +70,7 @@ def _context(run: Path) -> dict[str, Any]:
         "per_class": _per_class(results),
         "reliability": _reliability(results),
         "mistakes": _mistakes(run, index, predictions),
+        "selection": results.get("selection"),
         "quarantine": _quarantine(quarantine, audit),
         "audit": _audit(run, index, audit),
         "config": _config(config),

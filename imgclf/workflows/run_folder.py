@@ -54,6 +54,35 @@ def claim(workdir: Path) -> Iterator[None]:
                 remove_empty(made)
 
 
+SELECTION = "selection.json"  # what was tried before the run's config was chosen; results.json and the report have it too
+
+
+@contextlib.contextmanager
+def selected(folder: Path, rows: list[dict[str, Any]]) -> Iterator[None]:
+    """Notes what the run that begins in the block was chosen from; where it does not begin, the note is removed again."""
+    if not rows:
+        yield
+        return
+    made = missing(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The run's folder {folder} can't be made ({error.strerror}); choose another with --workdir=DIR.") from None
+    files.write_json(folder / SELECTION, rows)
+    try:
+        yield
+    finally:
+        if not (folder / CONFIG).exists():
+            (folder / SELECTION).unlink()
+            remove_empty(made)
+
+
+def selection(folder: Path) -> list[dict[str, Any]] | None:
+    """What the run in this folder was chosen from, see `workflows.selection`; None where nothing was tried."""
+    path = folder / SELECTION
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def missing(folder: Path) -> list[Path]:
     """The folder and those above it that are not there yet, the innermost first: what making it would make."""
     return [path for path in (folder, *folder.parents) if not path.exists()]

@@ -105,12 +105,14 @@ def _train(
             run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's
         trained = method.train(folder)
         results, predictions = results_lib.score(config, dataset, trained, audit_report)
+        results["selection"] = run_folder.selection(folder)
         if jax.process_index() == 0:
             files.write_text(folder / "predictions.csv", predictions.to_csv(index=False))
             samples.save(folder, prepared.loaded, predictions, audit_report)  # also pictures of the copies that were dropped
             kept = open_set.of_training(config, model, dataset, trained)
             open_set.write(kept, folder)
-            files.write_json(folder / "results.json", results | {"open_set": kept.about if kept else None})
+            results["open_set"] = kept.about if kept else None
+            files.write_json(folder / "results.json", results)
             from imgclf.reporting import report  # a second to import: its charts are drawn when all else is done
 
             page = report.write_report(folder)
