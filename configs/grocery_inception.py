@@ -1,12 +1,13 @@
 """Grocery products by retraining the last layer of Inception V3, as Google's retrain.py does, from a CSV of file stems and labels.
 
 LABELS.csv has the columns `image_id` (a stem) and `label`; `root` is the folder of the images. Its parts: a split by the hash of the
-relative path, 10 % validation and 10 % test; 2,048 features at 299x299, computed once and cached; a softmax layer by SGD 0.01, batch
-100, 4,000 steps; TensorBoard summaries. distortions=True trains on images cropped and scaled by up to 10 %, brightened by ±10 % and
-flipped, which bypass the cache, so that every step runs the network. The tutorial's slips are repaired: classes are balanced by weights
-in the loss, not by augmented copies that stand on both sides of the split; the hash is of the relative path, so that moving the
-folder reshuffles nothing; predictions (`imgclf predict`) are paired with images by id. Its augmented copies, without their slips, are made
-by `imgclf data balance LABELS.csv --to 600 --out DIR`, after the split; --set augment.mode=keras_legacy makes them as Keras did.
+relative path, 10 % validation and 10 % test; 2,048 features at 299x299 of whole photos, squashed as retrain.py does, computed once and
+cached; a softmax layer by SGD 0.01, batch 100, 4,000 steps; TensorBoard summaries. distortions=True trains on images cropped and scaled by
+up to 10 %, brightened by ±10 % and flipped, which bypass the cache, so that every step runs the network. The tutorial's slips are repaired:
+classes are balanced by weights in the loss, not by augmented copies that stand on both sides of the split; the hash is of the relative
+path, so that moving the folder reshuffles nothing; predictions (`imgclf predict`) are paired with images by id. Its augmented copies,
+without their slips, are made by `imgclf data balance LABELS.csv --to 600 --out DIR`, after the split; --set augment.mode=keras_legacy makes
+them as Keras did.
 Cost: the features once, the layer seconds; with distortions a run of Inception V3 over 400,000 images, made for a GPU.
 Expected: the tutorial states about 0.85 “at once”; not yet run on its data by us.
 Command: imgclf train grocery_inception:LABELS.csv,root=IMAGES[,distortions=True]

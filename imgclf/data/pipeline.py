@@ -121,17 +121,20 @@ def eval_batches(dataset: Dataset, config: Config, split: str, *, shard: int = 0
     size = _share(config.loader.eval_batch_size, shards, "loader.eval_batch_size")
     rows = _rows(dataset, split)
     order = EvalOrder(rows, size, shard, shards)
-    return _batches(dataset, config, order, 0, math.ceil(len(rows) / config.loader.eval_batch_size), augmented=False)
+    return _batches(dataset, config, order, 0, math.ceil(len(rows) / config.loader.eval_batch_size), augmented=False, in_all_views=True)
 
 
-def row_batches(dataset: Dataset, config: Config, rows: np.ndarray, epochs: np.ndarray | None = None) -> "Batches":
+def row_batches(
+    dataset: Dataset, config: Config, rows: np.ndarray, epochs: np.ndarray | None = None, *, in_all_views: bool = False
+) -> "Batches":
     """Streams these rows in this order, whatever their split; a row may come more than once. The last batch is padded as in `eval_batches`.
 
     Args:
       dataset: the images.
       config: the whole config: data.*, augment.*, loader.*, seed.
       rows: int64 [N] of the data set's table.
-      epochs: int64 [N]: each as training shows it in that epoch; None = as evaluation does, in all views of `config.eval.views`.
+      epochs: int64 [N]: each as training shows it in that epoch; None = as evaluation does.
+      in_all_views: whether evaluation's views are all of `config.eval.views`; False = the plain one alone.
 
     Returns:
       An iterator and context manager of batches of loader.eval_batch_size rows.
@@ -141,7 +144,7 @@ def row_batches(dataset: Dataset, config: Config, rows: np.ndarray, epochs: np.n
     """
     size = config.loader.eval_batch_size
     order = ListedOrder(np.asarray(rows, np.int64), np.zeros(len(rows), np.int64) if epochs is None else np.asarray(epochs, np.int64), size)
-    return _batches(dataset, config, order, 0, math.ceil(len(rows) / size), augmented=epochs is not None)
+    return _batches(dataset, config, order, 0, math.ceil(len(rows) / size), augmented=epochs is not None, in_all_views=in_all_views)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,7 +300,9 @@ class _FetchVectors:
         return {"image": image[:, None, None], "label": label, "index": rows, "mask": mask}
 
 
-def _batches(dataset: Dataset, config: Config, order: Order, start: int, stop: int, *, augmented: bool) -> Batches:
+def _batches(
+    dataset: Dataset, config: Config, order: Order, start: int, stop: int, *, augmented: bool, in_all_views: bool = False
+) -> Batches:
     table, data = dataset.table, config.data
     if isinstance(dataset, VectorDataset):
         vectors = _FetchVectors(order, table["label"].to_numpy(np.int32), dataset.vectors)
@@ -313,7 +318,7 @@ def _batches(dataset: Dataset, config: Config, order: Order, start: int, stop: i
         labels=table["label"].to_numpy(np.int32),
         heights=heights,
         widths=widths,
-        shown=dataclasses.replace(shown, views="plain") if augmented else shown,
+        shown=shown if in_all_views and not augmented else dataclasses.replace(shown, views="plain"),
         fields=fields,
         seed=config.seed,
         augmented=augmented and not augment.is_neutral(fields),

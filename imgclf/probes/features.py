@@ -247,7 +247,7 @@ def _computed(request: _Request) -> Generator[np.ndarray]:
     params, batch_stats = jax.device_put((params, batch_stats), NamedSharding(mesh, PartitionSpec()))
     forward = _forward(graphdef, tuple(config.data.mean), tuple(config.data.std))
     running: tuple[jax.Array, int] | None = None
-    with pipeline.row_batches(request.dataset, config, request.rows, request.epochs) as batches:
+    with pipeline.row_batches(request.dataset, config, request.rows, request.epochs, in_all_views=True) as batches:
         for batch in batches:
             shown = jax.device_put(batch_augment.inputs(batch), NamedSharding(mesh, PartitionSpec("data")))
             started = forward(params, batch_stats, shown), int(batch["mask"].sum())

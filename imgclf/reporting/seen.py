@@ -48,7 +48,7 @@ def write_page(  # noqa: PLR0913  (options by name)
       UserError: if an image can no longer be read.
     """
     config = config.copy_and_resolve_references()
-    config.loader.eval_batch_size, config.loader.workers, config.eval.views = len(rows), 0, "plain"
+    config.loader.eval_batch_size, config.loader.workers = len(rows), 0
     with pipeline.row_batches(dataset, config, np.array(rows)) as batches:
         plain = next(batches)["image"]
     examples: list[dict[str, Any]] = []

@@ -244,7 +244,8 @@ def test_several_views_come_from_one_decode(tmp_path, config):
     shown = augment.Preprocessing.of(config)
     np.testing.assert_array_equal(batch["image"][0], shown.shown(dataset.reader[batch["index"][0]]))
     rows, epochs = batch["index"], np.zeros(4, np.int64)
-    assert take(pipeline.row_batches(dataset, config, rows))[0]["image"].shape == (4, 6, 9, 7, 3)
+    assert take(pipeline.row_batches(dataset, config, rows, in_all_views=True))[0]["image"].shape == (4, 6, 9, 7, 3)
+    np.testing.assert_array_equal(take(pipeline.row_batches(dataset, config, rows))[0]["image"], batch["image"][:, 0])
     for training in (pipeline.row_batches(dataset, config, rows, epochs), pipeline.train_batches(dataset, config, num_steps=1)):
         assert take(training)[0]["image"].shape[1:] == (9, 7, 3)  # training shows one view of an image at a time
     config.augment.flip = 0.0
