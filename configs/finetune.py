@@ -31,6 +31,7 @@ def get_config(argument: str = "") -> Config:
     config.data.source = "csv" if Path(path).suffix in (".csv", ".tsv", ".parquet") else "folder"
     config.data.path = path
     config.data.image_size = entry.input_size
+    config.data.scenes = "auto"
     config.data.resize = "weights"
     config.model.name = given["model"]
     config.model.weights = entry.name

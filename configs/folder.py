@@ -20,6 +20,7 @@ def get_config(path: str = "") -> Config:
     config.data.source = "folder"
     config.data.path = path
     config.data.image_size = (96, 96)
+    config.data.scenes = "auto"
 
     config.augment.crop_scale = (0.4, 1.0)
     config.augment.flip = 0.5

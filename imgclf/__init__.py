@@ -7,7 +7,7 @@
     print(classifier.evaluate(test))
 
 All that the `imgclf` command does can be called, too: `imgclf.train("quickstart")`, `imgclf.evaluate("runs/quickstart")`, `imgclf.lr_find`,
-`imgclf.find_label_errors`, `imgclf.robustness`, `imgclf.show`, `imgclf.balance`.
+`imgclf.find_label_errors`, `imgclf.find_scenes`, `imgclf.robustness`, `imgclf.show`, `imgclf.balance`.
 
 Importing imgclf is quick: JAX is imported when it is needed, no accelerator is touched before.
 """
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from imgclf.workflows.label_errors import find_label_errors
     from imgclf.workflows.lr_find import lr_find
     from imgclf.workflows.robustness import robustness
+    from imgclf.workflows.scenes import find_scenes
     from imgclf.workflows.show import show
     from imgclf.workflows.train import train
 
@@ -40,6 +41,7 @@ __all__ = [
     "create",
     "evaluate",
     "find_label_errors",
+    "find_scenes",
     "load",
     "load_config",
     "load_images",
@@ -59,6 +61,7 @@ _HOMES = {
     "create": "imgclf.workflows.create",
     "evaluate": "imgclf.workflows.evaluate",
     "find_label_errors": "imgclf.workflows.label_errors",
+    "find_scenes": "imgclf.workflows.scenes",
     "load": "imgclf.deploy.classifier",
     "load_config": "imgclf.config.loading",
     "load_images": "imgclf.image_data",

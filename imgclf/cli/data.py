@@ -92,6 +92,59 @@ def show(
 
 
 @data.command(cls=ConfigCommand)
+def scenes(
+    photos: Annotated[
+        str,
+        typer.Argument(metavar="FOLDER|CSV|CONFIG", help="Class folders, a table of paths and labels, or a config.", show_default=False),
+    ],
+    fields: Fields = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="Weights whose features tell similar photos: a name that `imgclf models` lists, or path:FILE. Default: the "
+            "config's; for a folder or table none, which leaves capture times.",
+            show_default=False,
+        ),
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for scenes.html and scenes.csv. Default: runs/NAME-scenes.", show_default=False)
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Finds photos that are shots of one scene (bursts, one object several times in one setting), and shows them on a page.
+
+    Such photos on both sides of a split make a score too good for new scenes. Training looks for them by itself where data.scenes=auto
+    (create, and the configs folder, csv and finetune, say so). Three signals: similar features within a class, capture times of one camera
+    (EXIF), and neighbouring numbers in file names, which count where they mean something. Your data are not touched.
+
+    To correct what was found, edit the column scene of scenes.csv and train by it.
+
+    Examples:
+
+      imgclf data scenes PHOTOS --weights timm/resnet50.tv_in1k
+
+      imgclf data scenes finetune:PHOTOS --out scenes
+
+      imgclf train csv:scenes/scenes.csv --set data.root=PHOTOS
+    """
+    from imgclf.config import load_config
+    from imgclf.workflows import checks
+    from imgclf.workflows.photos import config_named
+
+    checks.check_config(load_config(config_named(photos), fields or []))
+    endings.quieten()
+    from imgclf.workflows import scenes as workflow  # and JAX: after --help and the mistakes above
+    from imgclf.workflows.console import or_terminal
+
+    console = or_terminal(None)
+    found = workflow.find_scenes(photos, fields=fields or [], weights=weights, out=out, overwrite=overwrite, console=console)
+    for told in (found.sentence, *found.notes):
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Page: {found.page}", highlight=False, soft_wrap=True)
+    console.print(f"Table: {found.csv}", highlight=False, soft_wrap=True)
+
+
+@data.command(cls=ConfigCommand)
 def balance(
     source: Annotated[str, typer.Argument(metavar="FOLDER|CSV", help="Class folders, or a table of paths and labels.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder to write: empty, or begun by the same command.", show_default=False)],

@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from imgclf import config as config_lib
 from imgclf.config import Config
 from imgclf.config.fields import DataConfig
 from imgclf.data import class_names
 from imgclf.data.audit import audit
-from imgclf.data.splits import assign_splits, limit_per_class
+from imgclf.data.scenes import FindScenes, Scenes, given, with_scenes
+from imgclf.data.splits import assign_splits, groups_of, limit_per_class
 from imgclf.data.table import Dataset, decoded_by, load_dataset
 from imgclf.errors import UserError
 
@@ -27,21 +30,25 @@ class Prepared:
       dataset: as it is trained and evaluated on: split, audited, and limited to `config.data.per_class`.
       loaded: split, but with the copies that the audit drops, so that their pictures can still be shown.
       audit_report: see `imgclf.data.audit.audit`.
+      scenes: that were found, or that the data name; None where `config.data.scenes` is "off".
     """
 
     config: Config
     dataset: Dataset
     loaded: Dataset
     audit_report: dict[str, Any]
+    scenes: Scenes | None = None
 
 
-def prepare(config: Config, dataset: Dataset | None = None) -> Prepared:
+def prepare(config: Config, dataset: Dataset | None = None, find_scenes: FindScenes | None = None) -> Prepared:
     """Loads, splits, audits and limits the images of a config, so that every command sees those that training sees.
 
     Args:
       config: the whole config, validated.
       dataset: taken instead of what `config.data` names. Its splits are completed as those of a source are: a missing val comes out of
         train.
+      find_scenes: looks for shots of one scene, where `config.data.scenes` is "auto" and the data do not name them; it may use a model,
+        which this room can't (`workflows.scenes.finder`).
 
     Raises:
       UserError: as `load_dataset`, `assign_splits` and `audit` do; for two classes that differ in upper and lower case only.
@@ -49,13 +56,38 @@ def prepare(config: Config, dataset: Dataset | None = None) -> Prepared:
     loaded = load_dataset(config) if dataset is None else decoded_by(dataset, config.data)
     if similar := class_names.alike(loaded.class_names):  # data may be looked at like that, and mended, but not trained on
         raise UserError(similar)
+    scenes = None
     if config.data.scenes == "off":
         loaded = dataclasses.replace(loaded, table=loaded.table.drop(columns="scene", errors="ignore"))
+    elif "scene" in loaded.table:
+        scenes = given(loaded.table["scene"].tolist())
+    elif find_scenes is None:
+        raise ValueError("config.data.scenes='auto' needs find_scenes, as workflows.scenes.finder makes it.")
+    else:
+        scenes = find_scenes(loaded)
+        loaded = dataclasses.replace(with_scenes(loaded, scenes.names), notes=(*loaded.notes, *scenes.notes))
     loaded = assign_splits(loaded, config)
     audited, report = audit(loaded, config)
+    if scenes is not None:
+        report["scenes"] |= scenes.about
+    limited = limit_per_class(audited, config)
     resolved = config.copy_and_resolve_references()
     resolved.data.value_range = loaded.value_range
-    return Prepared(resolved, limit_per_class(audited, config), loaded, report)
+    resolved.probe.folds = _folds(config.probe.folds, limited.table)
+    return Prepared(resolved, limited, loaded, report, scenes)
+
+
+def _folds(folds: int, table: pd.DataFrame) -> int:
+    """The folds of cross-validation: fewer than asked for only where a class has enough images for them, but not enough scenes."""
+    if "scene" not in table:
+        return folds
+    train = table[table["split"] == "train"]
+    apart, whole = (
+        pd.DataFrame({"label": train["label"], "unit": groups_of(train, scenes=scenes)}).groupby("label")["unit"].nunique()
+        for scenes in (False, True)
+    )
+    few = whole[(whole < apart.clip(upper=folds)) & (whole > 1)]
+    return int(few.min()) if len(few) else folds
 
 
 def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, DataConfig]:

@@ -97,7 +97,7 @@ def load_dataset(config: Config) -> Dataset:
         }
     )
     if listing.scenes is not None:
-        table.insert(table.columns.get_loc("sha256"), "scene", pd.Series([listing.scenes[row] for row in rows.tolist()], dtype="str"))
+        table.insert(list(table.columns).index("sha256"), "scene", pd.Series([listing.scenes[row] for row in rows.tolist()], dtype="str"))
     if data.label_patch:
         table = label_patch.apply(table, names, data.label_patch)
     quarantine = pd.DataFrame(sorted(listing.quarantine + bad), columns=["id", "reason", "detail"], dtype="str")

@@ -76,6 +76,8 @@ def score(config: Config, dataset: Dataset, trained: TrainedModel, audit_report:
         "best_epoch": trained.progress.best_epoch,
         "notes": [*_notes(config, dataset, trained, split, audit_report), *trained.notes],
     }
+    if "scenes" in audit_report:
+        results["scenes"] = audit_report["scenes"]
     ids = dataset.table["id"].to_numpy()[rows]
     return results | trained.results, metrics.predictions(ids, probabilities, labels, dataset.class_names, config.eval.top_k)
 
@@ -147,11 +149,24 @@ def _notes(config: Config, dataset: Dataset, trained: TrainedModel, split: str, 
     if audit_report["dropped"]:
         dropped = formatting.count(len(audit_report["dropped"]), "copy", "copies")
         notes.append(f"{dropped} of evaluation images dropped before training; see the audit.")
+    notes += _of_scenes(audit_report, split)
     if (count := relabeled(dataset)) > 0:
         notes.append(f"{formatting.count(count, 'label')} corrected by config.data.label_patch; dataset.parquet keeps the original_class.")
     if len(dataset.quarantine):
         notes.append(f"{formatting.count(len(dataset.quarantine), 'file')} could not be used; see the quarantine.")
     return [*notes, *dataset.notes]
+
+
+def _of_scenes(audit_report: dict[str, Any], split: str) -> list[str]:
+    """Says whether the headline is a score on new scenes."""
+    found = audit_report.get("scenes")
+    if found is None or split not in found["in_training"]:
+        return []
+    shots, of = found["in_training"][split]["shots"], found["in_training"][split]["of"]
+    if shots:
+        are = "is a shot" if shots == 1 else "are shots"
+        return [f"{shots:,} of {of:,} {split} photos {are} of a scene that training has, too: on new scenes the score would be lower."]
+    return ["The score is one on new scenes: no scene has shots both in training and in it."] if found["scenes"] else []
 
 
 def relabeled(dataset: Dataset) -> int:

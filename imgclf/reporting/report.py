@@ -317,6 +317,8 @@ def _audit(run: Path, index: dict, audit: dict) -> dict | None:
         "across_count": counts["groups_across_splits"],
         "conflicts": [{"pictures": pictures(one["ids"]), "classes": one["classes"]} for one in conflicts[: samples.GROUPS]],
         "conflict_count": counts["label_conflicts"],
+        "scenes": audit.get("scenes"),  # None where they weren't looked for
+        "scenes_page": "scenes.html" if (run / "scenes.html").exists() else None,
         "dropped": dropped[:ROWS],
         "dropped_count": counts["dropped"],
         "clean": not any(counts.values()) and not any(kind["n"] for kind in kinds),

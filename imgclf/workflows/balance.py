@@ -11,7 +11,7 @@ from imgclf.data import balance as balancing
 from imgclf.data.augment import policies
 from imgclf.data.balance import Done
 from imgclf.data.prepare import TABLES, prepare
-from imgclf.workflows import checks
+from imgclf.workflows import checks, scenes
 from imgclf.workflows.asked import Fields
 from imgclf.workflows.console import or_terminal
 
@@ -68,8 +68,9 @@ def balance(
     balancing.check(config)
     checks.check_data_path(config)
     checks.check_apart(config, Path(out), "--out")
-    prepared = prepare(config)
-    done = balancing.write(prepared.dataset, config, to, Path(out), or_terminal(console), edge=edge, link=link)
+    console = or_terminal(console)
+    prepared = prepare(config, find_scenes=scenes.finder(config, console))
+    done = balancing.write(prepared.dataset, config, to, Path(out), console, edge=edge, link=link)
     splits = {str(name): int(count) for name, count in prepared.dataset.table["split"].value_counts().items()}
     return Balanced(done, splits, len(prepared.audit_report["dropped"]), Path(out) / balancing.TABLE)
 

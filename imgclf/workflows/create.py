@@ -171,6 +171,7 @@ def settle(
     else:
         config.data.path = dataset.table["source"].iloc[0]
     config.name = Path(dataset.table["source"].iloc[0]).stem or "create"
+    config.data.scenes = "auto"
     config.data.split.method = "given"
     config.data.split.fractions = (1.0, 0.0, 0.0)
     several = units[units > 1]

@@ -17,9 +17,10 @@ from imgclf.evaluation import results as results_lib
 from imgclf.methods import choice, resolve
 from imgclf.methods.base import Task
 from imgclf.reporting import samples
+from imgclf.reporting import scenes as scenes_page
 from imgclf.training import loop, sharding
 from imgclf.training.stopping import OUT_OF_TIME, Interrupted
-from imgclf.workflows import checks, run_folder
+from imgclf.workflows import checks, run_folder, scenes
 from imgclf.workflows import time_limit as time_limits
 from imgclf.workflows.asked import Fields, asked_for
 from imgclf.workflows.console import or_terminal
@@ -91,19 +92,23 @@ def _train(
     deadline: float | None = None,
 ) -> dict[str, Any]:
     config = check(config, dataset)
-    prepared = prepare(config, dataset)
+    prepared = prepare(config, dataset, scenes.finder(config, console))
     dataset, audit_report = prepared.dataset, prepared.audit_report
     config = resolve.resolve(prepared.config, len(dataset.class_names))
     with run_folder.claim(folder):
         run_folder.check_same_experiment(config, folder)
         run_folder.check_same_data(dataset, folder)
         describe_data(dataset, audit_report, console)
+        if prepared.scenes is not None:
+            console.print(prepared.scenes.sentence(), highlight=False)
 
         model = models.create(config, len(dataset.class_names), tell=console.print)
         method = choice.check(Task(config, dataset, model, sharding.create_mesh(), console, on_evaluation, deadline))
         if jax.process_index() == 0:
             run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's
         trained = method.train(folder)
+        if prepared.scenes is not None and prepared.scenes.why and jax.process_index() == 0:
+            scenes_page.write(folder / scenes_page.PAGE, prepared.loaded, prepared.scenes, console)
         results, predictions = results_lib.score(config, dataset, trained, audit_report)
         results["selection"] = run_folder.selection(folder)
         if jax.process_index() == 0:

@@ -50,7 +50,7 @@ def test_recipes_are_those_of_the_configs(root, color_folder):
         fields, defaults = config_lib.flatten(config), config_lib.flatten(config_lib.default_config())
         theirs = {field: value for field, value in fields.items() if value != defaults[field]}
         assert {field: fields[field] for field in recipe} == recipe
-        left_out = {"name", "data.path", "data.image_size", "data.resize", "model.name", "model.weights", "train.method"}
+        left_out = {"name", "data.path", "data.image_size", "data.resize", "data.scenes", "model.name", "model.weights", "train.method"}
         assert {field for field in theirs if not field.startswith("model.cnn")} - set(recipe) <= left_out
 
 

@@ -1,0 +1,18 @@
+"""Photos named by a command that takes a folder or a table as well as a config."""
+
+import os
+from pathlib import Path
+
+from imgclf.data.prepare import TABLES
+
+
+def config_named(photos: str | os.PathLike[str]) -> str:
+    """The name of the config that reads these photos, for `load_config`.
+
+    Args:
+      photos: a folder of class folders, a table of paths and labels; or a config already: a name, a file, a run's folder.
+    """
+    path = Path(photos).expanduser()
+    if path.is_dir() and not (path / "config.json").exists():
+        return f"folder:{os.fspath(photos)}"
+    return f"csv:{os.fspath(photos)}" if path.is_file() and path.name.lower().endswith(TABLES) else os.fspath(photos)
