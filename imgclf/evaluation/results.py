@@ -160,8 +160,10 @@ def _notes(config: Config, dataset: Dataset, trained: TrainedModel, split: str, 
 def _of_scenes(audit_report: dict[str, Any], split: str) -> list[str]:
     """Says whether the headline is a score on new scenes."""
     found = audit_report.get("scenes")
-    if found is None or split not in found["in_training"]:
+    if found is None or split not in (*found["in_training"], CROSS_VALIDATION):
         return []
+    if split == CROSS_VALIDATION:
+        return ["The score is one on new scenes: all shots of a scene are held out together."] if found["scenes"] else []
     shots, of = found["in_training"][split]["shots"], found["in_training"][split]["of"]
     if shots:
         are = "is a shot" if shots == 1 else "are shots"
