@@ -18,6 +18,10 @@ def create(
     model: Annotated[str, typer.Option(help="One that `imgclf models` lists; default: resnet50, or the one of --weights.")] = "",
     weights: Annotated[str, typer.Option(help="Published weights, path:FILE, or none; default: the model's best.")] = "",
     method: Annotated[str, typer.Option(help="auto | probe | lp_ft | fit.")] = "auto",
+    time_limit: Annotated[
+        str,
+        typer.Option(help="Such as '10 minutes': a probe at once, then what may be better, as long as there is time.", show_default=False),
+    ] = "",
     workdir: Annotated[Path | None, typer.Option(help="The run's folder; default: a fresh one under runs/.", show_default=False)] = None,
 ) -> None:
     """Trains a classifier on labeled images without a config: the model and the method are chosen by the data.
@@ -30,12 +34,18 @@ def create(
 
       imgclf create PHOTOS --model squeezenet1_1
 
+      imgclf create PHOTOS --time-limit "10 minutes"
+
       imgclf create PHOTOS --weights path:mobilenet_v2.h5 --method lp_ft --set train.duration=20
     """
     if not photos.exists():
         raise UserError(f"There is no folder or table {str(photos)!r}: check the path.")
     from imgclf.config import parse_assignment
     from imgclf.data.prepare import load_path  # without JAX
+    from imgclf.workflows import time_limit as time_limits
+
+    if time_limit:
+        time_limits.seconds(time_limit, "--time-limit")
 
     overrides = dict(map(parse_assignment, fields or []))
     own = {name.removeprefix("data."): value for name, value in overrides.items() if name.startswith("data.")}
@@ -49,5 +59,13 @@ def create(
     data = ImageData(dataset, read_as)
     typer.echo(repr(data))
     with endings.stops():
-        found = workflow.create(data, model=model or None, weights=weights or None, method=method, workdir=workdir, config=overrides)
+        found = workflow.create(
+            data,
+            model=model or None,
+            weights=weights or None,
+            method=method,
+            time_limit=time_limit or None,
+            workdir=workdir,
+            config=overrides,
+        )
     typer.echo(f"Predict with it: imgclf predict {found.folder} IMAGES")

@@ -16,6 +16,7 @@ from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
 from imgclf.evaluation.conformal import Conformal
 from imgclf.evaluation.open_set import OpenSet
+from imgclf.reporting import leaderboard
 from imgclf.runtime import compilation_cache
 from imgclf.training.checkpoint import load_model
 
@@ -114,6 +115,24 @@ class Classifier(Predictor):
           UserError: as `evaluate` does; if something else stands at `path`.
         """
         return scoring.mistakes(self, data, path, overwrite=overwrite, console=Console(quiet=not verbose))
+
+    def leaderboard(self) -> pd.DataFrame:
+        """What `imgclf.create` tried within its time limit, a row per candidate in the order in which they came up.
+
+        Returns:
+          `name`, `about`, `kept` (whether it is this classifier), `top1` with its 95 % interval `low` to `high` on `n` images that it was
+          not trained on (`judged_on`: "folds" or "val"), `loss`, `seconds`, `parameters`, `images_per_second` in prediction, and
+          `decision`, the reason. What was not tried has no score.
+
+        Raises:
+          UserError: if the run had no time limit.
+        """
+        table = None if self.folder is None else leaderboard.read(self.folder)
+        if table is None:
+            raise UserError(
+                "This run had no time limit, so that nothing else was tried: imgclf.create(…, time_limit='10 minutes') tries more."
+            )
+        return table
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes the classifier into a folder of its own, which `imgclf.load` opens, here or elsewhere.

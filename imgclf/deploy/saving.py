@@ -11,6 +11,7 @@ from imgclf import files, outputs
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
 from imgclf.evaluation import open_set
+from imgclf.reporting import leaderboard
 
 MARK = "imgclf_model.json"  # by which a folder that may be replaced is known
 
@@ -38,7 +39,7 @@ def save(predictor: Predictor, folder: str | os.PathLike[str], *, overwrite: boo
 def _write(run: Path, folder: Path, of: outputs.Identity) -> None:
     """Fills the folder of a saved model."""
     results = json.loads((run / "results.json").read_text())
-    for name in ("config.json", "results.json", "environment.json", "report.html", open_set.FILE):
+    for name in ("config.json", "results.json", "environment.json", "report.html", open_set.FILE, leaderboard.FILE):
         if (run / name).exists():
             shutil.copyfile(run / name, folder / name)
     shutil.copytree(run / results["checkpoint"], folder / results["checkpoint"])

@@ -16,7 +16,7 @@ from imgclf import formatting
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics
 from imgclf.evaluation.intervals import wilson
-from imgclf.reporting import pages, plots, samples
+from imgclf.reporting import leaderboard, pages, plots, samples
 
 MATRIX_CLASSES = 40  # more than these, and the confusion matrix is condensed
 OPEN_CLASSES = 20  # more than these, and tables by class start folded
@@ -62,6 +62,7 @@ def _context(run: Path) -> dict[str, Any]:
         "results": results,
         "headline": _headline(results, table),
         "facts": _facts(results, table),
+        "leaderboard": leaderboard.section(run),
         "classes": _class_counts(table, names),
         "samples": _sample_grid(run, index),
         "curves": _curves(_metrics(run / "metrics.jsonl"), results),

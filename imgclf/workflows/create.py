@@ -28,7 +28,8 @@ from imgclf.methods import resolve
 from imgclf.models import registry
 from imgclf.models.weights import files, pretrained
 from imgclf.runtime import compilation_cache
-from imgclf.workflows import checks, run_folder, selection, train
+from imgclf.workflows import budget, checks, run_folder, selection, train
+from imgclf.workflows import time_limit as time_limits
 
 MODEL = "resnet50"  # TuriCreate's choice too
 METHODS = ("auto", "probe", "lp_ft", "fit")
@@ -45,7 +46,6 @@ FINE_TUNING = {  # as configs/finetune.py
     "augment.flip": 0.5,
     "train.log_every": "1 epochs",
     "optimizer.learning_rate": 1e-4,
-    "optimizer.undo_norm_gain": True,
     "optimizer.weight_decay": 0.01,
     "optimizer.schedule.name": "cosine",
     "optimizer.schedule.warmup": "10%",
@@ -64,12 +64,13 @@ FROM_SCRATCH = {  # as configs/folder.py, for any model
 }
 
 
-def create(
+def create(  # noqa: PLR0913  (options by name)
     data: Data,
     *,
     model: str | None = None,
     weights: str | None = None,
     method: str = "auto",
+    time_limit: str | float | None = None,
     workdir: str | os.PathLike[str] | None = None,
     config: Mapping[str, Any] | None = None,
     verbose: bool = True,
@@ -79,6 +80,7 @@ def create(
         classifier = imgclf.create(train)
         classifier = imgclf.create(train, model="squeezenet1_1")  # small and quick
         classifier = imgclf.create(train, weights="path:mobilenet_v2.h5")  # without a network; the model is told from the file
+        classifier = imgclf.create(train, time_limit="10 minutes")  # tries more than a probe; see classifier.leaderboard()
         classifier = imgclf.create(train, method="lp_ft", config={"train.duration": "20 epochs", "seed": 1})
 
     What it chooses where you leave the choice to it, and why, is described at `settle`.
@@ -89,6 +91,9 @@ def create(
       model: one that `imgclf models` lists; None = resnet50, or the model that `weights` belong to.
       weights: as `config.model.weights`: a published name, "path:FILE", or "none"; None = those that give the model's best fixed features.
       method: auto | probe | lp_ft | fit.
+      time_limit: such as "10 minutes", "90 s", or a number of seconds: a probe comes first, which is a finished run at once; then, as long
+        as there is time, what may be better, each kept only if images that neither has seen say so (`budget.search`). With a method that
+        trains the network: training that is not done by then ends where it is. None = what `settle` chooses, however long it takes.
       workdir: the run's folder; None = a fresh one under runs/. A run that was interrupted continues in its folder.
       config: any other fields of the config, such as {"augment.rotate": 15.0}.
       verbose: whether to show what happens.
@@ -110,12 +115,20 @@ def create(
     if config is not None and not isinstance(config, Mapping):
         raise UserError(f'create(config={config!r}) holds no fields: give a dict, such as {{"train.duration": "20 epochs"}}.')
     place = None if workdir is None else path_of(workdir, "the run's folder, workdir,")
+    seconds = None if time_limit is None else time_limits.seconds(time_limit)
+    if seconds is not None and method == "auto":
+        method = "fit" if _model(model, weights)[1] == "none" else "probe"
     choice = settle(dataset, read_as, model=model, weights=weights, method=method, overrides=config)
     console.print(choice.why, highlight=False, markup=False, soft_wrap=True)
     checks.check_workdir(choice.config, place)
     _fetch(choice.config)
     compilation_cache.enable()
-    run, tried = choice.config, []
+    if seconds is not None:
+        with _folder(choice.config.name, place) as folder:
+            recipe = {name: value for name, value in FINE_TUNING.items() if name not in (config or {})}
+            budget.search(budget.Asked(choice.config, choice.dataset, config or {}, recipe), folder, seconds, console)
+        return load(folder)
+    run, tried = choice.config, list[dict[str, Any]]()
     if method == "auto" and _preprocessing_is_free(run, config or {}):
         run, tried = _select_preprocessing(choice, console)
     with _folder(run.name, place) as folder, run_folder.selected(folder, tried):

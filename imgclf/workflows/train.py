@@ -47,7 +47,7 @@ def train(
     A run that had finished is evaluated and reported again, which is cheap and changes nothing.
 
     Args:
-      config: the whole config, or what `load_config` reads one from.
+      config: the whole config, or what `load_config` reads one from. A run's, with the splits given, is trained on the run's own images.
       workdir: the run's folder; it is made. None = runs/NAME, after config.name.
       fields: what is set in the config, see `load_config`.
       console: where to tell what happens; None = the terminal.
@@ -64,7 +64,10 @@ def train(
       UserError: for anything that the user can mend. Where it is raised before training begins, nothing is left of the run's folder.
       loop.Interrupted: if training was asked to stop; its state is saved.
     """
-    config = asked_for(config, fields).config
+    asked = asked_for(config, fields)
+    config = asked.config
+    if dataset is None and asked.run is not None and asked.same_data and config.data.split.method == "given":
+        dataset = run_folder.images(asked.run, config)  # `imgclf.create` was given splits that the source doesn't know of
     folder = checks.check_workdir(config, workdir)
     console = or_terminal(console, quiet=jax.process_index() != 0)
     if time_limit is None:
