@@ -42,6 +42,7 @@ def get_config(argument: str = "") -> Config:
     config.train.method = "lp_ft"
     config.train.log_every = "1 epochs"
     config.optimizer.learning_rate = 1e-4
+    config.optimizer.undo_norm_gain = True
     config.optimizer.weight_decay = 0.01
     config.optimizer.schedule.name = "cosine"
     config.optimizer.schedule.warmup = "10%"

@@ -5,6 +5,7 @@ epochs, so that five seeds of every arm are affordable. All but the probe start 
 AdamW, 1e-4, 10 % warm-up, cosine, and the statistics of BatchNorm as they are (they stand frozen in trainings as short as these).
 
   slow, fast            a third and three times the learning rate
+  gain                  kernels before a frozen BatchNorm learn more slowly by what that multiplies them by; also with three times the rate
   layer decay           0.8 a block, three times the rate: the end moves as in "fast", the first layers hardly
   refit                 trained again on all 600 for as long as was best on the val part
   RandAugment, MixUp    on top; MixUp for twice the epochs
@@ -52,10 +53,12 @@ def get_study(argument: str = "") -> Study:
         "layer decay": {"optimizer.layer_decay": 0.8, "optimizer.learning_rate": 3e-4},
         "slow": {"optimizer.learning_rate": 3e-5},
         "fast": {"optimizer.learning_rate": 3e-4},
+        "gain": {"optimizer.undo_norm_gain": True},
+        "gain, fast": {"optimizer.undo_norm_gain": True, "optimizer.learning_rate": 3e-4},
         "refit": {"train.refit": True},
         "RandAugment": {"augment.policy": "rand_augment"},
         "soup": {"train.soup": 3},
-        "flip": {"eval.flip": True},
+        "flip": {"eval.views": "flip"},
         "MixUp": {"augment.mixup": 0.2, "train.duration": f"{2 * epochs} epochs"},
         "LAMB": {"optimizer.name": "lamb", "optimizer.learning_rate": 3e-3},
         "EMA": {"train.ema": 0.95},

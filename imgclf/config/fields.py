@@ -386,6 +386,9 @@ class OptimizerConfig(Group):
     weight_decay_table: tuple[tuple[str, float], ...] = ((".*/(scale|bias|position|class_token|registers)", 0.0), (".*", 1.0))
     # (regex over parameter paths, multiplier of the learning rate); first match wins
     lr_table: tuple[tuple[str, float], ...] = ((".*", 1.0),)
+    # a frozen BatchNorm multiplies the kernel before it, in MobileNetV2 up to tenfold, and so the step that Adam takes in it: divide the
+    # learning rate of such a kernel by the layer's median multiplier, where that is above 1
+    undo_norm_gain: bool = False
     layer_decay: float = 1.0  # multiplies the learning rate once per block of the backbone on the way from the head to the parameter
     schedule: ScheduleConfig
 

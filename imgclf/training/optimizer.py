@@ -103,7 +103,12 @@ class Optimizer:
 
 
 def create_optimizer(
-    config: Config, params: Tree, *, since: Mapping[str, int] | None = None, depths: Mapping[str, int] | None = None
+    config: Config,
+    params: Tree,
+    *,
+    since: Mapping[str, int] | None = None,
+    depths: Mapping[str, int] | None = None,
+    norm_gains: Mapping[str, float] | None = None,
 ) -> Optimizer:
     """Resolves `config.optimizer` and what `config.train` says of updates.
 
@@ -114,6 +119,7 @@ def create_optimizer(
       params: all parameters, for the regex tables; only their paths count.
       since: names of those that train, the only ones that the result is for, and the step since which each does; None = all, from 0.
       depths: of the backbone's layer groups where there is a layer_decay.
+      norm_gains: of kernels, by which their learning rates are divided; see `freeze.norm_gains`.
 
     Raises:
       UserError: for an unknown optimizer, arguments that it doesn't take, or a table that doesn't fit.
@@ -130,7 +136,7 @@ def create_optimizer(
     arguments.pop(momentum, None)
     if has_decay:
         arguments["weight_decay"] = 0.0  # optax's defaults differ from one optimizer to the next
-    rates = _of_trained(lr_multipliers(config, params, depths), since)
+    rates = _of_trained(lr_multipliers(config, params, depths, norm_gains), since)
     return Optimizer(
         name=options.name,
         make=make,

@@ -48,19 +48,19 @@ def match_table(table: tuple[tuple[str, Any], ...], params: Tree, field: str, ex
     return values
 
 
-def lr_multipliers(config: Config, params: Tree, depths: Mapping[str, int] | None) -> Tree:
-    """The factor of each parameter's learning rate: its row of `lr_table`, times layer_decay^depth.
+def lr_multipliers(config: Config, params: Tree, depths: Mapping[str, int] | None, norm_gains: Mapping[str, float] | None = None) -> Tree:
+    """The factor of each parameter's learning rate: its row of `lr_table`, times layer_decay^depth, over its gain in `norm_gains`.
 
     `depths` gives that of each layer group of the backbone, 1 at its end (`models.layer_groups.depths`); the head's is 0. So BEiT has it
     (Bao et al., 2022, https://arxiv.org/abs/2106.08254; `get_parameter_groups`), and ELECTRA with the depths counted from 0 at the last
-    layer.
+    layer. `norm_gains`: see `freeze.norm_gains`.
     """
     table = match_table(config.optimizer.lr_table, params, "config.optimizer.lr_table")
-    if depths is None:
-        return table
+    units, gains = depths or {}, norm_gains or {}
 
-    def decayed(path: tuple[Any, ...], value: float) -> float:
-        unit = group_of(path_name(path), depths)
-        return value * config.optimizer.layer_decay ** (depths[unit] if unit else 0)
+    def multiplier(path: tuple[Any, ...], value: float) -> float:
+        name = path_name(path)
+        unit = group_of(name, units)
+        return value * config.optimizer.layer_decay ** (units[unit] if unit else 0) / gains.get(name, 1.0)
 
-    return jax.tree_util.tree_map_with_path(decayed, table)
+    return jax.tree_util.tree_map_with_path(multiplier, table)

@@ -99,11 +99,12 @@ def create(
     depths = layer_groups.depths(model.backbone) if config.optimizer.layer_decay != 1 else None
     phases = []
     for stage in freezing.stages:
+        gains = freeze.norm_gains(model, stage.frozen_norms) if config.optimizer.undo_norm_gain else None
         program = StepProgram(
             graphdef=freeze.graphdef_of(model, stage.frozen_norms),
             mean=tuple(config.data.mean),
             std=tuple(config.data.std),
-            optimizer=create_optimizer(config, params, since=stage.since, depths=depths),
+            optimizer=create_optimizer(config, params, since=stage.since, depths=depths, norm_gains=gains),
             trainable=tuple(sorted(stage.since)),
         )
         phases.append(Phase(stage.start, stage.stop, program, make_train_step(program, mesh), numbers, mesh))

@@ -46,6 +46,7 @@ FINE_TUNING = {  # as configs/finetune.py
     "augment.flip": 0.5,
     "train.log_every": "1 epochs",
     "optimizer.learning_rate": 1e-4,
+    "optimizer.undo_norm_gain": True,
     "optimizer.weight_decay": 0.01,
     "optimizer.schedule.name": "cosine",
     "optimizer.schedule.warmup": "10%",

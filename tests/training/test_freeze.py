@@ -269,3 +269,22 @@ def test_killed_in_every_stage_and_at_both_boundaries_a_run_ends_with_the_same_b
             train.train(staged(), tmp_path / "killed", console=Console(quiet=True))
     monkeypatch.undo()
     assert train.train(staged(), tmp_path / "killed", console=Console(quiet=True))["params_sha256"] == straight["params_sha256"]
+
+
+def test_kernels_before_a_frozen_norm_learn_more_slowly_by_its_gain():
+    """With Adam's steps of one size, the map that the two are moves as far in every layer."""
+    config = config_of(**{"freeze.batch_norm": "frozen", "optimizer.undo_norm_gain": True})
+    model = created(config, 3)
+    for path, norm in freeze.norms(model).items():
+        norm.scale[...], norm.var[...] = jnp.full_like(norm.scale[...], 2.0), jnp.full_like(norm.var[...], 0.25 - norm.epsilon)
+        if path.endswith("depthwise/bn"):
+            norm.scale[...] = jnp.full_like(norm.scale[...], 0.1)  # a gain below 1 leaves the rate as it is
+    every = frozenset(freeze.norms(model))
+    gains = freeze.norm_gains(model, every)
+    kernels = {name for name in flatten(split_model(model)[1]) if name.endswith("conv/kernel") and "depthwise" not in name}
+    assert gains == dict.fromkeys(kernels, 4.0)
+    assert freeze.norm_gains(model, frozenset({"backbone/stem/bn"})) == {"backbone/stem/conv/kernel": 4.0}
+    phase = phases.create(config, model, plan(config, model), lambda step: 0.01, 10, None, sharding.create_mesh())[0]
+    rates = dict(phase.program.optimizer.rates)
+    assert rates["backbone/stem/conv/kernel"] == 0.25
+    assert rates["backbone/blocks/0/depthwise/conv/kernel"] == rates["head/logits/kernel"] == 1

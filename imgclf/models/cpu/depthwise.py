@@ -4,6 +4,8 @@ Maps are [B,H,W,C]; depthwise kernels are [kh,kw,1,C·m], as in flax: output cha
 """
 
 import functools
+import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ from jax import lax
 
 from imgclf.models.cpu import convolution
 from imgclf.models.cpu.convolution import Edges
+
+_SUMS = 3  # made in one loop of the kernel's gradient: XLA:CPU does not vectorise a loop of five, which takes four to ten times longer
 
 
 def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.Array:
@@ -41,10 +45,10 @@ def _multiply_add(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return lax.convert_element_type(functools.reduce(lax.add, shares), x.dtype)
 
 
-def _products(x: jax.Array, grad: jax.Array, row: int, width: int, stride: int) -> tuple[jax.Array, ...]:
-    """Products of the gradient and the inputs of each place in a row of the kernel, summed over images: float32 [h,w,C] each."""
+def _products(x: jax.Array, grad: jax.Array, row: int, columns: Sequence[int], stride: int) -> tuple[jax.Array, ...]:
+    """Products of the gradient and the inputs of some places in a row of the kernel, summed over images: float32 [h,w,C] each."""
     _, h, w, _ = grad.shape
-    return convolution.image_sums(*(lax.mul(_float32(_shifted(x, row, j, stride, h, w)), _float32(grad)) for j in range(width)))
+    return convolution.image_sums(*(lax.mul(_float32(_shifted(x, row, j, stride, h, w)), _float32(grad)) for j in columns))
 
 
 def _float32(x: jax.Array) -> jax.Array:
@@ -76,8 +80,9 @@ def _shifts_backward(stride: int, padding: Edges, residuals: tuple[jax.Array, ja
         return jax.linear_transpose(lambda x: _multiply_add(_pad(x, padding), kernel, stride), unpadded)(grad)[0]
 
     kernel_grad = []
-    for row in range(kernel.shape[0]):
-        products = convolution.not_inlined(lambda x, grad, row=row: _products(x, grad, row, kernel.shape[1], stride))(x, grad)
+    for row, start in itertools.product(range(kernel.shape[0]), range(0, kernel.shape[1], _SUMS)):
+        columns = range(start, min(start + _SUMS, kernel.shape[1]))
+        products = convolution.not_inlined(lambda x, grad, row=row, columns=columns: _products(x, grad, row, columns, stride))(x, grad)
         kernel_grad += convolution.column_sums(*products)
     return convolution.not_inlined(transposed)(grad, kernel), jnp.stack(kernel_grad).reshape(kernel.shape).astype(kernel.dtype)
 
