@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from imgclf.models.cpu import bfloat16, convolution, depthwise, grouped, winograd
+from imgclf.models.cpu import bfloat16, convolution, depthwise, grouped, linear, winograd
 from imgclf.models.initializers import HE_NORMAL, Initializer
 
 Padding = convolution.Edges  # zeros before and behind, of height and width
@@ -196,14 +196,19 @@ class Linear(nnx.Module):
         if use_bias:
             self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x, kernel = x.astype(self.dtype), self.kernel[...]
-        x = lax.platform_dependent(x, kernel, cpu=bfloat16.linear, default=_linear) if self.bf16_products else _linear(x, kernel)
-        return x + self.bias[...].astype(self.dtype) if self.use_bias else x
+    def __call__(self, x: jax.Array, columns: slice = slice(None)) -> jax.Array:
+        """Returns these of the outputs, by default all of them."""
+        x, kernel = x.astype(self.dtype), self.kernel[:, columns]
+        on_cpu = bfloat16.linear if self.bf16_products else linear.product
+        x = lax.platform_dependent(x, kernel.astype(self.dtype), cpu=on_cpu, default=jnp.matmul)
+        if not self.use_bias:
+            return x
+        return lax.platform_dependent(x, self.bias[columns].astype(self.dtype), cpu=linear.add_bias, default=jnp.add)
 
 
-def _linear(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return x @ kernel.astype(x.dtype)
+def residual_sum(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x + y, where a block adds to its input."""
+    return lax.platform_dependent(x, y, cpu=linear.residual_sum, default=lax.add)
 
 
 def use_bf16_products(module: nnx.Module) -> None:

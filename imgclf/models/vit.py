@@ -121,12 +121,12 @@ def _resampled(position: jax.Array, grid: int, height: int, width: int) -> jax.A
 
 
 class Blocks(Stage):
-    """The blocks, one after another, with the same rotary positions for all, or none."""
+    """The blocks, one after another, with the same rotary positions for all, or none; the last gives the first `queries` tokens, or all."""
 
-    def __call__(self, x: jax.Array, *, train: bool = False, rotation: Rotation | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False, rotation: Rotation | None = None, queries: int | None = None) -> jax.Array:
         del train  # a block does the same in training
         for i in range(self.blocks):
-            x = getattr(self, str(i))(x, rotation)
+            x = getattr(self, str(i))(x, rotation, queries if i == self.blocks - 1 else None)
         return x
 
 
@@ -174,19 +174,20 @@ class VisionTransformer(Backbone):
 
     def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
         del train  # a Vision Transformer does the same in training
-        if self.architecture.pool == "average":
+        pool = self.architecture.pool
+        if pool == "average":
             return self.patch_maps(image)
-        tokens = self._tokens(image)
-        pooled = self.norm(tokens[:, 0]) if self.architecture.pool == "token" else self.attention_pool(self.norm(tokens))
-        return pooled[:, None, None]
+        if pool == "attention":
+            return self.attention_pool(self.norm(self._tokens(image)))[:, None, None]
+        return self.norm(self._tokens(image, queries=1))[:, None]
 
-    def _tokens(self, image: jax.Array) -> jax.Array:
-        """All tokens after the last block."""
+    def _tokens(self, image: jax.Array, queries: int | None = None) -> jax.Array:
+        """All tokens after the last block, or the first `queries`."""
         kind, rotation = self.architecture, None
         if not kind.grid:
             height, width = image.shape[1] // kind.patch, image.shape[2] // kind.patch
             rotation = axial_rotation(height, width, kind.width // kind.heads, kind.class_token + kind.registers)
-        return self.blocks(self.embedding(image), rotation=rotation)
+        return self.blocks(self.embedding(image), rotation=rotation, queries=queries)
 
 
 _SMALL, _BASE = {"width": 384, "heads": 6}, {"width": 768, "heads": 12}
