@@ -3,7 +3,11 @@
     python experiments/benchmarks/models.py resnet50
     python experiments/benchmarks/models.py resnet18 --train --peer "python torch_models.py resnet18 train"
 
-A peer is any command that prints `X img/s`. Cost: half a minute a pair on 2 quiet CPU cores.
+A peer is any command that prints `X img/s`; torch_peer.py is one, of timm's and torchvision's networks. Cost: half a minute a pair on 2
+quiet CPU cores. On a machine that others keep busy, where threads wait for each other, compare one thread of each by its CPU time:
+
+    taskset -c 0 python experiments/benchmarks/models.py convnext_nano --clock cpu --peer \
+        "python experiments/benchmarks/torch_peer.py timm convnext_nano --threads 1 --clock cpu"
 """
 
 import argparse
@@ -26,7 +30,10 @@ from imgclf.training.state import split_model
 CLASSES = 10
 
 
-def measure(name: str, *, train: bool, precision: str, batch_size: int, size: int, steps: int) -> float:
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def measure(name: str, *, train: bool, precision: str, batch_size: int, size: int, steps: int, clock: str) -> float:
     """Returns images/s over `steps` steps, after two to warm up; uint8 images are on the device already."""
     config = default_config()
     config.model.name, config.model.precision, config.data.image_size = name, precision, (size, size)
@@ -59,10 +66,10 @@ def measure(name: str, *, train: bool, precision: str, batch_size: int, size: in
 
     for _ in range(2):
         run()
-    start = time.perf_counter()
+    start = CLOCKS[clock]()
     for _ in range(steps):
         run()
-    return batch_size * steps / (time.perf_counter() - start)
+    return batch_size * steps / (CLOCKS[clock]() - start)
 
 
 def main() -> None:
@@ -73,10 +80,11 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--clock", default="wall", choices=CLOCKS)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--peer", default="", help="command to compare with")
     arguments = parser.parse_args()
-    options = {key: getattr(arguments, key) for key in ("precision", "batch_size", "size", "steps")}
+    options = {key: getattr(arguments, key) for key in ("precision", "batch_size", "size", "steps", "clock")}
     if arguments.peer:
         ours = [sys.executable, __file__, arguments.name, *(f"--{key}={value}" for key, value in options.items())]
         alternate(ours + ["--train"] * arguments.train, arguments.peer, arguments.pairs, r"([0-9.]+) img/s")

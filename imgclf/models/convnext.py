@@ -17,6 +17,7 @@ from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
 from imgclf.models.heads import NormHead
 from imgclf.models.initializers import normal
+from imgclf.models.pixelwise import LayerNorm, LayerScale, gelu
 from imgclf.models.resnet import Stage
 from imgclf.models.weights.conversion import Rule, Transform, Weights, conv, keras_batch_norm, linear, same
 
@@ -29,21 +30,7 @@ def _init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, out_
     return (normal(key, shape) * np.float32(0.02)).astype(dtype)
 
 
-def _layer_norm(features: int, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(features, epsilon=1e-6, use_fast_variance=False, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
-
-
 ResponseNormBuilder = Callable[[int], nnx.Module]
-
-
-class LayerScale(nnx.Module):
-    """A factor for each channel (Touvron et al., 2021, https://arxiv.org/abs/2103.17239): `scale`."""
-
-    def __init__(self, features: int, init: float):
-        self.scale = nnx.Param(jnp.full(features, init, jnp.float32))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x * self.scale[...].astype(x.dtype)
 
 
 class Block(nnx.Module):
@@ -59,7 +46,7 @@ class Block(nnx.Module):
     def __init__(self, features: int, *, layer_scale: float | None, response_norm: ResponseNormBuilder | None, dtype: Any, rngs: nnx.Rngs):
         options = {"kernel_init": _init, "dtype": dtype, "rngs": rngs}
         self.depthwise = layers.DepthwiseConv(features, 7, use_bias=True, **options)
-        self.norm = _layer_norm(features, dtype, rngs)
+        self.norm = LayerNorm(features, dtype=dtype, rngs=rngs)
         self.expand = nnx.Linear(features, 4 * features, param_dtype=jnp.float32, **options)
         self.project = nnx.Linear(4 * features, features, param_dtype=jnp.float32, **options)
         self.scales, self.normalizes_response = layer_scale is not None, response_norm is not None
@@ -70,7 +57,7 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         del train  # a block does the same in training
-        y = jax.nn.gelu(self.expand(self.norm(self.depthwise(x))), approximate=False)
+        y = gelu(self.expand(self.norm(self.depthwise(x))))
         y = self.project(self.response_norm(y) if self.normalizes_response else y)
         return x + (self.layer_scale(y) if self.scales else y)
 
@@ -80,7 +67,7 @@ class Stem(nnx.Module):
 
     def __init__(self, features: int, *, dtype: Any, rngs: nnx.Rngs):
         self.conv = layers.Conv(3, features, 4, stride=4, padding=_UNPADDED, use_bias=True, kernel_init=_init, dtype=dtype, rngs=rngs)
-        self.norm = _layer_norm(features, dtype, rngs)
+        self.norm = LayerNorm(features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.norm(self.conv(x))
@@ -90,7 +77,7 @@ class Downsample(nnx.Module):
     """Patches of 2x2 between stages: `norm`, `conv`."""
 
     def __init__(self, in_features: int, features: int, *, dtype: Any, rngs: nnx.Rngs):
-        self.norm = _layer_norm(in_features, dtype, rngs)
+        self.norm = LayerNorm(in_features, dtype=dtype, rngs=rngs)
         options = {"padding": _UNPADDED, "use_bias": True, "kernel_init": _init, "dtype": dtype, "rngs": rngs}
         self.conv = layers.Conv(in_features, features, 2, stride=2, **options)
 

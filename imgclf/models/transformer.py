@@ -12,9 +12,9 @@ import numpy as np
 from flax import nnx
 
 from imgclf.models import layers
-from imgclf.models.convnext import LayerScale
 from imgclf.models.cpu import linear
 from imgclf.models.initializers import normal
+from imgclf.models.pixelwise import LayerScale
 
 
 def small_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
