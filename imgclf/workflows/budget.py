@@ -169,6 +169,8 @@ class _Search:
 
     def _with_time(self, candidate: Candidate, row: Row) -> Row:
         """Trains for as many epochs as there is time for."""
+        if (self._folder / FOLDER / candidate.name / run_folder.CONFIG).exists():
+            return self._attempt(candidate, row.fields, self._limit)  # an earlier start was killed here; it has decided for how long
         epochs = self._speed.epochs(self._images, 0.9 * self._limit.left)
         if epochs < FEWEST_EPOCHS:
             row.decision = f"not tried: {formatting.duration(self._limit.left)} left, too little for {FEWEST_EPOCHS} epochs"
