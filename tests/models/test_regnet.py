@@ -56,7 +56,7 @@ def test_pooling_in_blocks_averages_the_pixels_that_there_are(size):
     np.testing.assert_allclose(layers.average_pool_2x2(jnp.asarray(x)), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("file", "model"), [("timm_resnet18d.ra2_in1k", "resnet18d"), ("timm_resnet18.tv_in1k", "resnet18")])
+@pytest.mark.parametrize(("file", "model"), [("timm_resnet50d.ra2_in1k", "resnet50d"), ("timm_resnet50.a1_in1k", "resnet50")])
 def test_files_of_relatives_are_told_apart(file, model):
     shapes = {name: tuple(shape) for name, shape in json.loads((GOLDEN / f"{file}.json").read_text())["tensors"].items()}
     assert pretrained.looks_like(shapes) == model

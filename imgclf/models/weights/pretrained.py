@@ -288,21 +288,29 @@ def _backbone_shapes(build: Builder) -> dict[str, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in conversion.flatten({"backbone": nnx.to_pure_dict(state)}).items()}
 
 
+def _has(family: registry.Family, model: str, layouts: set[str]) -> bool:
+    """Whether a model has published weights of one of these layouts; without any, it may have files of any."""
+    published = {entry.layout for entry in family.weights if entry.model == model}
+    return bool(published & layouts if published else layouts)
+
+
 def looks_like(shapes: _Shapes) -> str:
     """The model whose backbone agrees best with a file in the names and shapes of tensors; "" where there is none."""
-    known = [
-        (max(_known(shapes, rules) for rules in family.conversion.values()), family) for family in registry.families() if family.conversion
-    ]
-    most = max(count for count, _ in known)
+    known = {(family, layout): _known(shapes, rules) for family in registry.families() for layout, rules in family.conversion.items()}
+    most = max(known.values())
     if most < len(shapes) / 2:
         return ""
     size = sum(math.prod(shape) for shape in shapes.values())
     scores = {"": 0.5}
-    for family in (family for count, family in known if count == most):  # relatives may have the same names
-        counts = {name: model.parameters for name, model in family.models.items() if model.parameters is not None}
+    for family in registry.families():  # relatives may have the same names
+        layouts = {layout for layout in family.conversion if known[family, layout] == most}
+        counts = {
+            name: model.parameters for name, model in family.models.items() if model.parameters is not None and _has(family, name, layouts)
+        }
         for model in sorted(counts, key=lambda name: abs(counts[name] - size))[:2]:  # tracing one can take a second
             wanted = set(_backbone_shapes(family.models[model].build).items())
-            for rules in family.conversion.values():
+            for layout in layouts:
+                rules = family.conversion[layout]
                 given = {item for item in converted_shapes(shapes, rules).items() if item[0].startswith("backbone/")}
                 scores[model] = max(scores.get(model, 0.0), len(wanted & given) / len(wanted | given))
     return max(scores, key=scores.__getitem__)
