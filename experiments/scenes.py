@@ -1,13 +1,14 @@
 """Is the estimate honest where photos come in bursts? Bursts are planted, looked for, and the estimates set beside new photos.
 
-    python experiments/scenes.py [DATA] --weights FILE [--weights FILE …] [--seeds 3] [--photos 250] [--shots 1 2 5]
+    python experiments/scenes.py [DATA] --weights FILE [--weights FILE …] [--seeds 5] [--photos 200] [--shots 1 2 5]
     python experiments/scenes.py DATA --weights FILE --none      # how many scenes are found where none were planted
 
-From DATA, a folder of class folders (default: ../shared/data/clothing10; splits that it comes with are joined), each seed draws photos of
-which every one becomes a scene: `--shots` shots of it, each with a framing, perspective, rotation, light, colour, noise and JPEG quality of
-its own. As many other photos are the new ones: a shot of each. Names and times tell nothing. A ridge probe on features of each of the
-weights is trained on all shots and judged on the new photos: that is the truth. Three estimates of it come from 5 folds: with shots dealt
-apart, with the scenes that were found kept whole, and with the planted ones kept whole, which is what the best search could do.
+From DATA, a folder of class folders (default: ../shared/data/clothing10; splits that it comes with are joined), photos are drawn of which
+every one becomes a scene: `--shots` shots of it, each with a framing, perspective, rotation, light, colour, noise and JPEG quality of its
+own. As many other photos are the new ones: a shot of each. Names and times tell nothing. Each seed draws two thirds of the scenes. A ridge
+probe on features of each of the weights is trained on all their shots and judged on the new photos: that is the truth. Three estimates of
+it come from 5 folds: with shots dealt apart, with the scenes that were found kept whole, and with the planted ones kept whole, which is
+what the best search could do.
 
 Prints a line per case: means over the seeds in per cent, and how the scenes that were found agree with the planted ones, in pairs of shots
 (precision, recall; shots of photos that DATA itself has twice count as wrong).
@@ -64,8 +65,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", default=str(SHARED / "data" / "clothing10"))
     parser.add_argument("--weights", action="append", required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--photos", type=int, default=250)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 5])
     parser.add_argument("--variation", nargs="+", choices=sorted(VARIATIONS), default=sorted(VARIATIONS))
     parser.add_argument("--none", action="store_true")
@@ -78,9 +79,10 @@ def main() -> None:
             print(f"{Path(args.data).name}, {Path(weights).name}: {found.sentence()}", flush=True)
             continue
         for variation in args.variation:
-            cases = [case(data, weights, variation, args, seed) for seed in range(args.seeds)]
-            for place, shots in enumerate(args.shots):
-                print(told(f"{Path(weights).name}, {variation}, {shots} shots", [rows[place] for rows in cases]), flush=True)
+            material = plant(data, weights, variation, args)
+            for shots in args.shots:
+                results = [judged(material, shots, seed) for seed in range(args.seeds)]
+                print(told(f"{Path(weights).name}, {variation}, {shots} shots", results), flush=True)
 
 
 class Result(NamedTuple):
@@ -95,34 +97,48 @@ class Result(NamedTuple):
     claimed: float  # share of the shots that are said to be in a scene of several
 
 
-def case(data: Dataset, weights: str, variation: str, args: argparse.Namespace, seed: int) -> list[Result]:
-    """The results of one seed, by the number of shots: the first few of those of the largest number."""
-    rows = np.random.default_rng(seed).permutation(len(data.table))
-    own, new = rows[: args.photos], rows[args.photos : 2 * args.photos]
+class Material(NamedTuple):
+    """Planted shots and shots of new photos, with their features."""
+
+    planted: Dataset
+    features: np.ndarray
+    scene: np.ndarray  # int [n], of each planted shot
+    number: np.ndarray  # int [n], within its scene
+    new: Dataset
+    new_features: np.ndarray
+
+
+def plant(data: Dataset, weights: str, variation: str, args: argparse.Namespace) -> Material:
+    """Makes the largest number of shots of each scene, and a shot of each new photo."""
+    rows = np.random.default_rng(0).permutation(len(data.table))
     with tempfile.TemporaryDirectory() as folder:
-        for kind, chosen, shots in (("planted", own, max(args.shots)), ("new", new, 1)):
+        for kind, chosen, shots in (
+            ("planted", rows[: args.photos], max(args.shots)),
+            ("new", rows[args.photos : 2 * args.photos], 1),
+        ):
             for row in chosen.tolist():
                 for number in range(shots):
-                    write_shot(data, row, Path(folder) / kind, VARIATIONS[variation], (seed, row, number))
-        made = {kind: load_path(Path(folder) / kind)[0] for kind in ("planted", "new")}
-        features = {kind: features_of(dataset, weights) for kind, dataset in made.items()}
-    planted, fresh = made["planted"], made["new"]
+                    write_shot(data, row, Path(folder) / kind, VARIATIONS[variation], (0, row, number))
+        planted, new = (load_path(Path(folder) / kind)[0] for kind in ("planted", "new"))
+        features, new_features = features_of(planted, weights), features_of(new, weights)
     scene, number = (np.array(part, int) for part in zip(*(_of_name(name) for name in planted.table["id"]), strict=True))
-    results = []
-    for shots in args.shots:
-        rows = np.flatnonzero(number < shots)
-        part = subset(planted, rows)
-        found = scenes.find(features["planted"][rows], labels_of(part), part.table["id"].tolist())
-        groups = np.array([name or image for name, image in zip(found.names, part.table["id"], strict=True)])
-        results.append(
-            Result(
-                trained(features["planted"][rows], part, features["new"], fresh),
-                *(estimate(features["planted"][rows], part, given, seed) for given in (None, groups, scene[rows].astype(str))),
-                *agreement(groups, scene[rows]),
-                float(np.mean(found.names != "")),
-            )
-        )
-    return results
+    return Material(planted, features, scene, number, new, new_features)
+
+
+def judged(material: Material, shots: int, seed: int) -> Result:
+    """The results of one draw of scenes, with the first few shots of each."""
+    scenes_there = np.unique(material.scene)
+    drawn = np.random.default_rng(seed).permutation(scenes_there)[: 2 * len(scenes_there) // 3]
+    rows = np.flatnonzero((material.number < shots) & np.isin(material.scene, drawn))
+    part, features, scene = subset(material.planted, rows), material.features[rows], material.scene[rows]
+    found = scenes.find(features, labels_of(part), part.table["id"].tolist())
+    groups = np.array([name or image for name, image in zip(found.names, part.table["id"], strict=True)])
+    return Result(
+        trained(features, part, material.new_features, material.new),
+        *(estimate(features, part, given, seed) for given in (None, groups, scene.astype(str))),
+        *agreement(groups, scene),
+        float(np.mean(found.names != "")),
+    )
 
 
 def write_shot(data: Dataset, row: int, folder: Path, variation: Variation, seed: tuple[int, int, int]) -> None:
