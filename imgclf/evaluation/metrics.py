@@ -105,13 +105,17 @@ def headline(results: Mapping[str, Any]) -> str:
     right, split = round(results["top1"] * results["n"]), results.get("split", "")
     crossed = split == "cross_validation"
     images = f"{'' if crossed else split} image{'' if results['n'] == 1 else 's'}".strip()
+    how, repeats = " in cross-validation" if crossed else "", ""
+    if estimates := results.get("estimates"):
+        how += " on new scenes"
+        repeats = f"; {formatting.percent(estimates['scenes_repeat']['top1'])} where scenes may repeat"
     balanced = ""
     if is_lopsided(results):
         bounds = formatting.interval(results["balanced_accuracy_ci95"])
         balanced = f"; balanced accuracy {formatting.percent(results['balanced_accuracy'])} ({bounds})"
     return (
         f"{formatting.percent(results['top1'])} (95{formatting.NBSP}% interval {formatting.interval(results['top1_ci95'])}, "
-        f"{right:,} of {results['n']:,} {images} right{' in cross-validation' if crossed else ''}){balanced}"
+        f"{right:,} of {results['n']:,} {images} right{how}){repeats}{balanced}"
     )
 
 

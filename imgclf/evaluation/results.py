@@ -63,6 +63,7 @@ def score(config: Config, dataset: Dataset, trained: TrainedModel, audit_report:
     )
     results = {"split": split, **metrics.compute(probabilities, labels, dataset.class_names, index=rows), **calibrated}
     results |= _interval(probabilities.argmax(1) == labels, groups_of(dataset.table)[rows])
+    results["estimates"] = _estimates(results, dataset, trained, offset) if split == CROSS_VALIDATION else None
     results |= {
         "logit_offset": offset.tolist() if config.eval.logit_adjustment else None,
         "steps": trained.steps,
@@ -119,6 +120,21 @@ def _interval(correct: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     if len(set(groups)) == len(groups):
         return {}
     return {"top1_ci95": list(clustered(correct, groups)), "top1_groups": len(set(groups))}
+
+
+def _estimates(results: dict[str, Any], dataset: Dataset, trained: TrainedModel, offset: np.ndarray) -> dict[str, Any] | None:
+    """What to expect on new scenes, which is the headline, and where scenes repeat; None where images are not shots of scenes.
+
+    Returns:
+      `new_scenes` and `scenes_repeat`: {top1, top1_ci95}.
+    """
+    held = trained.out_of_fold
+    if held is None or held.repeats is None:
+        return None
+    right = (held.repeats + offset).argmax(1) == dataset.table["label"].to_numpy()[held.rows]
+    bounds = clustered(right, groups_of(dataset.table, scenes=False)[held.rows])
+    new = {name: results[name] for name in ("top1", "top1_ci95")}
+    return {"new_scenes": new, "scenes_repeat": {"top1": float(right.mean()), "top1_ci95": list(bounds)}}
 
 
 def _notes(config: Config, dataset: Dataset, trained: TrainedModel, split: str, audit_report: dict[str, Any]) -> list[str]:

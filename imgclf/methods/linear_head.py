@@ -63,10 +63,29 @@ class LinearHead:
             console=self.task.console,
         )
         params = {"head": split_model(model.head)[1] | {"logits": linear_head(solved, config.model.output)}}
-        held = None if solved.out_of_fold is None else self._held_out(solved.out_of_fold)
+        held = None
+        if solved.out_of_fold is not None:
+            at = self.validation.held_out
+            repeats = self._with_repeats(features, labels, solved.about["l2"])
+            held = OutOfFold(self.rows[at], solved.out_of_fold, np.asarray(self.validation.fold)[at], repeats)
         logits_of = FeatureLogits(config, model, dataset, params, {})
         return TrainedModel(params, {}, solved.about, TrainProgress(flops=0), 0, logits_of, out_of_fold=held)
 
-    def _held_out(self, logits: np.ndarray) -> OutOfFold:
-        held = self.validation.held_out
-        return OutOfFold(self.rows[held], logits, np.asarray(self.validation.fold)[held])
+    def _with_repeats(self, features: np.ndarray, labels: np.ndarray, l2: float | None) -> np.ndarray | None:
+        """The out-of-fold logits where shots of one scene may be on both sides, float32 [N, C]; None where there are no such scenes."""
+        probe, table = self.task.config.probe, self.task.dataset.table.iloc[self.rows]
+        if "scene" not in table or not table["scene"].replace("", None).dropna().duplicated().any():
+            return None
+        groups, strengths = groups_of(table, scenes=False), () if l2 is None else (l2,)
+        names, seed = self.task.dataset.class_names, self.task.config.seed
+        validation = CrossValidation.create(labels, groups, names, strengths, self.validation.folds, seed, probe.solver, wanted=True)
+        solved = fit_linear(
+            features,
+            labels,
+            validation,
+            solver=probe.solver,
+            scaling=probe.scaling,
+            class_weight=self.class_weight,
+            console=self.task.console,
+        )
+        return np.asarray(solved.out_of_fold)[np.searchsorted(validation.held_out, self.validation.held_out)]

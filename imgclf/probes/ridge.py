@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import scipy.linalg
+import threadpoolctl
 
 from imgclf.probes.logistic import Solutions
 
@@ -55,11 +56,12 @@ class RidgePath:
         shape = len(self.weights), len(strengths)
         kernel = np.zeros((*shape, self.features.shape[1], self.classes), np.float32)
         bias, norms = np.zeros((*shape, self.classes), np.float32), np.zeros(shape)
-        for k, subset in enumerate(self._subsets):
-            for i, (l2, solution) in enumerate(zip(strengths, subset.solutions(strengths), strict=True)):
-                w, residual = solution
-                kernel[k, i], bias[k, i] = w, subset.y_mean - subset.x_mean @ w
-                norms[k, i] = np.linalg.norm(residual + l2 * w)
+        with threadpoolctl.threadpool_limits(1, "blas"):  # as in `Rotation`
+            for k, subset in enumerate(self._subsets):
+                for i, (l2, solution) in enumerate(zip(strengths, subset.solutions(strengths), strict=True)):
+                    w, residual = solution
+                    kernel[k, i], bias[k, i] = w, subset.y_mean - subset.x_mean @ w
+                    norms[k, i] = np.linalg.norm(residual + l2 * w)
         return Solutions(kernel, bias, norms)
 
     @functools.cached_property

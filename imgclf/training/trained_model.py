@@ -43,16 +43,19 @@ class OutOfFold:
       rows: int64 [N], of the table.
       logits: float32 [N, C].
       fold: int64 [N], which fold each image is in.
+      repeats: float32 [N, C], likewise from folds that tear scenes apart, where there are scenes of several images; else None.
     """
 
     rows: np.ndarray
     logits: np.ndarray
     fold: np.ndarray
+    repeats: np.ndarray | None = None
 
     def save(self, path: Path) -> None:
         """Writes an .npz file."""
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+            known = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+            np.savez(file, **{name: values for name, values in known.items() if values is not None})
 
     @classmethod
     def load(cls, path: Path) -> "OutOfFold | None":
@@ -60,7 +63,7 @@ class OutOfFold:
         if not path.exists():
             return None
         with np.load(path, allow_pickle=False) as saved:
-            return cls(**{field.name: saved[field.name] for field in dataclasses.fields(cls)})
+            return cls(**{field.name: saved[field.name] for field in dataclasses.fields(cls) if field.name in saved})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,12 +26,13 @@ from imgclf.evaluation import open_set
 from imgclf.files import path_of
 from imgclf.methods import resolve
 from imgclf.models import registry
+from imgclf.models.weights import choice as weights_choice
 from imgclf.models.weights import files, pretrained
 from imgclf.runtime import compilation_cache
 from imgclf.workflows import budget, checks, run_folder, selection, train
 from imgclf.workflows import time_limit as time_limits
 
-MODEL = "resnet50"  # TuriCreate's choice too
+FROM_SCRATCH_MODEL = "resnet50"  # where weights="none" and no model is named
 METHODS = ("auto", "probe", "lp_ft", "fit")
 
 # Fine-tuning below these is seldom better than a probe, and on a CPU it takes hours above them already.
@@ -89,8 +90,9 @@ def create(  # noqa: PLR0913  (options by name)
     Args:
       data: images of two or more classes, such as `imgclf.load_images` returns. Rows whose split is val or test are used as that; all
         others are trained on.
-      model: one that `imgclf models` lists; None = resnet50, or the model that `weights` belong to.
-      weights: as `config.model.weights`: a published name, "path:FILE", or "none"; None = those that give the model's best fixed features.
+      model: one that `imgclf models` lists; None = the one that `weights` belong to, or that of the weights that are chosen.
+      weights: as `config.model.weights`: a published name, "path:FILE", or "none"; None = those with the best published linear
+        probe, within a budget and with a licence that allows commercial use, of those that can be had now (`models.weights.choice`).
       method: auto | probe | lp_ft | fit.
       time_limit: such as "10 minutes", "90 s", or a number of seconds: a probe comes first, which is a finished run at once; then, as long
         as there is time, what may be better, each kept only if images that neither has seen say so (`budget.search`). With a method that
@@ -156,7 +158,8 @@ def settle(
 ) -> Choice:
     """Chooses the config that `imgclf.create` runs.
 
-    The model is ResNet-50 with torchvision's first weights (better fixed features than the later recipes'), or what `weights` says.
+    The weights are those with the best published linear probe that cost at most `weights.choice.MAX_GMACS` and allow commercial use, of
+    those that are on this machine or can be fetched; of a model that is named, torchvision's first ones, or else the first listed.
     Images are cropped and resized as those that the weights were trained on; for a probe, `create` then tries whether all of each image is
     better, and whether its mirror image beside it is (`PREPROCESSING`).
 
@@ -193,7 +196,7 @@ def settle(
     config.eval.open_set = open_set.REFERENCES
     config.probe.folds = int(min(FOLDS, several.min())) if len(several) else 2
 
-    config.model.name, config.model.weights = _model(model, weights)
+    config.model.name, config.model.weights, of_weights = _model(model, weights)
     if config.model.weights != "none":
         config.data.image_size = pretrained.find(config.model.weights, config.model.name).input_size or config.data.image_size
         config.data.resize = "weights"
@@ -208,7 +211,7 @@ def settle(
     validation.validate(config)
     named = config.model.name + (f" with {config.model.weights}" if config.model.weights != "none" else " from scratch")
     told = f"{_METHOD_NAMES[config.train.method]} of {named}{why}."
-    return Choice(config, told + _single_images(units, dataset.class_names), dataset)
+    return Choice(config, told + (of_weights and f" {of_weights}") + _single_images(units, dataset.class_names), dataset)
 
 
 _METHOD_NAMES = {"probe": "Probe", "lp_ft": "Probe, then fine-tuning (LP-FT),", "fit": "Training", "auto": "Training"}
@@ -245,25 +248,29 @@ def _single_images(units: np.ndarray, class_names: tuple[str, ...]) -> str:
     return f" {what} {shown} with one training image: how often that is recognised can't be estimated; add images for it."
 
 
-def _model(model: str | None, weights: str | None) -> tuple[str, str]:
-    """The names of the model and its weights."""
+def _model(model: str | None, weights: str | None) -> tuple[str, str, str]:
+    """The names of the model and its weights, and a sentence about the choice where both were open."""
     if model is not None:
         pretrained.check_name(model)
     known = registry.weights()
     if weights is None:
-        model = model or MODEL
+        if model is None:
+            found = weights_choice.choose()
+            return found.entry.model, found.entry.name, found.why
         entries = [entry for entry in known.values() if entry.model == model]
         # those that can be fetched, torchvision's first recipe before all others
         entries.sort(key=lambda entry: (not entry.repo, not entry.name.endswith(".tv_in1k")))
-        return model, entries[0].name if entries else "none"
+        return model, entries[0].name if entries else "none", ""
     if model is None and weights.startswith("path:"):
         path = Path(weights.removeprefix("path:")).expanduser()
         model = pretrained.looks_like(files.shapes(path))
         if not model:
             raise UserError(f"{path} looks like no model that imgclf knows: name it, as in create(…, model='resnet50', weights=…).")
     if model is None:
-        model = known[weights].model if weights in known else MODEL
-    return model, weights
+        if weights not in known and weights != "none":
+            raise UserError(f"weights={weights!r} are none that imgclf knows; {nearest(weights, known)}")
+        model = known[weights].model if weights in known else FROM_SCRATCH_MODEL
+    return model, weights, ""
 
 
 def _method(dataset: Dataset, config: Config, method: str) -> tuple[str, str]:

@@ -72,7 +72,8 @@ def _cross_validated(predictor: Predictor) -> scoring.Evaluation | None:
     if results["split"] != CROSS_VALIDATION:
         return None
     return scoring.Evaluation(
-        {name: results[name] for name in metrics.NAMES if name in results} | {"warnings": [], "split": results["split"]}
+        {name: results[name] for name in metrics.NAMES if name in results}
+        | {"warnings": [], "split": results["split"], "estimates": results.get("estimates")}
     )
 
 

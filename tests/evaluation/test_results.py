@@ -1,14 +1,18 @@
 """What a run says of itself where cross-validation takes the place of held-out images."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.special
 from sklearn.datasets import make_classification
 
+from imgclf.config import default_config
+from imgclf.data.table import Dataset
 from imgclf.evaluation import calibration, conformal, metrics, results
 from imgclf.evaluation.intervals import clustered, wilson
 from imgclf.evaluation.results import CROSS_VALIDATION, Judged
 from imgclf.probes.cross_validation import CrossValidation, fit_linear
+from imgclf.training.trained_model import OutOfFold, TrainedModel, TrainProgress
 
 
 def simulated(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,3 +96,25 @@ def test_images_of_one_group_count_as_fewer():
         low, high = clustered(rng.random(240) < of_scene[groups], groups)
         covered += low <= 0.75 <= high
     assert covered >= 182  # of images as if they were alone: about 150
+
+
+def test_a_score_on_new_scenes_stands_beside_one_where_scenes_repeat(tmp_path):
+    rng = np.random.default_rng(0)
+    labels, scenes = np.repeat(np.arange(2), 60), np.repeat(np.arange(24), 5)
+    names = ["even", "odd"]
+    table = pd.DataFrame(
+        {"id": [f"{row}.png" for row in range(120)], "label": labels, "class_name": np.array(names)[labels], "split": "train", "group": ""}
+    )
+    table["scene"] = [f"s{scene}" for scene in scenes]
+    right = rng.random(120) < 0.7
+    logits = np.where((np.arange(2) == labels[:, None]) == right[:, None], 2.0, -2.0).astype(np.float32)
+    repeats = np.where(np.arange(2) == labels[:, None], 2.0, -2.0).astype(np.float32)
+    held = OutOfFold(np.arange(120), logits, scenes % 5, repeats)
+    held.save(tmp_path / "held.npz")
+    trained = TrainedModel({}, {}, {"params_sha256": ""}, TrainProgress(), 0, lambda split: (), OutOfFold.load(tmp_path / "held.npz"))
+    dataset = Dataset(table, tuple(names), [], pd.DataFrame(), {})
+    found, _ = results.score(default_config(), dataset, trained, {"dropped": []})
+    assert found["estimates"]["new_scenes"]["top1"] == found["top1"] == right.mean()
+    assert found["estimates"]["scenes_repeat"]["top1"] == 1
+    assert found["top1_groups"] == 24
+    assert "in cross-validation on new scenes); 100 % where scenes may repeat" in metrics.headline(found).replace("\xa0", " ")

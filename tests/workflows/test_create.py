@@ -29,7 +29,7 @@ def classifier(color_classifier) -> imgclf.Classifier:
 
 
 def test_the_method_depends_on_the_data_and_the_weights(data, monkeypatch):
-    config, why, _ = create.settle(data.dataset)
+    config, why, _ = create.settle(data.dataset, model="resnet50")
     assert (config.model.name, config.model.weights, config.train.method) == ("resnet50", "timm/resnet50.tv_in1k", "probe")
     assert config.data.image_size == (224, 224)
     assert "25 training images per class" in why
@@ -37,11 +37,11 @@ def test_the_method_depends_on_the_data_and_the_weights(data, monkeypatch):
     assert create.settle(data.dataset, model="squeezenet1_1")[0].model.weights == "torchvision/squeezenet1_1.v1"
     assert create.settle(data.dataset, weights="keras/vgg16")[0].model.name == "vgg16"
     monkeypatch.setattr(create, "FINE_TUNE_PER_CLASS", 25)
-    assert "on a CPU" in create.settle(data.dataset)[1]
+    assert "on a CPU" in create.settle(data.dataset, model="resnet50")[1]
     monkeypatch.setattr(create, "FINE_TUNE_ON_CPU", 75)
-    config, *_ = create.settle(data.dataset)
+    config, *_ = create.settle(data.dataset, model="resnet50")
     assert (config.train.method, config.augment.flip) == ("lp_ft", 0.5)
-    assert create.settle(data.dataset, overrides={"augment.flip": 0.0, "augment": {"rotate": 9}})[0].augment.rotate == 9
+    assert create.settle(data.dataset, model="resnet50", overrides={"augment.flip": 0.0, "augment": {"rotate": 9}})[0].augment.rotate == 9
 
 
 def test_recipes_are_those_of_the_configs(root, color_folder):
@@ -55,16 +55,16 @@ def test_recipes_are_those_of_the_configs(root, color_folder):
 
 
 def test_small_classes_do_without_val_and_with_fewer_folds(data):
-    assert create.settle(data.dataset, method="lp_ft")[0].data.split.fractions == (0.9, 0.1, 0.0)
-    assert create.settle(data.dataset, method="probe")[0].data.split.fractions == (1.0, 0.0, 0.0)  # all images train
+    assert create.settle(data.dataset, model="resnet50", method="lp_ft")[0].data.split.fractions == (0.9, 0.1, 0.0)
+    assert create.settle(data.dataset, model="resnet50", method="probe")[0].data.split.fractions == (1.0, 0.0, 0.0)  # all images train
     few = data.filter(lambda table: table.groupby("class_name").cumcount() < 3)
-    config, *_ = create.settle(few.dataset)
+    config, *_ = create.settle(few.dataset, model="resnet50")
     assert (config.data.split.fractions, config.probe.folds) == ((1.0, 0.0, 0.0), 3)
 
 
 def test_one_photo_a_class_gives_a_classifier_and_no_estimate(data, tmp_path):
     one = data.filter(lambda table: table.groupby("class_name").cumcount() == 0)
-    config, why, _ = create.settle(one.dataset)
+    config, why, _ = create.settle(one.dataset, model="resnet50")
     assert (config.train.method, config.probe.solver) == ("probe", "nearest_mean")
     assert "can't be estimated; two of each class" in why
     made = imgclf.create(one, model="mobilenet_v2_tiny", method="probe", workdir=tmp_path / "run", config=QUICK, verbose=False)
@@ -76,7 +76,7 @@ def test_one_photo_a_class_gives_a_classifier_and_no_estimate(data, tmp_path):
 
 def test_a_class_of_one_photo_among_others_is_told(data):
     single = data.filter(lambda table: (table.class_name != "red") | (table.groupby("class_name").cumcount() == 0))
-    config, why, _ = create.settle(single.dataset)
+    config, why, _ = create.settle(single.dataset, model="resnet50")
     assert (config.probe.solver, config.probe.folds, config.data.split.fractions) == ("logistic", 5, (1.0, 0.0, 0.0))
     assert "Class 'red' with one training image: how often that is recognised can't be estimated" in why
 
@@ -93,7 +93,7 @@ def test_a_class_of_one_photo_among_others_is_told(data):
 )
 def test_wrong_wishes_are_told(data, arguments, told):
     with pytest.raises(UserError, match=told):
-        create.settle(data.dataset, **arguments)
+        create.settle(data.dataset, **({} if "weights" in arguments else {"model": "resnet50"}) | arguments)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,9 @@ def test_a_probe_trains_on_all_images_and_is_scored_by_cross_validation(data, tm
     assert made.predict(data[:3], conformal=True)["set"].map(len).min() >= 1
     before = {name: (run / name).read_bytes() for name in ("results.json", "predictions.csv", "out_of_fold.npz")}
     (run / "results.json").unlink()
-    imgclf.train(made.config, run, dataset=create.settle(data.dataset, method="probe").dataset)  # what is there is scored again
+    imgclf.train(
+        made.config, run, dataset=create.settle(data.dataset, model="resnet50", method="probe").dataset
+    )  # what is there is scored again
     assert {name: (run / name).read_bytes() for name in before} == before
 
 
@@ -163,9 +165,9 @@ def test_create_runs_an_ordinary_experiment(classifier, parts):
     run = classifier.folder
     results = json.loads((run / "results.json").read_text())
     table = pd.read_parquet(run / "dataset.parquet")
-    assert results["split"] == "val"
+    assert results["split"] == "cross_validation"
     assert set(table["id"]) == set(parts[0].table["id"])
-    assert table["split"].value_counts().to_dict() == {"train": 54, "val": 6}
+    assert table["split"].value_counts().to_dict() == {"train": 60}
     assert (run / "report.html").exists()
 
 

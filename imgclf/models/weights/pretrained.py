@@ -313,4 +313,6 @@ def looks_like(shapes: _Shapes) -> str:
                 rules = family.conversion[layout]
                 given = {item for item in converted_shapes(shapes, rules).items() if item[0].startswith("backbone/")}
                 scores[model] = max(scores.get(model, 0.0), len(wanted & given) / len(wanted | given))
+            if scores[model] == 1.0:
+                return model
     return max(scores, key=scores.__getitem__)
