@@ -153,7 +153,8 @@ class _Search:
         elif candidate.trains:
             row = self._with_time(candidate, row)
         else:
-            expected = self._speed.seconds(candidate, self._images)
+            shown = self._kept.fields.get("eval.views", self._asked.config.eval.views)
+            expected = self._speed.seconds(candidate, self._images, shown)
             if expected > 0.9 * self._limit.left:
                 row.decision = f"not tried: about {formatting.duration(expected)}, and {formatting.duration(self._limit.left)} left"
             else:
@@ -259,7 +260,8 @@ class _Search:
         told = f"{'' if more < 0 else '+'}{more} of {len(common):,} right, loss {-lower.mean():+.3f} ± {error:.3f}"
         dearer = row.fields.get("train.method") == "lp_ft" or row.fields.get("eval.views") != self._kept.fields.get("eval.views")
         better = bool(lower.mean() > error and more >= int(dearer))  # what costs more has to get more images right
-        row.decision = f"{'kept' if better else 'not better' if lower.mean() <= 0 or more < 0 else 'within noise'} ({told})"
+        worse = "no more right, and dearer" if dearer and lower.mean() > error else "within noise"
+        row.decision = f"{'kept' if better else 'not better' if lower.mean() <= 0 else worse} ({told})"
         return better
 
     @property

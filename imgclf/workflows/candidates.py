@@ -13,6 +13,7 @@ from imgclf.models.weights import pretrained
 # of features. Measured with MobileNetV2 at 224 pixels on 2 cores; the training that ran last corrects it.
 STEP_OVER_FEATURES = 4.0
 COMPILING_OVER_FEATURES = 8.0  # the steps of a training, its evaluation and its average, over a pass through the network, in time
+VIEWS = {"plain": 1, "flip": 2, "crops": 6}  # of each image, by `config.eval.views`
 MOST_EPOCHS, FEWEST_EPOCHS = 15, 2
 HELD_BACK = 0.2  # share of the images on which fine-tuning chooses its epoch, and is compared with the probe
 
@@ -25,7 +26,8 @@ class Candidate:
       name: of its folder and row.
       about: what it is, in a few words.
       fields: of the config that it sets.
-      views: how many views of each image it computes features of that are not in the cache yet.
+      views: how many views of each image it computes features of that are not in the cache yet; where it leaves `eval.views` alone, this
+        times those that are shown of each image.
       trains: whether the network is trained; then its duration is what the time left allows.
     """
 
@@ -45,9 +47,10 @@ class Speed:
     compiling: float  # until the first step of a training
     step_over_features: float = STEP_OVER_FEATURES
 
-    def seconds(self, candidate: Candidate, images: int) -> float:
-        """What a candidate that doesn't train will take."""
-        return self.run + candidate.views * images * self.image
+    def seconds(self, candidate: Candidate, images: int, shown: str = "plain") -> float:
+        """What a candidate that doesn't train will take; `shown` is `config.eval.views` of what it changes."""
+        views = candidate.views * (1 if "eval.views" in candidate.fields else VIEWS[shown])
+        return self.run + views * images * self.image
 
     def epochs(self, images: int, left: float) -> int:
         """How many epochs of training, with an evaluation after each, there is time for."""
@@ -72,11 +75,11 @@ def candidates(config: Config, fixed: Mapping[str, Any], recipe: Mapping[str, An
     found = []
     if registry.family(config.model.name).new_head == "linear":
         found.append(Candidate("unit-length", "features of length 1", {"model.head.normalize": True}))
-    found.append(Candidate("flip", "the mean features of each image and its mirror image", {"eval.views": "flip"}, views=2))
     own = pretrained.find(config.model.weights, config.model.name)
     for resize, about in (("squash", "all of each image, squashed to the network's input"), ("pad", "all of each image, with a margin")):
         if config.data.resize != resize:
-            found.append(Candidate(resize, about, {"data.resize": resize, "data.interpolation": own.interpolation}, views=2))
+            found.append(Candidate(resize, about, {"data.resize": resize, "data.interpolation": own.interpolation}, views=1))
+    found.append(Candidate("flip", "the mean features of each image and its mirror image", {"eval.views": "flip"}, views=2))
     found.append(Candidate("crops", "the mean features of six crops and flips", {"eval.views": "crops"}, views=6))
     found += [_backbone(entry_name, config) for entry_name in _stronger(config)]
     tuned = {

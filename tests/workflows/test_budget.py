@@ -138,7 +138,7 @@ def settled(tiny_weights, **fields):
 def test_the_cheap_comes_before_the_dear_and_the_user_is_heeded(tiny_weights):
     config = settled(tiny_weights, **{"data.resize": "weights"})
     found = candidates.candidates(config, {}, {"optimizer.learning_rate": 1e-4})
-    assert [one.name for one in found] == ["unit-length", "flip", "squash", "pad", "crops", "fine-tuning", "layer-decay"]
+    assert [one.name for one in found] == ["unit-length", "squash", "pad", "flip", "crops", "fine-tuning", "layer-decay"]
     assert found[-1].fields["optimizer.layer_decay"] < 1
     names = [one.name for one in candidates.candidates(config, {"eval.views": "flip", "seed": 1}, {})]
     assert names == ["unit-length", "squash", "pad"]
@@ -156,6 +156,7 @@ def test_epochs_fit_into_the_time_left():
         assert not epochs or 15 + 6 + epochs * 600 * 0.01 * (0.8 * 4 + 0.2) <= left
     assert speed.epochs(600, 10) == 0
     assert speed.seconds(candidates.Candidate("a", "", {}, views=2), 100) == pytest.approx(5 + 2)
+    assert speed.seconds(candidates.Candidate("a", "", {}, views=1), 100, "crops") == pytest.approx(5 + 6)
 
 
 @pytest.mark.parametrize(
@@ -171,5 +172,5 @@ def test_only_what_is_better_beyond_noise_is_kept(gain, fields, kept, tmp_path):
     for name, values in (("probe", loss), ("new", loss - gain + rng.normal(0, 0.1, 100))):
         search._judged[name] = pd.DataFrame({"right": right, "loss": values, "group": range(100)}, index=[f"{i}.jpg" for i in range(100)])
     assert search._is_better(row) is kept  # views cost more, and get no more images right
-    assert row.decision.startswith("kept" if kept else "not better" if gain < 0 else "within noise")
+    assert row.decision.startswith("kept" if kept else "not better" if gain < 0 else "no more right" if fields else "within noise")
     assert "+0 of 100 right" in row.decision
