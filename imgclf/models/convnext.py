@@ -47,8 +47,8 @@ class Block(nnx.Module):
         options = {"kernel_init": _init, "dtype": dtype, "rngs": rngs}
         self.depthwise = layers.DepthwiseConv(features, 7, use_bias=True, **options)
         self.norm = LayerNorm(features, dtype=dtype, rngs=rngs)
-        self.expand = nnx.Linear(features, 4 * features, param_dtype=jnp.float32, **options)
-        self.project = nnx.Linear(4 * features, features, param_dtype=jnp.float32, **options)
+        self.expand = layers.Linear(features, 4 * features, **options)
+        self.project = layers.Linear(4 * features, features, **options)
         self.scales, self.normalizes_response = layer_scale is not None, response_norm is not None
         if layer_scale is not None:
             self.layer_scale = LayerScale(features, layer_scale)
@@ -59,7 +59,7 @@ class Block(nnx.Module):
         del train  # a block does the same in training
         y = gelu(self.expand(self.norm(self.depthwise(x))))
         y = self.project(self.response_norm(y) if self.normalizes_response else y)
-        return x + (self.layer_scale(y) if self.scales else y)
+        return layers.residual_sum(x, self.layer_scale(y) if self.scales else y)
 
 
 class Stem(nnx.Module):
