@@ -10,10 +10,8 @@ import functools
 from collections.abc import Iterator
 
 import numpy as np
-import scipy.linalg
-import threadpoolctl
 
-from imgclf.probes.logistic import Solutions
+from imgclf.probes.logistic import Solutions, eigh
 
 _ROWS = 8192  # whose products are summed at once
 
@@ -56,12 +54,11 @@ class RidgePath:
         shape = len(self.weights), len(strengths)
         kernel = np.zeros((*shape, self.features.shape[1], self.classes), np.float32)
         bias, norms = np.zeros((*shape, self.classes), np.float32), np.zeros(shape)
-        with threadpoolctl.threadpool_limits(1, "blas"):  # as in `Rotation`
-            for k, subset in enumerate(self._subsets):
-                for i, (l2, solution) in enumerate(zip(strengths, subset.solutions(strengths), strict=True)):
-                    w, residual = solution
-                    kernel[k, i], bias[k, i] = w, subset.y_mean - subset.x_mean @ w
-                    norms[k, i] = np.linalg.norm(residual + l2 * w)
+        for k, subset in enumerate(self._subsets):
+            for i, (l2, solution) in enumerate(zip(strengths, subset.solutions(strengths), strict=True)):
+                w, residual = solution
+                kernel[k, i], bias[k, i] = w, subset.y_mean - subset.x_mean @ w
+                norms[k, i] = np.linalg.norm(residual + l2 * w)
         return Solutions(kernel, bias, norms)
 
     @functools.cached_property
@@ -130,7 +127,7 @@ class _Subset:
     def _rows_decomposed(self) -> tuple[np.ndarray, ...]:
         x = np.concatenate([(x - self.x_mean) * np.sqrt(w)[:, None] for x, _, w in self.blocks()])
         y = np.concatenate([(y - self.y_mean) * np.sqrt(w)[:, None] for _, y, w in self.blocks()])
-        values, axes = scipy.linalg.eigh(x @ x.T)
+        values, axes = eigh(x @ x.T)
         return x, x.T @ y, values, axes.T @ y, x.T @ axes
 
     def _by_the_gram_matrix(self, strengths: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -147,5 +144,5 @@ class _Subset:
             x = np.asarray(x - self.x_mean, self.features.dtype)
             gram += x.T @ (x * w[:, None].astype(self.features.dtype))
             moment += x.T @ ((y - self.y_mean) * w[:, None])
-        values, left = scipy.linalg.eigh(gram)
+        values, left = eigh(gram)
         return gram, moment, values, left.T @ moment, left

@@ -123,13 +123,13 @@ def judge(candidate: Candidate, dataset: Dataset, model: Network, console: Conso
 
 
 def choose(judged: Sequence[Judged]) -> Judged:
-    """The cheapest of those whose loss is within one standard error of the lowest (`probes.ties`), of equally cheap ones the best.
+    """The cheapest of those whose loss is within one standard error of the lowest (`probes.ties`), of equally cheap ones the first.
 
     Args:
-      judged: one or more, on the same images.
+      judged: one or more, on the same images; what is usual stands first.
     """
     tied = np.flatnonzero(ties.with_best(np.stack([one.losses for one in judged]), groups=judged[0].groups))
-    return min((judged[place] for place in tied), key=lambda one: (one.candidate.cost, one.losses.mean()))
+    return min((judged[place] for place in tied), key=lambda one: one.candidate.cost)
 
 
 def sample(dataset: Dataset, config: Config, most: int = MOST_IMAGES) -> Dataset:

@@ -33,6 +33,8 @@ def test_the_cheapest_of_those_that_are_as_good_is_chosen(seed, order):
     worse[:100] = 0
     candidates = [judged("dear", 6, logits, labels), judged("cheap", 1, 2 * logits + noise, labels), judged("worse", 0.5, worse, labels)]
     assert choose([candidates[place] for place in order]).candidate.name == "cheap"
+    usual, other = judged("usual", 1, logits, labels), judged("other", 1, logits, labels)
+    assert choose([usual, other, *candidates[:1]]).candidate.name == "usual"  # within noise, what is usual
 
 
 def test_what_is_better_is_chosen_whatever_it_costs():
