@@ -141,6 +141,6 @@ def test_published_weights_name_a_model_a_layout_and_a_way_to_get_them():
         assert name.count("/") == 1, name
         assert entry.repo or entry.source, name
         assert min(entry.std) > 0, name
-        assert 0 < max(entry.mean) < 1, name
+        assert 0 <= min(entry.mean) <= max(entry.mean) < 1, name  # some take pixels as they are, mean 0
     listed = [entry.name for family in registry.families() for entry in family.weights]
     assert len(listed) == len(set(listed))
