@@ -89,7 +89,7 @@ class Embedding(nnx.Module):
         self.has_class_token, self.has_registers = architecture.class_token, architecture.registers > 0
         self.grid, self.class_position = architecture.grid, architecture.class_token and architecture.class_position
         if self.has_class_token:
-            self.class_token = nnx.Param(jnp.zeros((1, width), jnp.float32))
+            self.class_token = nnx.Param(small_normal(rngs.params(), (1, width)))  # zeros would be divided by epsilon's root in LayerNorm
         if self.has_registers:
             self.registers = nnx.Param(small_normal(rngs.params(), (architecture.registers, width)))
         if self.grid:
@@ -229,7 +229,11 @@ _SIGLIP_PAPER = "https://arxiv.org/abs/2502.14786"
 
 
 def _weights(name: str, gmacs: float, **options: Any) -> Weights:
-    """Weights that timm publishes; `gmacs` are those of its tables of benchmarks, at the input size."""
+    """Weights that timm publishes; `gmacs` are those of its tables of benchmarks, at the input size.
+
+    DINOv3's licence allows commercial use; who passes on weights, or networks made of them, must pass on the licence, too, and some uses,
+    such as military ones, are excluded.
+    """
     defaults: dict[str, Any] = {"interpolation": "bicubic", "licence": "apache-2.0", "gmacs": gmacs}
     return Weights(f"timm/{name}", name.split(".")[0], "timm", repo=f"timm/{name}", **defaults | options)
 
