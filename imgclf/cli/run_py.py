@@ -9,7 +9,7 @@ from imgclf.cli import commands, endings
 from imgclf.cli.options import CONFIG_HELP, ConfigCommand, Fields
 from imgclf.cli.study import Engine, Jobs
 from imgclf.cli.study import study as run_study
-from imgclf.cli.train import Coordinator, Distributed, NumProcesses, ProcessId, Workdir
+from imgclf.cli.train import Coordinator, Distributed, NumProcesses, ProcessId, TimeLimit, Workdir
 from imgclf.cli.train import train as run_train
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -25,6 +25,7 @@ def run(  # noqa: PLR0913  (options by name)
     config: Annotated[str, typer.Argument(metavar="[--config=]CONFIG", help=CONFIG_HELP)] = "quickstart",
     fields: Fields = None,
     workdir: Workdir = None,
+    time_limit: TimeLimit = "",
     study: Annotated[str, typer.Option(help="A study, FILE.py[:ARGUMENT], instead of one experiment; see docs/studies.md.")] = "",
     engine: Engine = "local",
     jobs: Jobs = 1,
@@ -53,4 +54,13 @@ def run(  # noqa: PLR0913  (options by name)
         if study:
             run_study(study, Path(workdir) if workdir else None, engine, jobs)
         else:
-            run_train(config, fields, workdir, distributed, coordinator, num_processes, process_id)
+            run_train(
+                config,
+                fields,
+                workdir,
+                time_limit,
+                distributed=distributed,
+                coordinator=coordinator,
+                num_processes=num_processes,
+                process_id=process_id,
+            )
