@@ -42,12 +42,11 @@ FEW_SHOT = (
 )
 VAL, VAL_UNITS = 0.1, 10  # share of the training images that validates where epochs are chosen; a class of fewer has none to spare
 FOLDS = 5
-FINE_TUNING = {  # as configs/finetune.py
+FINE_TUNING = {  # as configs/finetune.py for other models than MobileNetV2
     "augment.crop_scale": (0.5, 1.0),
     "augment.flip": 0.5,
     "train.log_every": "1 epochs",
     "optimizer.learning_rate": 1e-4,
-    "optimizer.undo_norm_gain": True,
     "optimizer.weight_decay": 0.01,
     "optimizer.schedule.name": "cosine",
     "optimizer.schedule.warmup": "10%",
