@@ -76,6 +76,7 @@ def test_a_student_learns_from_it_and_resumes_exactly(teacher, digits, tmp_path,
     assert trained(config, digits, tmp_path / "stopped").about["params_sha256"] == straight.about["params_sha256"]
 
 
+@pytest.mark.slow
 def test_without_a_share_the_teacher_changes_nothing(teacher, digits, tmp_path):
     config = resolved(**STUDENT, **{"train.teacher": str(teacher[0]), "train.teacher_share": 0.0})
     silent, alone = trained(config, digits, tmp_path / "silent"), trained(resolved(**STUDENT), digits, tmp_path / "alone")

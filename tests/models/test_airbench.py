@@ -9,6 +9,7 @@ from flax import nnx
 from rich.console import Console
 
 from imgclf import config as config_lib
+from imgclf.data import pipeline
 from imgclf.data.prepare import prepare
 from imgclf.methods import choice, resolve
 from imgclf.methods.base import Task
@@ -19,6 +20,7 @@ from imgclf.models.weights.conversion import flatten
 from imgclf.training import sharding
 from imgclf.training.initialization import initialize_from_images
 from imgclf.training.state import count_parameters, split_model
+from imgclf.training.step import normalize
 
 QUIET = Console(quiet=True)
 
@@ -83,6 +85,7 @@ def airbench_config(**changes):
     return config
 
 
+@pytest.mark.slow
 def test_training_whitens_by_its_own_images_and_leaves_that_layer_alone(tmp_path):
     prepared = prepare(resolve.check(airbench_config()))
     config = resolve.resolve(prepared.config, 10)
@@ -96,6 +99,17 @@ def test_training_whitens_by_its_own_images_and_leaves_that_layer_alone(tmp_path
     kept = flatten(choice.check(task).train(tmp_path).params)
     np.testing.assert_array_equal(kept["backbone/whiten/kernel"], whitened)
     assert not np.array_equal(kept["backbone/group1/conv1/kernel"], model.backbone.group1.conv1.kernel[...])
+
+
+def test_the_first_layer_is_found_from_the_training_images_alone():
+    prepared = prepare(resolve.check(airbench_config()))
+    config = resolve.resolve(prepared.config, 10)
+    model = create_model(config, 10)
+    initialize_from_images(config, model, prepared.dataset)
+    rows = np.flatnonzero((prepared.dataset.table["split"] == "train").to_numpy())
+    with pipeline.row_batches(prepared.dataset, config, rows) as batches:
+        shown = np.concatenate([normalize(batch["image"][batch["mask"]], config.data.mean, config.data.std) for batch in batches])
+    np.testing.assert_allclose(model.backbone.whiten.kernel[...], airbench.whitening_kernel(shown), atol=1e-5)
 
 
 def test_a_network_without_such_a_layer_is_left_as_it_is():
