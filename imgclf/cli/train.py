@@ -31,11 +31,11 @@ def train(  # noqa: PLR0913  (options by name)
     config: ConfigArgument,
     fields: Fields = None,
     workdir: Workdir = None,
+    time_limit: TimeLimit = "",
     distributed: Distributed = False,
     coordinator: Coordinator = "",
     num_processes: NumProcesses = 0,
     process_id: ProcessId = -1,
-    time_limit: TimeLimit = "",
 ) -> None:
     """Trains by a config, evaluates, and writes the report; given once more, it continues an interrupted run.
 
