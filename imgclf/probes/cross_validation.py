@@ -172,6 +172,11 @@ class CrossValidation:
         """The examples that are in a fold, int64 [M]."""
         return np.zeros(0, np.int64) if self.fold is None else np.flatnonzero(self.fold >= 0)
 
+    @property
+    def fold_of_held_out(self) -> np.ndarray:
+        """The fold of each of these, int64 [M]."""
+        return np.zeros(0, np.int64) if self.fold is None else self.fold[self.held_out]
+
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
@@ -192,6 +197,18 @@ class Linear:
 
 class _Path(Protocol):
     """Solves for some subsets of scaled features; `LogisticPath`, `RidgePath`, `NearestMeanPath`."""
+
+    @classmethod
+    def create(
+        cls,
+        features: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        classes: int,
+        *,
+        mean: np.ndarray | float,
+        deviation: np.ndarray | float,
+    ) -> Self: ...
 
     def on(self, weights: np.ndarray) -> Self: ...
 
@@ -313,9 +330,13 @@ class _Problem:
         return self.weight[self.validation.held_out]
 
     def path(self, scaling: Scaling, weights: np.ndarray) -> _Path:
-        kind = {"logistic": LogisticPath, "ridge": RidgePath, "nearest_mean": nearest_mean.NearestMeanPath}[self.solver]
+        kinds: dict[str, type[_Path]] = {
+            "logistic": LogisticPath,
+            "ridge": RidgePath,
+            "nearest_mean": nearest_mean.NearestMeanPath,
+        }
         labels, classes = np.repeat(self.labels, self.views), len(self.validation.class_names)
-        return kind.create(self.features, labels, weights, classes, mean=scaling.mean, deviation=scaling.deviation)
+        return kinds[self.solver].create(self.features, labels, weights, classes, mean=scaling.mean, deviation=scaling.deviation)
 
     def tried(self, scaling: Scaling, path: _Path) -> Iterator[_Tried]:
         """Tries the strengths that are given, or those of a path."""
@@ -340,11 +361,11 @@ class _Problem:
             yield from new
 
     def _scored(self, scaling: Scaling, strengths: np.ndarray, solved: Solutions) -> Iterator[_Tried]:
-        plain, held, fold = scaling.fold(solved), self.validation.held_out, self.validation.fold
+        plain, held, fold = scaling.fold(solved), self.validation.held_out, self.validation.fold_of_held_out
         for level, l2 in enumerate(strengths):
             logits = np.zeros((len(held), len(self.validation.class_names)), np.float32)
             for k in range(self.validation.folds):
-                at = np.flatnonzero(fold[held] == k)
+                at = np.flatnonzero(fold == k)
                 logits[at] = self.features[held[at] * self.views] @ plain.kernel[k, level] + plain.bias[k, level]
             scale = _SCALES[self.solver](logits, self.held_labels, self.held_weight)
             start = Solutions(solved.kernel[:, [level]].mean(0)[None], solved.bias[:, [level]].mean(0)[None], np.zeros((1, 1)))

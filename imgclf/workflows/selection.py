@@ -129,7 +129,7 @@ def choose(judged: Sequence[Judged]) -> Judged:
       judged: one or more, on the same images; what is usual stands first.
     """
     tied = np.flatnonzero(ties.with_best(np.stack([one.losses for one in judged]), groups=judged[0].groups))
-    return min((judged[place] for place in tied), key=lambda one: one.candidate.cost)
+    return min((judged[int(place)] for place in tied), key=lambda one: one.candidate.cost)
 
 
 def sample(dataset: Dataset, config: Config, most: int = MOST_IMAGES) -> Dataset:
