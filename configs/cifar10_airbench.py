@@ -5,7 +5,7 @@ the rate for the biases of batch normalisation; label smoothing 0.2; each image 
 Its Lookahead is an average of the parameters here, its test-time views are the flip alone, its warm-up starts at 0 (there at a fifth of
 the rate), and the whitening layer's bias trains to the end (there for 3 epochs).
 Cost: 477 steps of 1,024; made for a GPU, and not yet run on CIFAR-10's training set by us. Expected: the paper's test top-1, 0.9401 (flip
-and shifts). On 1,000 pictures of the test set, in 5 folds: experiments/README.md.
+and shifts).
 Command: imgclf train cifar10_airbench --set data.tfds.data_dir=DIR (with CIFAR-10 prepared as ArrayRecord)
      or: imgclf train cifar10_airbench:FOLDER (FOLDER/{train,test}/CLASS/*.png)
 """

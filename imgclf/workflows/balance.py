@@ -1,4 +1,4 @@
-"""Balances the classes of a data set on disk. Nothing here needs JAX."""
+"""Balances the classes of a data set on disk. Only the search for scenes needs JAX."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from imgclf.data import balance as balancing
 from imgclf.data.augment import policies
 from imgclf.data.balance import Done
 from imgclf.data.prepare import TABLES, prepare
-from imgclf.workflows import checks, scenes
+from imgclf.workflows import checks
 from imgclf.workflows.asked import Fields
 from imgclf.workflows.console import or_terminal
 
@@ -69,7 +69,12 @@ def balance(
     checks.check_data_path(config)
     checks.check_apart(config, Path(out), "--out")
     console = or_terminal(console)
-    prepared = prepare(config, find_scenes=scenes.finder(config, console))
+    find_scenes = None
+    if config.data.scenes != "off":
+        from imgclf.workflows import scenes  # imports JAX: after the mistakes above
+
+        find_scenes = scenes.finder(config, console)
+    prepared = prepare(config, find_scenes=find_scenes)
     done = balancing.write(prepared.dataset, config, to, Path(out), console, edge=edge, link=link)
     splits = {str(name): int(count) for name, count in prepared.dataset.table["split"].value_counts().items()}
     return Balanced(done, splits, len(prepared.audit_report["dropped"]), Path(out) / balancing.TABLE)

@@ -9,10 +9,11 @@ from imgclf.config import Config
 from imgclf.models import registry
 from imgclf.models.weights import pretrained
 
-# A step of training over the features of as many images, in time: the backward pass is twice the forward one, and nothing is in the cache
-# of features. Measured with MobileNetV2 at 224 pixels on 2 cores; the training that ran last corrects it.
+# A step of training over the features of as many images, in time: an assumption from the backward pass, which is twice the forward one,
+# with some room. The training that ran last corrects it.
 STEP_OVER_FEATURES = 4.0
-COMPILING_OVER_FEATURES = 8.0  # the steps of a training, its evaluation and its average, over a pass through the network, in time
+# An assumption, too: compiling the steps of a training, its evaluation and its average, over compiling a pass through the network, in time.
+COMPILING_OVER_FEATURES = 8.0
 VIEWS = {"plain": 1, "flip": 2, "crops": 6}  # of each image, by `config.eval.views`
 MOST_EPOCHS, FEWEST_EPOCHS = 15, 2
 HELD_BACK = 0.2  # share of the images on which fine-tuning chooses its epoch, and is compared with the probe
