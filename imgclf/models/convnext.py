@@ -167,7 +167,17 @@ _GMACS = {
 def _timm(name: str, top1: float | None, crop: float, side: int = 224, **other: Any) -> Weights:
     model = name.split(".")[0]
     fields: dict[str, Any] = {"licence": "apache-2.0", "source": _RESULTS, "soft_labels": True, "gmacs": _GMACS[model][side]}
-    return Weights(f"timm/{name}", model, "timm", (side, side), crop, "bicubic", repo=f"timm/{name}", top1=top1, **fields | other)
+    return Weights(
+        f"timm/{name}",
+        model,
+        "timm",
+        (side, side),
+        crop_fraction=crop,
+        interpolation="bicubic",
+        repo=f"timm/{name}",
+        top1=top1,
+        **fields | other,
+    )
 
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

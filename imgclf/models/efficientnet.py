@@ -81,7 +81,7 @@ _TF_SIDES = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380}  # of the au
 def _of(library: str, name: str, size: str, side: int, crop: float, top1: float | None, **fields: Any) -> Weights:
     """Weights whose published evaluation crops `crop` of images resized by bicubic interpolation to `side` squared."""
     options = {"interpolation": "bicubic", "soft_labels": True, "gmacs": _GMACS[size][side], **fields}
-    return Weights(f"{library}/{name}", f"efficientnet_{size}", f"{library}_{size}", (side, side), crop, top1=top1, **options)
+    return Weights(f"{library}/{name}", f"efficientnet_{size}", f"{library}_{size}", (side, side), crop_fraction=crop, top1=top1, **options)
 
 
 def _timm(recipe: str, size: str, side: int, crop: float, top1: float, **fields: Any) -> Weights:

@@ -58,7 +58,9 @@ _GMACS = {"s": {300: 5.35, 384: 8.44}, "m": {384: 15.85, 480: 24.76}}
 def _of(library: str, name: str, size: str, side: int, top1: float | None, **fields: Any) -> Weights:
     """Weights of a network that sees the whole of square images, without a margin that is cropped."""
     options = {"interpolation": "bicubic", "soft_labels": True, "gmacs": _GMACS[size][side], **fields}
-    return Weights(f"{library}/{name}", f"efficientnet_v2_{size}", f"{library}_{size}", (side, side), 1.0, top1=top1, **options)
+    return Weights(
+        f"{library}/{name}", f"efficientnet_v2_{size}", f"{library}_{size}", (side, side), crop_fraction=1.0, top1=top1, **options
+    )
 
 
 def _timm(recipe: str, size: str, side: int, top1: float | None, **fields: Any) -> Weights:

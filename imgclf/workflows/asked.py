@@ -8,10 +8,6 @@ from typing import Any
 
 from imgclf.config import Config, flatten, from_json, load_config, run_of, set_fields
 from imgclf.config.loading import RUN_CONFIG
-from imgclf.data.prepare import prepare
-from imgclf.data.scenes import FindScenes
-from imgclf.data.table import Dataset
-from imgclf.workflows import run_folder
 
 Fields = Mapping[str, Any] | Sequence[str]  # name → value, or assignments as flags have them; see `load_config`
 
@@ -52,27 +48,6 @@ def asked_for(config: Config | str | os.PathLike[str], fields: Fields = ()) -> A
         saved = from_json((run / RUN_CONFIG).read_text(encoding="utf-8"))
         same = _data_fields(saved) == _data_fields(loaded) and (run / "dataset.parquet").exists()
     return Asked(loaded, run, same)
-
-
-def images_for(asked: Asked, checked: Config, find_scenes: FindScenes) -> tuple[Config, Dataset, dict[str, Any] | None]:
-    """The images that a workflow works on: the run's own where those are meant, else those that training would see.
-
-    Args:
-      asked: what `asked_for` returned.
-      checked: its config, checked.
-      find_scenes: see `prepare`.
-
-    Returns:
-      The config in which stands what the data decides (`Prepared.config`), the images, and the report of the audit, which is None for a
-      run's own images.
-
-    Raises:
-      UserError: as `prepare` and `run_folder.images` do.
-    """
-    if asked.same_data and asked.run is not None:
-        return checked, run_folder.images(asked.run, checked), None
-    prepared = prepare(checked, find_scenes=find_scenes)
-    return prepared.config, prepared.dataset, prepared.audit_report
 
 
 def _data_fields(config: Config) -> dict[str, Any]:

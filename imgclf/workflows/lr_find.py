@@ -15,8 +15,8 @@ from imgclf.reporting import lr_find as page
 from imgclf.runtime import compilation_cache
 from imgclf.training import sharding
 from imgclf.training.lr_range import Suggestion, Sweep, suggest
-from imgclf.workflows import checks, scenes, train
-from imgclf.workflows.asked import Asked, Fields, asked_for, images_for
+from imgclf.workflows import checks, run_folder, scenes, train
+from imgclf.workflows.asked import Asked, Fields, asked_for
 from imgclf.workflows.console import or_terminal
 
 
@@ -75,7 +75,7 @@ def lr_find(  # noqa: PLR0913  (options by name)
     target = folder / page.PAGE
     target = outputs.free_file(target, of) if out is None else outputs.check_file(target, of, overwrite=overwrite)
     compilation_cache.enable()
-    config, dataset, audit_report = images_for(asked, checked, scenes.finder(checked, console))
+    config, dataset, audit_report = run_folder.images_for(asked, checked, scenes.finder(checked, console))
     train.describe_data(dataset, audit_report, console)
     resolved = resolve.resolve(config, len(dataset.class_names))
     model = models.create(resolved, len(dataset.class_names), tell=console.print)

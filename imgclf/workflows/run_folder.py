@@ -19,9 +19,12 @@ import pandas as pd
 from imgclf import config as config_lib
 from imgclf import files
 from imgclf.config import Config
+from imgclf.data.prepare import prepare
+from imgclf.data.scenes import FindScenes
 from imgclf.data.splits import subset
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.errors import UserError
+from imgclf.workflows.asked import Asked
 
 CONFIG = "config.json"  # written last of what a run starts from: it makes the folder the experiment's
 
@@ -164,6 +167,27 @@ def images(folder: Path, config: Config) -> Dataset:
     table = found.table.drop(columns="scene", errors="ignore").assign(**{name: saved[name].to_numpy() for name in kept})
     names = saved.drop_duplicates("label").set_index("label")["class_name"].sort_index()
     return dataclasses.replace(found, table=table.astype(saved.dtypes[kept].to_dict()), class_names=tuple(names))
+
+
+def images_for(asked: Asked, checked: Config, find_scenes: FindScenes) -> tuple[Config, Dataset, dict[str, Any] | None]:
+    """The images that a workflow works on: the run's own where those are meant, else those that training would see.
+
+    Args:
+      asked: what `asked_for` returned.
+      checked: its config, checked.
+      find_scenes: see `prepare`.
+
+    Returns:
+      The config in which stands what the data decides (`Prepared.config`), the images, and the report of the audit, which is None for a
+      run's own images.
+
+    Raises:
+      UserError: as `prepare` and `images` do.
+    """
+    if asked.same_data and asked.run is not None:
+        return checked, images(asked.run, checked), None
+    prepared = prepare(checked, find_scenes=find_scenes)
+    return prepared.config, prepared.dataset, prepared.audit_report
 
 
 def results(folder: Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from imgclf.errors import UserError
 from imgclf.methods import resolve
 from imgclf.reporting import seen as page
 from imgclf.training.plan import TrainingPlan
-from imgclf.workflows import checks, scenes, train
-from imgclf.workflows.asked import Asked, Fields, asked_for, images_for
+from imgclf.workflows import checks, run_folder, scenes, train
+from imgclf.workflows.asked import Asked, Fields, asked_for
 from imgclf.workflows.console import or_terminal
 
 _EXAMPLES = 6  # where none is named
@@ -58,7 +58,7 @@ def show(
     of = outputs.identity("views", f"{checked.name}, seed {checked.seed}", config_lib.digest(checked), checked.data.path)
     target = outputs.free_file(_page_of(asked), of) if out is None else outputs.check_file(out, of, overwrite=overwrite)
     checks.check_apart(checked, target, "--out")
-    config, dataset, _ = images_for(asked, checked, scenes.finder(checked, console))
+    config, dataset, _ = run_folder.images_for(asked, checked, scenes.finder(checked, console))
     rows = _rows(dataset.table, ids)
     resolved = resolve.resolve(config, len(dataset.class_names))
     steps = TrainingPlan.create(resolved, pipeline.steps_per_epoch(dataset, resolved)).total

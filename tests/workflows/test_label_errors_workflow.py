@@ -120,7 +120,7 @@ def test_copies_stand_in_one_fold(digits, tiny_weights, tmp_path):
     ("more", "message"),
     [
         (["--config.model.weights=none"], "features of random weights tell nothing"),
-        (["--config.probe.folds=100"], "too few"),
+        (["--config.probe.folds=100", "--config.probe.l2=(0.1, 1.0)"], "too few"),
     ],
 )
 def test_a_users_mistake_is_a_sentence(search, more, message, tmp_path):

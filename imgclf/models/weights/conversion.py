@@ -37,8 +37,6 @@ class Weights:
     model: str  # of imgclf.models.NAMES
     layout: str  # "timm" | "torchvision" | "keras": key of the family's CONVERSION
     input_size: tuple[int, int] = (224, 224)  # (height, width) of the published evaluation
-    crop_fraction: float = 0.875  # share of the shorter side that its centre crop keeps
-    interpolation: str = "bilinear"  # by which its images are resized: bilinear | bicubic
     mean: tuple[float, float, float] = IMAGENET_MEAN  # per RGB channel on [0, 1]; subtracted, then divided by std
     std: tuple[float, float, float] = IMAGENET_STD
     variant: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the builder's options, such as {"padding": "same"}
@@ -46,12 +44,14 @@ class Weights:
     file: str = "model.safetensors"
     num_classes: int = 1000
     top1: float | None = None  # published, percent
+    licence: str = ""
+    source: str = ""  # of top1, licence, or the weights
+    crop_fraction: float = 0.875  # share of the shorter side that the centre crop of the published evaluation keeps
+    interpolation: str = "bilinear"  # by which its images are resized: bilinear | bicubic
     linear_probe: float | None = None  # published ImageNet top-1 of a linear classifier on the frozen features, percent
     soft_labels: bool = False  # whether training is known to have smoothed or mixed labels, which makes worse fixed features
     gmacs: float | None = None  # published: billions of multiply-adds of one image of input_size, which papers call GFLOPs
-    licence: str = ""
     commercial: bool = True  # whether the licence allows commercial use
-    source: str = ""  # of top1, licence, or the weights
 
 
 def same(x: np.ndarray) -> np.ndarray:

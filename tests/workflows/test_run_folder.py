@@ -1,11 +1,12 @@
-"""What a workflow is asked to work on: the images, and the config in which stands what they decide."""
+"""The folder of a run, and the images that a workflow works on, with the config in which stands what they decide."""
 
 import cv2
 import numpy as np
+from rich.console import Console
 
 from imgclf import load_config
-from imgclf.workflows import train
-from imgclf.workflows.asked import asked_for, images_for
+from imgclf.workflows import run_folder, scenes, train
+from imgclf.workflows.asked import asked_for
 
 
 def test_the_value_range_is_that_of_the_whole_data_set(tmp_path):
@@ -18,7 +19,7 @@ def test_the_value_range_is_that_of_the_whole_data_set(tmp_path):
             cv2.imwrite(str(tmp_path / "photos" / name / f"{k}.png"), pixels)
     asked = asked_for(load_config(f"folder:{tmp_path / 'photos'}", {"data.audit": "off"}))
     checked = train.check(asked.config)
-    config, dataset, audit_report = images_for(asked, checked)
+    config, dataset, audit_report = run_folder.images_for(asked, checked, scenes.finder(checked, Console(quiet=True)))
     assert checked.data.value_range == ()
     assert [tuple(row) for row in config.data.value_range] == [("uint16", 0.0, 4095.0)]
     assert len(dataset.table) == 12
