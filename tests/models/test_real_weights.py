@@ -94,7 +94,7 @@ def ranks_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 # The deepest two are of the same blocks and the same rules of conversion: second proofs.
 @pytest.mark.parametrize(
-    ("depth", "correct"), [(20, 808), (32, 817), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((44, 842), (56, 846)))]
+    ("depth", "correct"), [(20, 808), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((32, 817), (44, 842), (56, 846)))]
 )
 def test_accuracy_on_cifar(shared, depth, correct):
     config = config_of(shared, f"resnet{depth}", f"resnet{depth}.cifar10.safetensors", 32, 10)
@@ -128,6 +128,7 @@ def logits_of_crops(shared: Path, name: str, file: str, precision: str, count: i
     return np.concatenate([np.asarray(predict(crops[start : start + 25])) for start in range(0, count, 25)])
 
 
+@pytest.mark.slow  # test_precision.py compares small networks at every run
 @pytest.mark.parametrize(("name", "file", "typical"), [("squeezenet1_1", SQUEEZENET, 0.0073), ("mobilenet_v2", MOBILENET, 0.0337)])
 def test_bf16_gives_photographs_the_classes_that_f32_gives(shared, name, file, typical):
     # all 200 in float32 serve the test below, too; a hundred take half the time

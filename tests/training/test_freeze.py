@@ -157,7 +157,7 @@ def host(tree):
     return {name: np.array(leaf) for name, leaf in flatten(tree).items()}
 
 
-@pytest.mark.parametrize("preset", ["head", "last_stage"])
+@pytest.mark.parametrize("preset", ["head", pytest.param("last_stage", marks=pytest.mark.slow)])
 def test_frozen_parameters_and_statistics_do_not_change_by_a_bit(preset):
     config = config_of(**{"freeze.preset": preset, "train.ema": 0.9, "optimizer.weight_decay": 0.1})
     model = created(config, 3)
@@ -253,6 +253,7 @@ def staged(**changes):
     return digits_config(**{"freeze.stages": stages, "model.cnn.widths": (8, 8), "optimizer.args": "b1=0.8", **changes})
 
 
+@pytest.mark.slow  # test_resume.py kills runs of one stage
 def test_killed_in_every_stage_and_at_both_boundaries_a_run_ends_with_the_same_bits(tmp_path, monkeypatch):
     straight = train.train(staged(), tmp_path / "straight", console=Console(quiet=True))
     assert straight["params_trainable"] == straight["params_total"]

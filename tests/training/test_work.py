@@ -54,6 +54,7 @@ def test_an_interrupted_run_counts_every_step_once(tmp_path):
     assert counted(tmp_path / "run", **changes) == resumed  # a finished run keeps its number
 
 
+@pytest.mark.slow
 def test_a_probe_costs_its_features_and_lp_ft_both(tmp_path):
     plain = {"augment.rotate": 0.0, "augment.shift": (0.0, 0.0), "model.cnn.dense": (), "model.cnn.dropout": 0.0, "probe.l2": (0.01,)}
     probe = counted(tmp_path / "probe", **plain, **{"train.method": "probe"})
