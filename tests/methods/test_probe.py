@@ -191,6 +191,7 @@ def test_what_does_not_fit_is_refused_at_once(changes, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow  # tests/probes/test_logistic.py compares with scikit-learn at every run
 def test_a_probe_on_real_features_equals_scikit_learns(shared, tmp_path):
     config = default_config()
     config.data.path, config.data.image_size = str(shared / "data/clothing10"), (96, 96)
