@@ -195,7 +195,7 @@ class _Search:
             saved = config_lib.from_json((folder / run_folder.CONFIG).read_text(encoding="utf-8"))
             fields = fields | {name: saved.train[name.removeprefix("train.")] for name in ("train.duration", "train.stop_after")}
         config_lib.override(config, fields)
-        within = None if limit is None else TimeLimit(max(1.0, limit.left))
+        within = None if limit is None else TimeLimit(max(1.0, limit.left - self._after_training))
         results = train.train(config, folder, console=self._console, dataset=self._dataset, time_limit=within)
         ended = config_lib.from_json((folder / run_folder.CONFIG).read_text(encoding="utf-8")).train.stop_after
         classifier = load(folder)
@@ -267,6 +267,13 @@ class _Search:
     @property
     def _images(self) -> int:
         return len(self._asked.dataset.table)
+
+    @property
+    def _after_training(self) -> float:
+        """Seconds from the end of a training to its judgement, as far as what has run tells: compiling its evaluation, scores, a report."""
+        if not any(row.n is not None for row in self._rows):
+            return 0.0
+        return self._speed.run + self._speed.compiling / 2 + self._images * self._speed.image
 
     @property
     def _speed(self) -> Speed:
