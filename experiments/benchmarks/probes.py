@@ -34,7 +34,7 @@ from imgclf.methods import resolve
 from imgclf.models.network import Network
 from imgclf.probes.cross_validation import CrossValidation, Scaling, assign_folds, fit_linear
 from imgclf.probes.features import extract
-from imgclf.probes.logistic import fit_logistic
+from imgclf.probes.logistic import Examples, LogisticPath
 from imgclf.runtime import compilation_cache
 from imgclf.training.state import split_model
 from imgclf.training.step import normalize
@@ -75,7 +75,7 @@ def compare(x: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], see
     jobs, times = len(folds) * len(STRENGTHS), []
     for _ in range(3):
         start = time.perf_counter()
-        ours = fit_logistic(x, labels, ~folds, STRENGTHS, len(class_names))
+        ours = LogisticPath(Examples(x, labels, len(class_names)), ~folds).solve(STRENGTHS)
         times.append(time.perf_counter() - start)
     per_probe = min(times[1:]) / jobs
     size = np.linalg.norm(ours.kernel, axis=(2, 3))

@@ -19,7 +19,7 @@ from imgclf import progress
 from imgclf.data.splits import stratify
 from imgclf.errors import UserError
 from imgclf.probes import nearest_mean, ties
-from imgclf.probes.logistic import LogisticPath, Solutions
+from imgclf.probes.logistic import TOLERANCE, Examples, LogisticPath, Solutions, cross_entropy
 from imgclf.probes.ridge import RidgePath
 
 # Strengths, for features of variance 1. A path goes from STRONG on to weaker ones, a decade at a time, and ends when a decade has brought
@@ -198,21 +198,7 @@ class Linear:
 class _Path(Protocol):
     """Solves for some subsets of scaled features; `LogisticPath`, `RidgePath`, `NearestMeanPath`."""
 
-    @classmethod
-    def create(
-        cls,
-        features: np.ndarray,
-        labels: np.ndarray,
-        weights: np.ndarray,
-        classes: int,
-        *,
-        mean: np.ndarray | float,
-        deviation: np.ndarray | float,
-    ) -> Self: ...
-
-    def on(self, weights: np.ndarray) -> Self: ...
-
-    def solve(self, strengths: np.ndarray, *, start: Solutions | None = None) -> Solutions: ...
+    def solve(self, strengths: np.ndarray, *, start: Solutions | None, tolerance: float) -> Solutions: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,12 +247,12 @@ def fit_linear(
     )
     table, l2, scale, start, held = None, validation.strengths[0] if validation.strengths else 0.0, 1.0, None, None
     weights = problem.everything if validation.fold is None else problem.without_each_fold
-    path = problem.path(scales, weights)
+    examples, solver_of = problem.examples(scales), _PATHS[solver]
     if validation.fold is not None:
         with progress.bar(console or Console(quiet=True), "{task.fields[note]}") as bar:
             task = bar.add_task("penalties", total=None, note="")
             tried = []
-            for one in problem.tried(scales, path):
+            for one in problem.tried(scales, solver_of(examples, weights)):
                 tried.append(one)
                 bar.update(task, advance=1, note=f"l2 {one.l2:.2g}")
         chosen = problem.strongest_tied(tried)
@@ -274,7 +260,7 @@ def fit_linear(
         l2, scale, start, held = chosen.l2, chosen.scale, chosen.solved, np.float32(chosen.scale) * chosen.logits
     elif means:
         scale = nearest_mean.SHARPNESS
-    solved = scales.fold(path.on(problem.everything).solve(np.array([l2 / scales.unit]), start=start))
+    solved = scales.fold(solver_of(examples, problem.everything).solve(np.array([l2 / scales.unit]), start=start, tolerance=TOLERANCE))
     about = {
         "scaling": None if means else scaling,
         "l2": None if means else l2,
@@ -329,26 +315,22 @@ class _Problem:
     def held_weight(self) -> np.ndarray:
         return self.weight[self.validation.held_out]
 
-    def path(self, scaling: Scaling, weights: np.ndarray) -> _Path:
-        kinds: dict[str, type[_Path]] = {
-            "logistic": LogisticPath,
-            "ridge": RidgePath,
-            "nearest_mean": nearest_mean.NearestMeanPath,
-        }
-        labels, classes = np.repeat(self.labels, self.views), len(self.validation.class_names)
-        return kinds[self.solver].create(self.features, labels, weights, classes, mean=scaling.mean, deviation=scaling.deviation)
+    def examples(self, scaling: Scaling) -> Examples:
+        """All views, scaled."""
+        labels = np.repeat(self.labels, self.views)
+        return Examples(self.features, labels, len(self.validation.class_names), scaling.mean, scaling.deviation)
 
     def tried(self, scaling: Scaling, path: _Path) -> Iterator[_Tried]:
         """Tries the strengths that are given, or those of a path."""
         if self.validation.strengths:
             strengths = np.array(self.validation.strengths)
-            yield from self._scored(scaling, strengths, _solve(path, strengths / scaling.unit, None))
+            yield from self._scored(scaling, strengths, path.solve(strengths / scaling.unit, start=None, tolerance=_TOLERANCE))
             return
         found: list[_Tried] = []
         start = None
         for exponent in range(STRONG, WEAKEST - 1, -1):
             strengths = _decade(exponent, scaling.unit)
-            start = _solve(path, strengths / scaling.unit, start)
+            start = path.solve(strengths / scaling.unit, start=start, tolerance=_TOLERANCE)
             found += (new := list(self._scored(scaling, strengths, start)))
             yield from new
             if int(np.argmin(self._means(found))) < len(found) - len(new):
@@ -357,7 +339,7 @@ class _Problem:
             if self.strongest_tied(found).l2 < max(one.l2 for one in found):
                 break
             strengths = _decade(exponent, scaling.unit)
-            found += (new := list(self._scored(scaling, strengths, _solve(path, strengths / scaling.unit, None))))
+            found += (new := list(self._scored(scaling, strengths, path.solve(strengths / scaling.unit, start=None, tolerance=_TOLERANCE))))
             yield from new
 
     def _scored(self, scaling: Scaling, strengths: np.ndarray, solved: Solutions) -> Iterator[_Tried]:
@@ -369,7 +351,7 @@ class _Problem:
                 logits[at] = self.features[held[at] * self.views] @ plain.kernel[k, level] + plain.bias[k, level]
             scale = _SCALES[self.solver](logits, self.held_labels, self.held_weight)
             start = Solutions(solved.kernel[:, [level]].mean(0)[None], solved.bias[:, [level]].mean(0)[None], np.zeros((1, 1)))
-            losses = _losses(scale * logits.astype(np.float64), self.held_labels)
+            losses = cross_entropy(scale * logits.astype(np.float64), self.held_labels)
             yield _Tried(float(l2), losses, logits, scale, float(solved.gradient_norm[:, level].max()), start)
 
     def _means(self, tried: Sequence[_Tried]) -> np.ndarray:
@@ -391,27 +373,21 @@ def _decade(exponent: int, unit: float) -> np.ndarray:
     return np.array([float(f"{unit * 10.0 ** (exponent + step):.2g}") for step in _DECADE])
 
 
-def _solve(path: _Path, strengths: np.ndarray, start: Solutions | None) -> Solutions:
-    if isinstance(path, LogisticPath):
-        return path.solve(strengths, start=start, tolerance=_TOLERANCE)
-    return path.solve(strengths)
-
-
-def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The cross-entropy of each example, float64 [N], for float64 [N, C]."""
-    return scipy.special.logsumexp(logits, axis=1) - np.take_along_axis(logits, labels[:, None], 1)[:, 0]
-
-
 def _best_scale(outputs: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> float:
     """The factor that makes a regression's outputs the best logits."""
     found = scipy.optimize.minimize_scalar(
-        lambda log_scale: ties.mean(_losses(np.exp(log_scale) * outputs.astype(np.float64), labels), weight),
+        lambda log_scale: ties.mean(cross_entropy(np.exp(log_scale) * outputs.astype(np.float64), labels), weight),
         bounds=(-7, 7),
         method="bounded",
     )
     return float(np.exp(found.x))
 
 
+_PATHS: dict[str, Callable[[Examples, np.ndarray], _Path]] = {
+    "logistic": LogisticPath,
+    "ridge": RidgePath,
+    "nearest_mean": nearest_mean.NearestMeanPath,
+}
 _SCALES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = {
     "logistic": lambda outputs, labels, weight: 1.0,
     "ridge": _best_scale,

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+import scipy.special
 import threadpoolctl
 
 _HISTORY = 10  # pairs of steps and gradient changes
@@ -90,39 +91,45 @@ def eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return scipy.linalg.eigh(matrix)
 
 
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of each example, float64 [N], for float64 [N, C] and int [N]."""
+    return scipy.special.logsumexp(logits, axis=1) - np.take_along_axis(logits, labels[:, None], 1)[:, 0]
+
+
 @dataclasses.dataclass(frozen=True)
-class LogisticPath:
-    """The solutions of K subsets, at any strengths; the features are rotated once for all of them.
+class Examples:
+    """What a head is fitted to: (features − mean) / deviation, which the solutions are for, and labels.
 
     Attributes:
-      rotation: of the scaled features.
+      features: float32 [N, D].
       labels: int [N], below `classes`.
-      weights: float [K, N], 0 where a row is not in the subset.
       classes: C.
+      mean, deviation: [D], or one number for all features.
     """
 
-    rotation: Rotation
+    features: np.ndarray
     labels: np.ndarray
-    weights: np.ndarray
     classes: int
+    mean: np.ndarray | float = 0.0
+    deviation: np.ndarray | float = 1.0
 
-    @classmethod
-    def create(
-        cls,
-        features: np.ndarray,
-        labels: np.ndarray,
-        weights: np.ndarray,
-        classes: int,
-        *,
-        mean: np.ndarray | float = 0.0,
-        deviation: np.ndarray | float = 1.0,
-    ) -> "LogisticPath":
-        """Takes features float32 [N, D], of which (features − mean) / deviation is what is fitted, and what the solutions are for."""
-        return cls(Rotation.of(features, mean, deviation), labels, weights, classes)
+    @functools.cached_property
+    def rotation(self) -> Rotation:
+        """The scaled features in their principal axes, found once for all subsets."""
+        return Rotation.of(self.features, self.mean, self.deviation)
 
-    def on(self, weights: np.ndarray) -> "LogisticPath":
-        """The same features for other subsets."""
-        return dataclasses.replace(self, weights=weights)
+
+@dataclasses.dataclass(frozen=True)
+class LogisticPath:
+    """The solutions of K subsets, at any strengths.
+
+    Attributes:
+      examples: of all subsets.
+      weights: float [K, N], 0 where a row is not in the subset.
+    """
+
+    examples: Examples
+    weights: np.ndarray
 
     def solve(self, strengths: np.ndarray, *, start: Solutions | None = None, tolerance: float = TOLERANCE) -> Solutions:
         """Minimises the objective for every subset and strength, from the strongest on, each from the solution of the one before.
@@ -132,10 +139,12 @@ class LogisticPath:
           start: of the same subsets; its last strength's solution is what the strongest starts from, in place of zeros.
           tolerance: of the kernel's relative error, by the bound in `Solutions.gradient_norm`; the error is usually smaller.
         """
-        axes, classes = self.rotation.axes, self.classes
+        rotation, classes = self.examples.rotation, self.examples.classes
+        axes = rotation.axes
         strengths, weights = np.asarray(strengths, np.float64), np.asarray(self.weights, np.float64)
-        coordinates = _rounded(self.rotation.coordinates)
-        labels = np.pad(np.asarray(self.labels, np.int32), (0, len(coordinates) - len(self.labels)))
+        coordinates = _rounded(rotation.coordinates)
+        labels = np.asarray(self.examples.labels, np.int32)
+        labels = np.pad(labels, (0, len(coordinates) - len(labels)))
         shares = np.zeros((len(weights), len(coordinates)), np.float32)
         shares[:, : weights.shape[1]] = weights / weights.sum(1, keepdims=True)
         order = np.argsort(-strengths, kind="stable")
@@ -166,20 +175,6 @@ def _rounded(coordinates: np.ndarray) -> np.ndarray:
     padded[: len(coordinates), : coordinates.shape[1] - 1] = coordinates[:, :-1]
     padded[: len(coordinates), -1] = coordinates[:, -1]
     return padded
-
-
-def fit_logistic(
-    features: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray,
-    strengths: np.ndarray,
-    classes: int,
-    *,
-    mean: np.ndarray | float = 0.0,
-    deviation: np.ndarray | float = 1.0,
-) -> Solutions:
-    """Minimises the objective for every subset and strength; see `LogisticPath`."""
-    return LogisticPath.create(features, labels, weights, classes, mean=mean, deviation=deviation).solve(strengths)
 
 
 class _State(NamedTuple):

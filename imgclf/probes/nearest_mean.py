@@ -10,12 +10,11 @@ As every m_c has length 1, the nearest mean does not depend on the length of x: 
 """
 
 import dataclasses
-from typing import Self
 
 import numpy as np
 import scipy.optimize
 
-from imgclf.probes.logistic import Solutions
+from imgclf.probes.logistic import Examples, Solutions, cross_entropy
 
 # The scale times the usual length of a feature, where it can't be estimated, and the middle of its prior where it can: the best on new
 # photos was 8 to 39 with one photo a class, 15 to 50 with two to five (MobileNetV2 of two widths; clothes, film figures, CIFAR-10).
@@ -23,66 +22,35 @@ SHARPNESS, PRIOR_SD = 20.0, 0.5
 _ROWS = 8192  # of features that are read at once
 
 
-def fit_nearest_mean(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int) -> Solutions:
-    """Finds the class means of every subset; there is no penalty, so that the solutions have one strength (L = 1).
-
-    The outputs are x·m_c over the mean length of all features, which is a cosine for a feature of that length; `scale_of` makes logits
-    of them.
-
-    Args:
-      features: float32 [N, D].
-      labels: int [N], below `classes`.
-      weights: float [K, N], 0 where a row is not in the subset. A class without a row in a subset has a kernel of zeros there.
-      classes: C.
-    """
-    subsets, width = len(weights), features.shape[1]
-    sums, lengths = np.zeros((subsets, classes, width)), 0.0
-    member = labels[:, None] == np.arange(classes)
-    for start in range(0, len(features), _ROWS):
-        rows = slice(start, start + _ROWS)
-        x = features[rows].astype(np.float64)
-        length = np.linalg.norm(x, axis=1, keepdims=True)
-        lengths += length.sum()
-        shares = np.asarray(weights, np.float64)[:, rows, None] * member[rows]  # [K, n, C]
-        sums += np.einsum("knc,nd->kcd", shares, x / np.maximum(length, 1e-12), optimize=True)
-    sizes = np.linalg.norm(sums, axis=-1, keepdims=True)
-    kernel = sums / np.maximum(sizes, 1e-300) / max(lengths / len(features), 1e-12)
-    kernel = kernel.transpose(0, 2, 1)[:, None].astype(np.float32)
-    return Solutions(kernel, np.zeros((subsets, 1, classes), np.float32), np.zeros((subsets, 1)))
-
-
 @dataclasses.dataclass(frozen=True)
 class NearestMeanPath:
-    """The class means of K subsets, as `LogisticPath` has its solutions; there is one for all strengths. Attributes as in `create`."""
+    """The class means of K subsets, one solution for all strengths (L = 1). Attributes as `LogisticPath` has them; nothing is scaled."""
 
-    features: np.ndarray
-    labels: np.ndarray
+    examples: Examples
     weights: np.ndarray
-    classes: int
 
-    @classmethod
-    def create(
-        cls,
-        features: np.ndarray,
-        labels: np.ndarray,
-        weights: np.ndarray,
-        classes: int,
-        *,
-        mean: np.ndarray | float = 0.0,
-        deviation: np.ndarray | float = 1.0,
-    ) -> Self:
-        """Takes what `fit_nearest_mean` takes; features are not scaled."""
-        del mean, deviation
-        return cls(features, labels, weights, classes)
+    def solve(self, strengths: np.ndarray, *, start: Solutions | None = None, tolerance: float = 0.0) -> Solutions:
+        """Finds the class means of every subset; there is no penalty, and nothing to start from or to converge to.
 
-    def on(self, weights: np.ndarray) -> Self:
-        """The same features for other subsets."""
-        return dataclasses.replace(self, weights=weights)
-
-    def solve(self, strengths: np.ndarray, *, start: Solutions | None = None) -> Solutions:
-        """The means; they need no start."""
-        del strengths, start
-        return fit_nearest_mean(self.features, self.labels, self.weights, self.classes)
+        The outputs are x·m_c over the mean length of all features, which is a cosine for a feature of that length; `scale_of` makes logits
+        of them. A class without a row in a subset has a kernel of zeros there.
+        """
+        del strengths, start, tolerance
+        features, labels, classes = self.examples.features, self.examples.labels, self.examples.classes
+        subsets, width = len(self.weights), features.shape[1]
+        sums, lengths = np.zeros((subsets, classes, width)), 0.0
+        member = labels[:, None] == np.arange(classes)
+        for begin in range(0, len(features), _ROWS):
+            rows = slice(begin, begin + _ROWS)
+            x = features[rows].astype(np.float64)
+            length = np.linalg.norm(x, axis=1, keepdims=True)
+            lengths += length.sum()
+            shares = np.asarray(self.weights, np.float64)[:, rows, None] * member[rows]  # [K, n, C]
+            sums += np.einsum("knc,nd->kcd", shares, x / np.maximum(length, 1e-12), optimize=True)
+        sizes = np.linalg.norm(sums, axis=-1, keepdims=True)
+        kernel = sums / np.maximum(sizes, 1e-300) / max(lengths / len(features), 1e-12)
+        kernel = kernel.transpose(0, 2, 1)[:, None].astype(np.float32)
+        return Solutions(kernel, np.zeros((subsets, 1, classes), np.float32), np.zeros((subsets, 1)))
 
 
 def scale_of(outputs: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> float:
@@ -97,8 +65,7 @@ def scale_of(outputs: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> flo
     """
 
     def cost(log_scale: float) -> float:
-        logits = np.exp(log_scale) * outputs.astype(np.float64)
-        losses = scipy.special.logsumexp(logits, axis=1) - np.take_along_axis(logits, labels[:, None], 1)[:, 0]
+        losses = cross_entropy(np.exp(log_scale) * outputs.astype(np.float64), labels)
         mean = float(losses @ weight / weight.sum())
         return len(labels) * mean + 0.5 * float((log_scale - np.log(SHARPNESS)) / PRIOR_SD) ** 2
 

@@ -11,49 +11,27 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from imgclf.probes.logistic import Solutions, eigh
+from imgclf.probes.logistic import Examples, Solutions, eigh
 
 _ROWS = 8192  # whose products are summed at once
 
 
 @dataclasses.dataclass(frozen=True)
 class RidgePath:
-    """The solutions of K subsets, at any strengths; each subset is decomposed once. The attributes are the arguments of `create`."""
+    """The solutions of K subsets, at any strengths; each subset is decomposed once. Attributes as `LogisticPath` has them."""
 
-    features: np.ndarray
-    labels: np.ndarray
+    examples: Examples
     weights: np.ndarray
-    classes: int
-    mean: np.ndarray | float
-    deviation: np.ndarray | float
 
-    @classmethod
-    def create(
-        cls,
-        features: np.ndarray,
-        labels: np.ndarray,
-        weights: np.ndarray,
-        classes: int,
-        *,
-        mean: np.ndarray | float = 0.0,
-        deviation: np.ndarray | float = 1.0,
-    ) -> "RidgePath":
-        """As `LogisticPath.create`."""
-        return cls(features, labels, np.asarray(weights, np.float64), classes, mean, deviation)
-
-    def on(self, weights: np.ndarray) -> "RidgePath":
-        """The same features for other subsets."""
-        return dataclasses.replace(self, weights=np.asarray(weights, np.float64))
-
-    def solve(self, strengths: np.ndarray, *, start: Solutions | None = None) -> Solutions:
-        """Minimises the objective for every subset and strength, float [L]; an exact solution needs no start.
+    def solve(self, strengths: np.ndarray, *, start: Solutions | None = None, tolerance: float = 0.0) -> Solutions:
+        """Minimises the objective for every subset and strength, float [L]; an exact solution needs neither a start nor a tolerance.
 
         The result's outputs are regressions, not logits: `cross_validation.fit_linear` scales them.
         """
-        del start
+        del start, tolerance
         shape = len(self.weights), len(strengths)
-        kernel = np.zeros((*shape, self.features.shape[1], self.classes), np.float32)
-        bias, norms = np.zeros((*shape, self.classes), np.float32), np.zeros(shape)
+        kernel = np.zeros((*shape, self.examples.features.shape[1], self.examples.classes), np.float32)
+        bias, norms = np.zeros((*shape, self.examples.classes), np.float32), np.zeros(shape)
         for k, subset in enumerate(self._subsets):
             for i, (l2, solution) in enumerate(zip(strengths, subset.solutions(strengths), strict=True)):
                 w, residual = solution
@@ -63,44 +41,28 @@ class RidgePath:
 
     @functools.cached_property
     def _subsets(self) -> list["_Subset"]:
+        weights = np.asarray(self.weights, np.float64)
         return [
-            _Subset(self.features, self.labels, rows, weight[rows] / weight.sum(), self.classes, self.mean, self.deviation)
-            for weight, rows in ((weight, np.flatnonzero(weight)) for weight in self.weights)
+            _Subset(self.examples, rows, weight[rows] / weight.sum())
+            for weight, rows in ((weight, np.flatnonzero(weight)) for weight in weights)
         ]
-
-
-def fit_ridge(
-    features: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray,
-    strengths: np.ndarray,
-    classes: int,
-    *,
-    mean: np.ndarray | float = 0.0,
-    deviation: np.ndarray | float = 1.0,
-) -> Solutions:
-    """Minimises the objective for every subset and strength; see `RidgePath`."""
-    return RidgePath.create(features, labels, weights, classes, mean=mean, deviation=deviation).solve(strengths)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Subset:
     """Rows of features with their shares of the subset's weight; read a block at a time."""
 
-    features: np.ndarray
-    labels: np.ndarray
+    examples: Examples
     rows: np.ndarray
     share: np.ndarray
-    classes: int
-    mean: np.ndarray | float
-    deviation: np.ndarray | float
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Features, targets and weights, a block of rows at a time."""
+        of = self.examples
         for start in range(0, len(self.rows), _ROWS):
             rows = self.rows[start : start + _ROWS]
-            targets = np.eye(self.classes)[self.labels[rows]]
-            yield (self.features[rows] - self.mean) / self.deviation, targets, self.share[start : start + _ROWS]
+            targets = np.eye(of.classes)[of.labels[rows]]
+            yield (of.features[rows] - of.mean) / of.deviation, targets, self.share[start : start + _ROWS]
 
     @functools.cached_property
     def x_mean(self) -> np.ndarray:
@@ -112,7 +74,7 @@ class _Subset:
 
     def solutions(self, strengths: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each strength, the kernel, and the gradient of the objective there but for the penalty's part."""
-        if len(self.rows) <= self.features.shape[1]:
+        if len(self.rows) <= self.examples.features.shape[1]:
             yield from self._in_the_span_of_the_rows(strengths)
         else:
             yield from self._by_the_gram_matrix(strengths)
@@ -138,11 +100,11 @@ class _Subset:
 
     @functools.cached_property
     def _gram_decomposed(self) -> tuple[np.ndarray, ...]:
-        width = self.features.shape[1]
-        gram, moment = np.zeros((width, width)), np.zeros((width, self.classes))
+        width = self.examples.features.shape[1]
+        gram, moment = np.zeros((width, width)), np.zeros((width, self.examples.classes))
         for x, y, w in self.blocks():
-            x = np.asarray(x - self.x_mean, self.features.dtype)
-            gram += x.T @ (x * w[:, None].astype(self.features.dtype))
+            x = np.asarray(x - self.x_mean, self.examples.features.dtype)
+            gram += x.T @ (x * w[:, None].astype(self.examples.features.dtype))
             moment += x.T @ ((y - self.y_mean) * w[:, None])
         values, left = eigh(gram)
         return gram, moment, values, left.T @ moment, left

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgclf.probes import logistic
-from imgclf.probes.logistic import fit_logistic
+from imgclf.probes.logistic import Examples, LogisticPath
 
 
 def assert_same_solution(kernel, bias, model, classes) -> None:
@@ -30,7 +30,7 @@ def test_logistic_equals_scikit_learn(n, width, classes):
         weights = np.stack([np.ones(n), rng.uniform(0.2, 3, n)])
         weights[1, labels.argsort()[::4]] = 0
         strengths = np.array([10.0**low, 1.0])  # in any order
-        found = fit_logistic(x, labels, weights, strengths, classes)
+        found = LogisticPath(Examples(x, labels, classes), weights).solve(strengths)
         for k, weight in enumerate(weights):
             used = weight > 0
             for i, l2 in enumerate(strengths):
@@ -45,7 +45,7 @@ def test_logistic_equals_scikit_learn(n, width, classes):
 def test_logistic_says_how_far_it_has_converged():
     x, labels = blobs(60, 90, 4, 0)
     weights, strengths = np.ones((2, 60)), np.array([1e-5, 0.1])  # of a shape that is compiled already
-    found = fit_logistic(x, labels, weights, strengths, 4)
+    found = LogisticPath(Examples(x, labels, 4), weights).solve(strengths)
     wide = x.astype(np.float64)
     for i, l2 in enumerate(strengths):
         kernel = found.kernel[0, i].astype(np.float64)
@@ -60,9 +60,9 @@ def test_subsets_in_parts_are_the_same_as_at_once(monkeypatch):
     weights = np.ones((2, 80))
     weights[1, ::2] = 0
     strengths = np.array([0.01, 1.0])
-    together = fit_logistic(x, labels, weights, strengths, 3)
+    together = LogisticPath(Examples(x, labels, 3), weights).solve(strengths)
     monkeypatch.setattr(logistic, "_LOGITS", 80 * 3)
-    apart = fit_logistic(x, labels, weights, strengths, 3)
+    apart = LogisticPath(Examples(x, labels, 3), weights).solve(strengths)
     np.testing.assert_allclose(together.kernel, apart.kernel, atol=1e-3 * np.abs(apart.kernel).max())
 
 

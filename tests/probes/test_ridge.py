@@ -5,7 +5,8 @@ import pytest
 from blobs import blobs
 from sklearn.linear_model import Ridge
 
-from imgclf.probes.ridge import fit_ridge
+from imgclf.probes.logistic import Examples
+from imgclf.probes.ridge import RidgePath
 
 
 @pytest.mark.parametrize(("n", "width"), [(30, 50), (60, 9)])
@@ -14,7 +15,7 @@ def test_ridge_equals_scikit_learn(n, width):
     weights = np.stack([np.ones(n), np.random.default_rng(0).uniform(0, 2, n) * (np.arange(n) % 5 > 0)])
     mean, deviation = x.mean(0), x.std(0)
     strengths = np.array([1e-6, 0.01, 10.0])
-    found = fit_ridge(x, labels, weights, strengths, 3, mean=mean, deviation=deviation)
+    found = RidgePath(Examples(x, labels, 3, mean, deviation), weights).solve(strengths)
     scaled = ((x - mean) / deviation).astype(np.float64)
     for k, weight in enumerate(weights):
         for i, l2 in enumerate(strengths):
