@@ -36,6 +36,18 @@ NAMES = (  # of what `compute` returns
 )
 
 
+def losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Negative log-likelihood of each example, float64 [N], in nats, of probabilities floored at float32's smallest normal number, 1.2e-38.
+
+    Args:
+      probabilities: float [N, C].
+      labels: int [N].
+    """
+    of_true = np.take_along_axis(probabilities, labels[:, None], 1)[:, 0].astype(np.float64)
+    found: np.ndarray = -np.log(np.maximum(of_true, np.finfo(np.float32).tiny))
+    return found
+
+
 def compute(
     probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str], *, index: np.ndarray | None = None
 ) -> dict[str, Any]:
@@ -50,8 +62,7 @@ def compute(
     Returns:
       A dict of plain Python values, ready for JSON:
       `n`; `top1` and `top1_ci95` (Wilson, [lo, hi]); `balanced_accuracy`, the mean of the classes' recalls, and its `_ci95`; `top5`
-      (top-min(5, C)); `loss` (mean negative log-likelihood in nats, no label smoothing or class weights, probabilities floored at
-      float32's smallest normal number, 1.2e-38); `macro_f1`;
+      (top-min(5, C)); `loss` (the mean of `losses`, no label smoothing or class weights); `macro_f1`;
       `per_class` {name: {precision, recall, f1, support}}; `confusion` [[int]], rows = true, columns = predicted; `roc_auc`
       (mean of one-vs-rest areas) with `roc_auc_note` (why it is None, or which classes it leaves out; else None); `ece` and
       `ece_bins` (see `calibration`). Among equal probabilities the class with the lower number is predicted.
@@ -83,7 +94,7 @@ def compute(
         "balanced_accuracy": float(np.mean([row["recall"] for row in present])),
         "balanced_accuracy_ci95": list(mean_of_proportions(confusion.diagonal()[support > 0], support[support > 0])),
         "top5": float((rank < min(5, classes)).mean()),
-        "loss": float(-np.log(np.maximum(of_true.astype(np.float64), np.finfo(np.float32).tiny)).mean()),
+        "loss": float(losses(probabilities, labels).mean()),
         "macro_f1": float(np.mean([row["f1"] for row in present])),
         "per_class": per_class,
         "confusion": confusion.tolist(),

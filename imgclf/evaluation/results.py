@@ -223,12 +223,11 @@ def calibrate(
             calibrated[held] = calibration.probabilities(
                 judged.logits[held], calibration.fit_temperature(judged.logits[others], labels[others])
             )
-    of_true = np.take_along_axis(plain, labels[:, None], 1)[:, 0].astype(np.float64)
     about = {
         "split": None if scaled_on is None else scaled_on.split,
         "n": 0 if scaled_on is None else len(scaled_on.labels),
         "ece_uncalibrated": calibration.expected_calibration_error(plain.max(1), plain.argmax(1) == labels)[0],
-        "loss_uncalibrated": float(-np.log(np.maximum(of_true, np.finfo(np.float32).tiny)).mean()),
+        "loss_uncalibrated": float(metrics.losses(plain, labels).mean()),
         "note": _note(judged.split, temperature, scaled_on, val_chose_epoch),
     }
     return calibrated, {"temperature": scale, "calibration": about, "conformal": _conformal(judged, calibrated, fitted_on, scale, alpha)}

@@ -26,7 +26,7 @@ from imgclf.deploy import scoring
 from imgclf.deploy.classifier import load
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
-from imgclf.evaluation import calibration
+from imgclf.evaluation import calibration, metrics
 from imgclf.evaluation.intervals import wilson
 from imgclf.methods.probe import OUT_OF_FOLD
 from imgclf.probes import ties
@@ -237,8 +237,7 @@ class _Search:
                 scoring.probabilities(classifier, images, self._console) if len(rows) else np.zeros((0, len(classifier.class_names)))
             )
         labels = table["label"].to_numpy()[rows]
-        of_true = np.take_along_axis(np.asarray(probabilities, np.float64), labels[:, None], 1)[:, 0]
-        judged = pd.DataFrame({"right": probabilities.argmax(1) == labels, "loss": -np.log(np.maximum(of_true, 1e-38))})
+        judged = pd.DataFrame({"right": probabilities.argmax(1) == labels, "loss": metrics.losses(probabilities, labels)})
         judged.index = pd.Index(table["id"].to_numpy()[rows])
         judged["group"] = groups_of(table)[rows]
         judged.attrs["on"] = on
@@ -273,7 +272,8 @@ class _Search:
         """Seconds from the end of a training to its judgement, as far as what has run tells: compiling its evaluation, scores, a report."""
         if not any(row.n is not None for row in self._rows):
             return 0.0
-        return self._speed.run + self._speed.compiling / 2 + self._images * self._speed.image
+        speed = self._speed
+        return speed.run + speed.compiling / 2 + self._images * speed.image
 
     @property
     def _speed(self) -> Speed:

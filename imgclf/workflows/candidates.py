@@ -69,7 +69,7 @@ def candidates(config: Config, fixed: Mapping[str, Any], recipe: Mapping[str, An
       recipe: the fields of fine-tuning.
 
     Returns:
-      None for a training from scratch, whose duration is all there is to choose.
+      None of them where the first is a training, whose duration is all there is to choose.
     """
     if config.train.method != "probe" or config.model.weights == "none":
         return []

@@ -8,10 +8,8 @@ compared image by image, and ensembles can be scored from the logits that are ke
 """
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from imgclf.config import Config
 from imgclf.data.splits import groups_of, limit_per_class, subset
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
-from imgclf.evaluation import results
+from imgclf.evaluation import metrics, results
 from imgclf.evaluation.intervals import clustered
 from imgclf.methods import resolve
 from imgclf.methods.base import Task
@@ -76,8 +74,7 @@ class Judged:
         """Calibrates the logits of each fold, int [N], by the other folds, and takes their losses."""
         judged = results.Judged(results.CROSS_VALIDATION, logits, labels, fold)
         probabilities, _ = results.calibrate(judged, judged, temperature=True, alpha=0.0, val_chose_epoch=False)
-        of_true = np.take_along_axis(probabilities, labels[:, None], 1)[:, 0].astype(np.float64)
-        return cls(candidate, logits, labels, groups, -np.log(np.maximum(of_true, np.finfo(np.float32).tiny)), seconds)
+        return cls(candidate, logits, labels, groups, metrics.losses(probabilities, labels), seconds)
 
     @property
     def correct(self) -> np.ndarray:
@@ -113,9 +110,8 @@ def judge(candidate: Candidate, dataset: Dataset, model: Network, console: Conso
     train = subset(dataset, np.flatnonzero((dataset.table["split"] == "train").to_numpy()))
     config = resolve.resolve(resolve.check(candidate.config), len(train.class_names))
     task = Task(config, train, model, sharding.create_mesh(), console)
-    with tempfile.TemporaryDirectory() as folder:
-        solver = LinearHead.check(task, class_weights(config, train.class_names, class_counts(train)))
-        held = solver.train(Path(folder)).out_of_fold
+    solver = LinearHead.check(task, class_weights(config, train.class_names, class_counts(train)))
+    held = solver.solve().out_of_fold
     if held is None:
         raise UserError("Every class has one training image (or group): nothing can be held out to choose by; add images.")
     labels, groups = train.table["label"].to_numpy()[held.rows], groups_of(train.table)[held.rows]
