@@ -68,3 +68,9 @@ def convert(entry: Weights, tensors: dict[str, np.ndarray], network: Compiled) -
 def difference(ours: jax.Array, theirs: np.ndarray) -> float:
     """The largest difference, relative to the standard deviation of theirs."""
     return float(np.abs(np.asarray(ours) - theirs).max() / theirs.std())
+
+
+def normal(state: nnx.State | Tree, numbers: np.random.Generator) -> Tree:
+    """Numbers drawn from a normal distribution in the shapes of a state, such as an abstract network's parameters."""
+    tree = nnx.to_pure_dict(state) if isinstance(state, nnx.State) else state
+    return jax.tree.map(lambda leaf: numbers.normal(size=leaf.shape).astype(np.float32), tree)

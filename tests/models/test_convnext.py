@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from converted import compile_quickly
+from converted import compile_quickly, normal
 from flax import nnx
 from networks import created
 from safetensors.numpy import save_file
@@ -30,7 +30,7 @@ def test_gradients_reach_every_parameter():
     model = nnx.eval_shape(lambda: build(convnext.convnext_micro, response_norm=convnext_v2.GlobalResponseNorm))
     graphdef, params = nnx.split(model)
     numbers = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: numbers.normal(size=leaf.shape).astype(np.float32), nnx.to_pure_dict(params))
+    params = normal(params, numbers)
     image = numbers.normal(size=(2, 16, 24, 3)).astype(np.float32)
 
     def loss(params):

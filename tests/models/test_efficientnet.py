@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from converted import compile_quickly
+from converted import compile_quickly, normal
 from flax import nnx
 
 from imgclf.models import efficientnet, efficientnet_v2
@@ -34,9 +34,7 @@ def test_gradients_reach_every_parameter():
     abstract = nnx.eval_shape(lambda: InvertedResidualNet(8, stages, 64, **efficientnet.SHARED, rngs=nnx.Rngs(0)))
     graphdef, *states = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     numbers = np.random.default_rng(0)
-    params, stats = (
-        jax.tree.map(lambda leaf: numbers.normal(size=leaf.shape).astype(np.float32), nnx.to_pure_dict(state)) for state in states
-    )
+    params, stats = (normal(state, numbers) for state in states)
     image = numbers.normal(size=(4, 16, 24, 3)).astype(np.float32)
 
     def loss(params, stats):

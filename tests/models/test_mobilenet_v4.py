@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from converted import compile_quickly
+from converted import compile_quickly, normal
 from flax import nnx
 
 from imgclf.models import mobilenet_v4
@@ -24,9 +24,7 @@ def test_gradients_reach_every_parameter_of_all_kinds_of_blocks():
 
     graphdef, *states = nnx.split(nnx.eval_shape(build), nnx.Param, nnx.BatchStat)
     numbers = np.random.default_rng(0)
-    params, stats = (
-        jax.tree.map(lambda leaf: numbers.normal(size=leaf.shape).astype(np.float32), nnx.to_pure_dict(state)) for state in states
-    )
+    params, stats = (normal(state, numbers) for state in states)
     image = numbers.normal(size=(8, 24, 40, 3)).astype(np.float32)
 
     def loss(params, stats):

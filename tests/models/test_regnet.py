@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from converted import compile_quickly
+from converted import compile_quickly, normal
 from flax import nnx
 
 from imgclf.models import layers, regnet, resnet
@@ -29,9 +29,7 @@ def test_gradients_reach_every_parameter(family):
     abstract = nnx.eval_shape(lambda: TINY[family](rngs=nnx.Rngs(0)))
     graphdef, *states = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     numbers = np.random.default_rng(0)
-    params, stats = (
-        jax.tree.map(lambda leaf: numbers.normal(size=leaf.shape).astype(np.float32), nnx.to_pure_dict(state)) for state in states
-    )
+    params, stats = (normal(state, numbers) for state in states)
     params = conversion.nest(
         {
             path: leaf + 20 * path.endswith("reduce/bias")  # else half of those units are off for all images, whose averages are alike

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from converted import compile_quickly
+from converted import compile_quickly, normal
 from flax import nnx
 from networks import created
 from random_weights import torch_weights
@@ -74,7 +74,7 @@ def test_any_part_can_be_varied_and_pooling_that_is_not_there_is_refused():
 def test_gradients_reach_every_parameter(name):
     graphdef, params = nnx.split(nnx.eval_shape(lambda: build(name, depth=1)))
     numbers = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: numbers.normal(size=leaf.shape).astype(np.float32), nnx.to_pure_dict(params))
+    params = normal(params, numbers)
     image = numbers.normal(size=(2, 16, 24, 3)).astype(np.float32)
 
     def loss(params):
@@ -89,7 +89,7 @@ def test_pooling_takes_its_tokens_from_the_same_place():
     graphdefs = [nnx.graphdef(abstract("vit_tiny_dinov2", depth=1, pool=pool)) for pool in ("token", "average")]
     numbers = np.random.default_rng(0)
     params = nnx.to_pure_dict(nnx.state(abstract("vit_tiny_dinov2", depth=1)))
-    params = jax.tree.map(lambda leaf: numbers.normal(size=leaf.shape).astype(np.float32), params)
+    params = normal(params, numbers)
     image = numbers.normal(size=(2, 32, 16, 3)).astype(np.float32)
 
     def all_of(params, image):
