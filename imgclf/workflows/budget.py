@@ -30,7 +30,7 @@ from imgclf.evaluation import calibration, metrics
 from imgclf.evaluation.intervals import wilson
 from imgclf.methods.probe import OUT_OF_FOLD
 from imgclf.probes import ties
-from imgclf.reporting import leaderboard
+from imgclf.reporting import leaderboard, scenes
 from imgclf.training.trained_model import OutOfFold
 from imgclf.workflows import run_folder, train
 from imgclf.workflows.candidates import COMPILING_OVER_FEATURES, FEWEST_EPOCHS, STEP_OVER_FEATURES, Candidate, Speed, candidates
@@ -216,8 +216,8 @@ class _Search:
         dataset, first = self._asked.dataset, self._folder / FOLDER / (self._rows[0].name if self._rows else "") / "dataset.parquet"
         if "scene" in dataset.table or not first.is_file() or "scene" not in (found := pd.read_parquet(first)):
             return dataset
-        scenes = dataset.table["id"].map(found.set_index("id")["scene"]).fillna("")  # copies that the audit has dropped have none
-        return dataclasses.replace(dataset, table=dataset.table.assign(scene=scenes.astype("str")))
+        names = dataset.table["id"].map(found.set_index("id")["scene"]).fillna("")  # copies that the audit has dropped have none
+        return dataclasses.replace(dataset, table=dataset.table.assign(scene=names.astype("str")))
 
     def _judge(self, folder: Path, classifier: Predictor) -> pd.DataFrame:
         """Whether a candidate is right on each image that it was not trained on, and its loss there; a row per image, by id."""
@@ -289,10 +289,13 @@ class _Search:
         return Speed(image, min(probes), COMPILING_OVER_FEATURES * self._compiling, over)
 
     def _publish(self, row: Row) -> None:
-        """Makes the run's folder a copy of a candidate; results.json, by which a run is known to be finished, comes last."""
+        """Makes the run's folder a copy of a candidate; results.json, by which a run is known to be finished, comes last.
+
+        The page of scenes stays the first candidate's, which has found them and knows why: the others were given them.
+        """
         source = self._folder / FOLDER / row.name
         for entry in sorted(source.iterdir(), key=lambda entry: entry.name == "results.json"):
-            if entry.name == ".lock":
+            if entry.name == ".lock" or (entry.name == scenes.PAGE and (self._folder / scenes.PAGE).exists()):
                 continue
             if entry.is_dir():
                 with files.replacing_folder(self._folder / entry.name) as aside:
@@ -311,7 +314,9 @@ class _Search:
         results = run_folder.results(self._folder)
         told = f"Chosen among {formatting.count(sum(row.n is not None for row in self._rows), 'candidate')} in {self._limit}"
         if not any(note.startswith("Chosen among") for note in results["notes"]):
-            results["notes"].append(f"{told}, on the images of this score; see the leaderboard.")
+            own = results["split"] in ("cross_validation", "val")
+            where = "on the images of this score" if own else "on training images that were held out, not on those of this score"
+            results["notes"].append(f"{told}, {where}; see the leaderboard.")
         files.write_json(self._folder / "results.json", results)
         report.write_report(self._folder)
         for row in self._rows:

@@ -47,12 +47,24 @@ def test_the_leaderboard_tells_of_all_that_was_tried_and_one_is_kept(made):
     assert "unit-length" in page
     assert "What was tried in" in page
     notes = json.loads((made.folder / "results.json").read_text())["notes"]
-    assert any(note.startswith("Chosen among 2 candidates in 10 min 0 s") for note in notes)
+    assert "Chosen among 2 candidates in 10 min 0 s, on the images of this score; see the leaderboard." in notes
     kept = table["name"][table["kept"]].item()
     results = [json.loads((folder / "results.json").read_text()) for folder in (made.folder, made.folder / "candidates" / kept)]
     assert results[0]["params_sha256"] == results[1]["params_sha256"]
     loser = table["name"][~table["kept"]].item()
     assert not (made.folder / "candidates" / loser / "checkpoints").exists()
+
+
+def test_what_is_kept_later_leaves_the_page_of_scenes_which_the_first_has_found(tmp_path):
+    for name in ("probe", "flip"):
+        (tmp_path / "candidates" / name).mkdir(parents=True)
+        for file in ("scenes.html", "results.json"):
+            (tmp_path / "candidates" / name / file).write_text(name)
+    asked = budget.Asked(config_lib.default_config(), None, {}, {})
+    search = budget._Search(asked, tmp_path, TimeLimit(60.0), Console(quiet=True), [])
+    for name in ("probe", "flip"):
+        search._publish(budget.Row(name, "", {}))
+    assert [(tmp_path / file).read_text() for file in ("scenes.html", "results.json")] == ["probe", "flip"]
 
 
 def test_the_config_repeats_what_was_decided_without_a_clock(made, tmp_path):
