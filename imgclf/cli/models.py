@@ -14,7 +14,9 @@ def models(
     max_gflops: Annotated[
         float | None, typer.Option(help="With --best-for: leave out what costs more for an image, in billions of multiply-adds.", min=0.0)
     ] = None,
-    commercial: Annotated[bool, typer.Option("--commercial", help="With --best-for: only licences that allow commercial use.")] = False,
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="With --best-for: leave out licences that forbid commercial use.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Lists the models and their published weights: config.model.name and config.model.weights.

@@ -72,6 +72,7 @@ def train(method: Refittable, workdir: Path) -> TrainedModel:
     everything, steps = _with_val(task.dataset), int(first.about["step"])
     images = int((everything.table["split"] == "train").sum())
     task.console.print(f"Training again on all {images:,} train and val images, for {steps:,} steps.", highlight=False)
+    (workdir / FOLDER).mkdir(exist_ok=True)  # a run's own folder is made before its training
     second = method.on(everything, steps).train_once(workdir / FOLDER)
     _keep(second, steps, workdir)
     return _joined(first, second, images)

@@ -61,7 +61,8 @@ def write(path: Path, dataset: Dataset, scenes: Scenes, console: Console, *, of:
       UserError: if the page can't be written, or an image has changed.
     """
     rows = dataset.table.reset_index(drop=True)
-    of_scene = {str(name): np.asarray(places) for name, places in rows[rows["scene"] != ""].groupby("scene").indices.items()}
+    names = rows.loc[rows["scene"] != "", "scene"]
+    of_scene = {str(name): np.asarray(own) for name, own in names.groupby(names).groups.items()}
     several = sorted(((name, own) for name, own in of_scene.items() if len(own) > 1), key=lambda item: (-len(item[1]), item[0]))
     shown = several[:SCENES]
     pictures = np.array([row for _, own in shown for row in own[:SHOTS]], np.int64)

@@ -27,7 +27,7 @@ from imgclf.deploy.classifier import load
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
 from imgclf.evaluation import calibration, metrics
-from imgclf.evaluation.intervals import wilson
+from imgclf.evaluation.intervals import clustered
 from imgclf.methods.probe import OUT_OF_FOLD
 from imgclf.probes import ties
 from imgclf.reporting import leaderboard, scenes
@@ -206,7 +206,7 @@ class _Search:
         judged = self._judge(folder, classifier)
         if len(judged):
             row.n, row.judged_on, row.top1, row.loss = len(judged), judged.attrs["on"], judged["right"].mean(), judged["loss"].mean()
-            row.low, row.high = wilson(int(judged["right"].sum()), len(judged))
+            row.low, row.high = clustered(judged["right"].to_numpy(), judged["group"].to_numpy())
         row.seconds = time.monotonic() - start
         return row
 

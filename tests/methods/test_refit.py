@@ -22,7 +22,7 @@ from imgclf.training.trained_model import TrainedModel
 
 QUIET = Console(quiet=True)
 FIT = {"train.method": "fit", "train.duration": "12 steps", "train.eval_every": "4 steps", "optimizer.schedule.name": "cosine"}
-LP_FT = FIT | {"train.method": "lp_ft", "model.head.kind": "linear", "probe.l2": (0.01,)}
+LP_FT = FIT | {"train.method": "lp_ft", "model.head.kind": "linear", "probe.l2": (0.01, 0.1), "probe.folds": 2}
 REFIT = {"train.refit": True}
 
 

@@ -1,5 +1,7 @@
 """The page of scenes: hostile names, splits, the filter, small windows."""
 
+import html
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,6 +43,15 @@ def test_the_page_says_what_joined_each_scene(found, tmp_path):
     assert "and 6 more" in text
     assert text.count('class="across"') == 1
     assert "1 scene stands on both sides" in text
+
+
+def test_the_page_shows_the_shots_of_each_scene(found, tmp_path):
+    dataset, scenes = found
+    text = html.unescape(page_lib.write(tmp_path / "scenes.html", dataset, scenes, Console(quiet=True)).read_text())
+    table = dataset.table
+    shown = [*np.flatnonzero(table["scene"] == "<first>")[: page_lib.SHOTS], *np.flatnonzero(table["scene"] == "second")]
+    assert not set(shown) <= set(range(len(shown)))  # they are not the first rows of the data
+    assert [row for row, name in enumerate(table["id"]) if name in text] == sorted(shown)
 
 
 def test_the_table_is_what_training_reads(found):
