@@ -1,0 +1,1 @@
+"""A run for others: bundles, their reproduction, model cards, the Hugging Face hub."""

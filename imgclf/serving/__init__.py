@@ -1,0 +1,1 @@
+"""A classifier behind HTTP: the server, its queue, its page."""
