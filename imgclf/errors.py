@@ -11,6 +11,11 @@ class UserError(Exception):
     """
 
 
+def missing_extra(what: str, package: str, extra: str) -> UserError:
+    """Returns the error for a package that only some users need and that is not installed; it ends with the line that installs it."""
+    return UserError(f"{what} needs {package}: python -m pip install 'imgclf[{extra}]'.")
+
+
 def nearest(name: str, valid: Iterable[str], count: int = 3) -> str:
     """Returns "did you mean 'adam'?" with the valid choices closest to `name`, or "valid: …" with all of them where none is close."""
     choices = sorted(valid)

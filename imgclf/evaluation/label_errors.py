@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from imgclf.data.table import Dataset
-from imgclf.errors import UserError
+from imgclf.errors import missing_extra
 
 LIMIT = 0.1  # share of the images that is shown at most
 
@@ -34,7 +34,7 @@ class Suspects:
 def require_cleanlab() -> None:
     """Raises a UserError where cleanlab is not installed: it is AGPL-licensed, hence an extra, imported only where it is used."""
     if importlib.util.find_spec("cleanlab") is None:
-        raise UserError('Finding label errors needs cleanlab: python -m pip install "imgclf[labels]".')
+        raise missing_extra("Finding label errors", "cleanlab", "labels")
 
 
 def find(probabilities: np.ndarray, labels: np.ndarray, limit: float = LIMIT, decided: np.ndarray | None = None) -> Suspects:

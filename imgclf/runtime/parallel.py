@@ -12,7 +12,7 @@ from joblib.externals.loky import get_reusable_executor
 from rich.console import Console
 
 from imgclf import progress
-from imgclf.errors import UserError
+from imgclf.errors import missing_extra
 
 
 @contextlib.contextmanager
@@ -67,4 +67,4 @@ def _module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         package = name.partition(".")[0]
-        raise UserError(f"--engine={package} needs {package}: python -m pip install 'imgclf[{package}]'.") from None
+        raise missing_extra(f"--engine={package}", package, package) from None

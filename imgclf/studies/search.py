@@ -22,7 +22,7 @@ from imgclf import config as config_lib
 from imgclf import files
 from imgclf.config import Config, validation
 from imgclf.data.augment import policies
-from imgclf.errors import UserError, nearest
+from imgclf.errors import UserError, missing_extra, nearest
 from imgclf.runtime import parallel
 from imgclf.studies import arms as arms_lib
 from imgclf.studies.arms import Range, Space
@@ -258,6 +258,6 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise UserError("A search needs Optuna: python -m pip install 'imgclf[optuna]'.") from None
+        raise missing_extra("A search", "Optuna", "optuna") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -41,5 +41,5 @@ def test_the_limit_and_what_is_decided():
 
 def test_without_cleanlab_the_extra_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r'cleanlab: python -m pip install "imgclf\[labels\]"'):
+    with pytest.raises(UserError, match=r"cleanlab: python -m pip install 'imgclf\[labels\]'"):
         label_errors.find(np.full((4, 2), 0.5, np.float32), np.array([0, 1, 0, 1]))
