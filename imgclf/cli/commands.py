@@ -13,6 +13,7 @@ from imgclf.cli.configs import configs
 from imgclf.cli.create import create
 from imgclf.cli.data import data
 from imgclf.cli.evaluate import evaluate
+from imgclf.cli.export import export
 from imgclf.cli.label_errors import label_errors
 from imgclf.cli.lr_find import lr_find
 from imgclf.cli.models import models
@@ -58,6 +59,7 @@ app.command(cls=ConfigCommand)(train)
 app.command(cls=ConfigCommand)(create)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(export)
 app.command()(study)
 app.command()(configs)
 app.command()(models)

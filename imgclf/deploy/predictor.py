@@ -233,6 +233,12 @@ class Predictor:
             rows.append([self.class_names[label] for label in labels[np.argsort(-row[labels], kind="stable")]])
         return rows
 
+    def calibrated(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities, float32 [N, C], of the network's logits, float32 [N, C]."""
+        if self.logit_offset:
+            logits = logits + np.array(self.logit_offset, np.float32)
+        return calibration.probabilities(logits, self.temperature)
+
     def check(self) -> None:
         """Raises a UserError unless the parameters are those of the config's model; else that would show at the first image only."""
         _ = self._eval_step
@@ -295,10 +301,7 @@ class Predictor:
 
     def _answers(self, outputs: dict[str, jax.Array], reasons: list[str]) -> Answers:
         unread = [bool(reason) for reason in reasons]
-        logits = np.asarray(outputs["logits"])[: len(reasons)]
-        if self.logit_offset:
-            logits = logits + np.array(self.logit_offset, np.float32)
-        probabilities = calibration.probabilities(logits, self.temperature)
+        probabilities = self.calibrated(np.asarray(outputs["logits"])[: len(reasons)])
         probabilities[unread] = 0
         if self.open_set is None:
             return Answers(probabilities, reasons)

@@ -1,6 +1,6 @@
 """Convolution, batch normalisation and pooling, each in an implementation that is fast on the platform at hand.
 
-The implementations agree up to float32 rounding. `jax.lax.platform_dependent` picks one when a program is lowered, and leaves nothing of
+The implementations agree up to float32 rounding. `forms.by_platform` picks one when a program is lowered, and leaves nothing of
 the others in it. Images and maps are [B,H,W,C]; kernels are [kh,kw,C_in,C_out].
 """
 
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from imgclf.models import forms
 from imgclf.models.cpu import bfloat16, convolution, depthwise, grouped, linear, winograd
 from imgclf.models.initializers import HE_NORMAL, Initializer
 
@@ -70,7 +71,7 @@ def conv2d(
 
     def dense_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
         products = jnp.bfloat16 if bf16_products else jnp.float32
-        if winograd.suits(x, kernel, stride, padding, products):
+        if not forms.is_portable() and winograd.suits(x, kernel, stride, padding, products):
             return winograd.conv2d(x, kernel.astype(x.dtype), padding, products)
         if bf16_products:
             return bfloat16.conv2d(x, kernel, stride, padding)
@@ -79,7 +80,7 @@ def conv2d(
     def grouped_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return grouped.conv2d(x, kernel, groups, dense_on_cpu)
 
-    return lax.platform_dependent(x, kernel, cpu=dense_on_cpu if groups == 1 else grouped_on_cpu, default=plain)
+    return forms.by_platform(x, kernel, cpu=dense_on_cpu if groups == 1 else grouped_on_cpu, default=plain)
 
 
 def depthwise_conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0))) -> jax.Array:
@@ -93,7 +94,7 @@ def depthwise_conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: 
     def on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return depthwise.conv2d(x, kernel, stride, padding)
 
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
+    return forms.by_platform(x, kernel, cpu=on_cpu, default=plain)
 
 
 class Conv(nnx.Module):
@@ -200,15 +201,15 @@ class Linear(nnx.Module):
         """Returns these of the outputs, by default all of them."""
         x, kernel = x.astype(self.dtype), self.kernel[:, columns]
         on_cpu = bfloat16.linear if self.bf16_products else linear.product
-        x = lax.platform_dependent(x, kernel.astype(self.dtype), cpu=on_cpu, default=jnp.matmul)
+        x = forms.by_platform(x, kernel.astype(self.dtype), cpu=on_cpu, default=jnp.matmul)
         if not self.use_bias:
             return x
-        return lax.platform_dependent(x, self.bias[columns].astype(self.dtype), cpu=linear.add_bias, default=jnp.add)
+        return forms.by_platform(x, self.bias[columns].astype(self.dtype), cpu=linear.add_bias, default=jnp.add)
 
 
 def residual_sum(x: jax.Array, y: jax.Array) -> jax.Array:
     """x + y, where a block adds to its input."""
-    return lax.platform_dependent(x, y, cpu=linear.residual_sum, default=lax.add)
+    return forms.by_platform(x, y, cpu=linear.residual_sum, default=lax.add)
 
 
 def use_bf16_products(module: nnx.Module) -> None:
@@ -224,7 +225,7 @@ def column_sums(*maps: jax.Array) -> list[jax.Array]:
     def by_reduction(*maps: jax.Array) -> list[jax.Array]:
         return [x.sum(tuple(range(x.ndim - 1))) for x in maps]
 
-    return lax.platform_dependent(*(x.astype(jnp.float32) for x in maps), cpu=convolution.column_sums, default=by_reduction)
+    return forms.by_platform(*(x.astype(jnp.float32) for x in maps), cpu=convolution.column_sums, default=by_reduction)
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -239,7 +240,7 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         mean, square = (total / count for total in column_sums(x, lax.square(x)))
         return mean, jnp.maximum(square - lax.square(mean), 0.0)
 
-    return lax.platform_dependent(x.astype(jnp.float32), cpu=two_passes, default=one_pass)
+    return forms.by_platform(x.astype(jnp.float32), cpu=two_passes, default=one_pass)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -277,7 +278,7 @@ def _batch_norm_backward(
 
     # a computation of its own on the CPU, as a convolution before it uses it twice, and would compute it twice
     columns = (mean, multiplier, scale, bias_grad / count, scale_grad / count)
-    x_grad = lax.platform_dependent(x, grad, *columns, cpu=convolution.not_inlined(centred), default=centred)
+    x_grad = forms.by_platform(x, grad, *columns, cpu=convolution.not_inlined(centred), default=centred)
     return x_grad, scale_grad, bias_grad
 
 
@@ -375,7 +376,7 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Ar
     def by_slices(x: jax.Array) -> jax.Array:
         return convolution.max_pool(x, window, stride, padding)
 
-    return lax.platform_dependent(x, cpu=by_slices, default=by_window)
+    return forms.by_platform(x, cpu=by_slices, default=by_window)
 
 
 def average_pool_2x2(x: jax.Array) -> jax.Array:
@@ -393,7 +394,7 @@ def max_pool_bias_relu(x: jax.Array, bias: jax.Array) -> jax.Array:
     def plain(x: jax.Array, bias: jax.Array) -> jax.Array:
         return jax.nn.relu(max_pool(x, 2, 2) + bias)
 
-    return lax.platform_dependent(x, bias, cpu=convolution.max_pool_bias_relu, default=plain)
+    return forms.by_platform(x, bias, cpu=convolution.max_pool_bias_relu, default=plain)
 
 
 def conv_max_pool_bias_relu(
@@ -408,4 +409,4 @@ def conv_max_pool_bias_relu(
         return convolution.conv_max_pool_bias_relu(x, kernel.astype(x.dtype), bias, padding)
 
     few_channels = x.shape[-1] <= 4
-    return lax.platform_dependent(x, kernel, bias, cpu=by_patches if few_channels else plain, default=plain)
+    return forms.by_platform(x, kernel, bias, cpu=by_patches if few_channels else plain, default=plain)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from imgclf.models import layers
+from imgclf.models import forms, layers
 from imgclf.models.backbone import Backbone
 from imgclf.models.heads import Head, average
 
@@ -66,7 +66,7 @@ class Network(nnx.Module):
 
     def _maps(self, image: jax.Array, train: bool) -> jax.Array:
         image = image.astype(self.dtype)
-        if train or jax.default_backend() != "cpu" or jax.device_count() > 1:
+        if train or not forms.on_this_cpu() or jax.device_count() > 1:
             return self.backbone(image, train=train)
         return _in_small_batches(self.backbone, image)
 

@@ -15,13 +15,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from imgclf.models import forms
 from imgclf.models.cpu import convolution
 from imgclf.models.layers import column_sums
 
 
 def _once(fn: Callable[..., Any], *args: jax.Array) -> Any:
     """`fn`, made of lax operations, of the arguments; on the CPU it is not fused with what they come from, nor with its consumers."""
-    return lax.platform_dependent(*args, cpu=convolution.not_inlined(fn), default=fn)
+    return forms.by_platform(*args, cpu=convolution.not_inlined(fn), default=fn)
 
 
 def _column(values: jax.Array, x: jax.Array) -> jax.Array:

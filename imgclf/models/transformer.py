@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from imgclf.models import layers
+from imgclf.models import forms, layers
 from imgclf.models.cpu import linear
 from imgclf.models.initializers import normal
 from imgclf.models.pixelwise import LayerScale, gelu
@@ -57,7 +57,7 @@ def axial_rotation(height: int, width: int, channels: int, others: int) -> Rotat
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """softmax(query · keyᵀ / √d) · value for each head: [B,M,heads,d], [B,N,heads,d] twice, to [B,M,heads,d]; the softmax is in float32."""
-    if jax.default_backend() == "cpu":
+    if forms.is_portable() or jax.default_backend() == "cpu":
         return linear.attention(query, key, value)
     fits_cudnn = query.dtype in (jnp.bfloat16, jnp.float16) and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
     flash = fits_cudnn and jax.default_backend() == "gpu"

@@ -1,0 +1,55 @@
+"""`imgclf export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgclf.cli import endings
+from imgclf.cli.options import RunArgument, check_run
+
+
+def export(
+    run: RunArgument,
+    to: Annotated[str, typer.Option(help="onnx | stablehlo | timm | keras.")] = "onnx",
+    out: Annotated[Path | None, typer.Option(help="The folder of the export; default: RUN/exports/FORMAT.", show_default=False)] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Convolutions in integers of 8 bits, fitted to training images; says what that costs and buys.")
+    ] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Weights and activations in floats of 16 bits.")] = False,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Images to check the export with, a folder or a table; default: the run's own.", show_default=False),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export of another run.")] = False,
+) -> None:
+    """Writes a finished run in a form that runs without imgclf.
+
+    An export is finished only when it says of real images what the run says, in a process that has no imgclf. Decoding and resizing stay
+    outside of the model, as no format has them as they were in training: preprocess.py goes along, which needs Pillow and NumPy.
+
+    Examples:
+
+      imgclf export runs/photos                              # ONNX, for onnxruntime
+
+      imgclf export runs/photos --int8
+
+      imgclf export runs/photos --to stablehlo --out shipped
+
+      python runs/photos/exports/onnx/predict.py PHOTO.jpg   # without imgclf
+    """
+    check_run(run, images)
+    endings.quieten()
+    from rich.console import Console
+
+    from imgclf.deploy import exporting  # and JAX: after --help and the mistakes above
+    from imgclf.deploy.classifier import load
+    from imgclf.exports import told
+    from imgclf.exports.exportable import Options
+
+    found = exporting.export(
+        load(run), to, out, options=Options(int8, fp16), images=images, overwrite=overwrite, console=Console(stderr=True)
+    )
+    typer.echo(told.table([found]))
+    for sentence in told.sentences(found):
+        typer.echo(sentence)

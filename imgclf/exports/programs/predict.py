@@ -1,0 +1,63 @@
+"""Classifies image files with the model beside this file: python predict.py PHOTO...
+
+It needs Pillow and NumPy, and onnxruntime for model.onnx, or JAX for model.stablehlo. From Python:
+
+    from predict import Model
+    Model().probabilities(["photo.jpg"])  # float32 [1,C], in the order of Model().class_names
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]
+HERE = pathlib.Path(__file__).parent
+
+
+class Model:
+    """The exported classifier."""
+
+    def __init__(self, folder: str | pathlib.Path = HERE):
+        about = json.loads((pathlib.Path(folder) / "export.json").read_text(encoding="utf-8"))
+        self.class_names = about["class_names"]
+        self._run: Run = {"onnx": onnx, "stablehlo": stablehlo}[about["format"]](pathlib.Path(folder) / about["model_file"])
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """uint8 [B,H,W,3] to a dict of float32 arrays: logits [B,C], probabilities [B,C] (calibrated), features [B,D]."""
+        return self._run(images)
+
+    def probabilities(self, files: Sequence[str]) -> np.ndarray:
+        """Calibrated probabilities of image files, float32 [n,C]."""
+        from preprocess import load  # type: ignore[import-not-found]  # the file beside this one
+
+        return self(np.stack([load(file) for file in files]))["probabilities"]
+
+
+def onnx(path: pathlib.Path) -> Run:
+    """A function that runs a file of ONNX."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(names, {"image": images}), strict=True))
+
+
+def stablehlo(path: pathlib.Path) -> Run:
+    """A function that runs a file of StableHLO on whatever JAX finds: a CPU, a GPU or a TPU."""
+    import jax
+    import jax.export
+
+    call = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
+    return lambda images: {name: np.asarray(value) for name, value in call(images).items()}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("python predict.py PHOTO...")
+    model = Model()
+    for photo in sys.argv[1:]:
+        row = model.probabilities([photo])[0]
+        print(f"{photo}\t{model.class_names[row.argmax()]}\t{row.max():.4f}")
