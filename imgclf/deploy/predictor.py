@@ -32,6 +32,7 @@ from imgclf.errors import UserError
 from imgclf.evaluation import calibration, metrics
 from imgclf.evaluation.conformal import Conformal, sets
 from imgclf.evaluation.open_set import OpenSet
+from imgclf.explanation.explained import Explained
 from imgclf.training import sharding
 from imgclf.training.evaluate import EvalStep
 from imgclf.training.state import Tree, path_name, split_model, tree_sha256
@@ -244,9 +245,19 @@ class Predictor:
         _ = self._eval_step
 
     @functools.cached_property
+    def explained(self) -> Explained:
+        """The network as `imgclf.explanation` takes it."""
+        graphdef, _, _ = self._abstract
+        return Explained(self.config, graphdef, *self._on_devices)
+
+    @functools.cached_property
+    def _abstract(self) -> tuple[nnx.GraphDef, Tree, Tree]:
+        """What the config's model is like: its static definition, and the shapes of its parameters and statistics."""
+        return split_model(nnx.eval_shape(lambda: models.create(self.config, len(self.class_names), load_weights=False)))
+
+    @functools.cached_property
     def _eval_step(self) -> EvalStep:
-        abstract = nnx.eval_shape(lambda: models.create(self.config, len(self.class_names), load_weights=False))
-        graphdef, params, batch_stats = split_model(abstract)
+        graphdef, params, batch_stats = self._abstract
         expected, actual = {"params": params, "batch_stats": batch_stats}, {"params": self.params, "batch_stats": self.batch_stats}
         _check_shapes(expected, actual, len(self.class_names))
         return make_eval_step(self.config, graphdef, self._mesh, features=self.open_set is not None)

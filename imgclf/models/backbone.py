@@ -30,6 +30,13 @@ class Backbone(nnx.Module):
         """
         raise NotImplementedError(f"{type(self).__name__}.map_size")
 
+    def places(self, image: jax.Array) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+        """The last values that have a place in the image, [B,h,w,D], in evaluation, and the function that makes the maps of them.
+
+        These are the maps themselves, but for a network that pools before its head. Explanations attribute an answer to them.
+        """
+        return self(image, train=False), lambda places: places
+
     if TYPE_CHECKING:  # nnx.Module has no signature for calls
 
         def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array: ...

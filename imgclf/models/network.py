@@ -1,6 +1,8 @@
 """The whole network: a backbone, which maps images to feature maps, and a head, which maps those to logits."""
 
 import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -63,6 +65,21 @@ class Network(nnx.Module):
         with self._exact_products():
             maps = self._maps(image, False)
             return average(maps), self.head(maps)
+
+    def places(self, image: jax.Array) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+        """The last values that have a place in the image, [B,h,w,D], and the function that makes logits, float32 [B,C], of them.
+
+        In evaluation mode; see `Backbone.places`. A backbone of the user's own may have no such method: then they are its maps.
+        """
+        split = getattr(self.backbone, "places", functools.partial(Backbone.places, self.backbone))
+        with self._exact_products():
+            places, maps_of = split(image.astype(self.dtype))
+
+        def logits_of(places: jax.Array) -> jax.Array:
+            with self._exact_products():
+                return self.head(maps_of(places))
+
+        return places, logits_of
 
     def _maps(self, image: jax.Array, train: bool) -> jax.Array:
         image = image.astype(self.dtype)

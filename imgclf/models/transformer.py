@@ -133,7 +133,11 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array, rotation: Rotation | None = None, queries: int | None = None) -> jax.Array:
         """Maps tokens to tokens, [B,N,D]; or, with `queries`, to the first of these, which saves most of the work on the others."""
-        y = self.attention(self.norm1(x), rotation, queries)
+        return self.of_normalised(x, self.norm1(x), rotation, queries)
+
+    def of_normalised(self, x: jax.Array, normalised: jax.Array, rotation: Rotation | None, queries: int | None) -> jax.Array:
+        """What a call returns, by the tokens and by what `norm1` makes of them, which is all that the attention sees."""
+        y = self.attention(normalised, rotation, queries)
         x = layers.residual_sum(x[:, :queries], self.layer_scale1(y) if self.has_layer_scale else y)
         y = self.mlp(self.norm2(x))
         return layers.residual_sum(x, self.layer_scale2(y) if self.has_layer_scale else y)

@@ -14,6 +14,7 @@ Parameter paths: `embedding/{patch,class_token,registers,position}`, `blocks/0/{
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -181,13 +182,42 @@ class VisionTransformer(Backbone):
             return self.attention_pool(self.norm(self._tokens(image)))[:, None, None]
         return self.norm(self._tokens(image, queries=1))[:, None]
 
+    def places(self, image: jax.Array) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+        """See `Backbone.places`. The patches' tokens are those that are pooled; with pool="token", which pools none of them, those that the
+        last block's attention sees: what its `norm1` makes of the tokens. (LayerNorm takes no notice of a factor, so that the product of
+        the tokens before it with their gradient is 0, whatever they do.) The class token and the registers are held as they are.
+        """
+        pool = self.architecture.pool
+        if pool == "average":
+            return self.patch_maps(image), lambda places: places
+        height, width = (side // self.architecture.patch for side in image.shape[1:3])
+        last, rotation = getattr(self.blocks, str(self.blocks.blocks - 1)), self._rotation(image)
+        x = self._tokens(image) if pool == "attention" else self.embedding(image)
+        if pool == "token":
+            for i in range(self.blocks.blocks - 1):
+                x = getattr(self.blocks, str(i))(x, rotation)
+        seen = self.norm(x) if pool == "attention" else last.norm1(x)
+        others, patches = jnp.split(seen, [seen.shape[1] - height * width], axis=1)
+
+        def rest(places: jax.Array) -> jax.Array:
+            seen = jnp.concatenate([others, places.reshape(patches.shape)], 1)
+            if pool == "attention":
+                return self.attention_pool(seen)[:, None, None]
+            return self.norm(last.of_normalised(x, seen, rotation, 1))[:, None]
+
+        return patches.reshape(len(patches), height, width, self.features), rest
+
     def _tokens(self, image: jax.Array, queries: int | None = None) -> jax.Array:
         """All tokens after the last block, or the first `queries`."""
-        kind, rotation = self.architecture, None
-        if not kind.grid:
-            height, width = image.shape[1] // kind.patch, image.shape[2] // kind.patch
-            rotation = axial_rotation(height, width, kind.width // kind.heads, kind.class_token + kind.registers)
-        return self.blocks(self.embedding(image), rotation=rotation, queries=queries)
+        return self.blocks(self.embedding(image), rotation=self._rotation(image), queries=queries)
+
+    def _rotation(self, image: jax.Array) -> Rotation | None:
+        """The rotary positions of an image's tokens; None where positions are learned."""
+        kind = self.architecture
+        if kind.grid:
+            return None
+        height, width = image.shape[1] // kind.patch, image.shape[2] // kind.patch
+        return axial_rotation(height, width, kind.width // kind.heads, kind.class_token + kind.registers)
 
 
 _SMALL, _BASE = {"width": 384, "heads": 6}, {"width": 768, "heads": 12}

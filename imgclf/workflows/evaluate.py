@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from imgclf.data import run_images
 from imgclf.data.prepare import load_path
 from imgclf.data.splits import SPLITS, subset
 from imgclf.data.table import Dataset
@@ -104,7 +105,7 @@ def images_of(predictor: Predictor, split: str) -> Dataset:
     if split not in SPLITS:
         raise UserError(f"There is no split {split!r}; {nearest(split, SPLITS)}")
     folder = _folder(predictor)
-    dataset = run_folder.images(folder, predictor.config)
+    dataset = run_images.load(folder, predictor.config)
     rows = np.flatnonzero(dataset.table["split"] == split)
     if not len(rows):
         raise UserError(f"The run in {folder} has no {split} images: name labeled images to test it on.")

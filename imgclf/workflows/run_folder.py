@@ -1,7 +1,6 @@
 """The folder of a run: claimed by one process, refused to another experiment, and the files that say what the run is."""
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import json
 import os
@@ -13,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import pandas as pd
 
 from imgclf import config as config_lib
 from imgclf import files
 from imgclf.config import Config
+from imgclf.data import run_images
 from imgclf.data.prepare import prepare
 from imgclf.data.scenes import FindScenes
-from imgclf.data.splits import subset
-from imgclf.data.table import Dataset, load_dataset
+from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 from imgclf.workflows.asked import Asked
 
@@ -132,43 +130,6 @@ def check_same_data(dataset: Dataset, workdir: Path) -> None:
         )
 
 
-def images(folder: Path, config: Config) -> Dataset:
-    """The images of a run, as they were split, audited and limited when it began; others that have come since don't matter.
-
-    Args:
-      folder: of the run.
-      config: its config; `config.data.path` and `root` may be where the images lie now.
-
-    Returns:
-      The data set of all splits, in the order of the run's `dataset.parquet`.
-
-    Raises:
-      UserError: if images of the run are gone, or have other contents or another label by now, or the folder doesn't say which they were.
-    """
-    saved = pd.read_parquet(folder / "dataset.parquet")
-    if "id" not in saved:
-        raise UserError(f"{folder} is a saved model, which does not keep the names of its images: name labeled images, or the run itself.")
-    loaded = load_dataset(config)
-    row_of = pd.Series(range(len(loaded.table)), index=loaded.table["id"])
-    rows = row_of.reindex(saved["id"]).to_numpy()
-    gone = np.isnan(rows)
-    now = loaded.table.iloc[rows[~gone].astype(np.int64)]
-    then = saved[~gone]
-    same = (now["sha256"].to_numpy() == then["sha256"].to_numpy()) & (now["class_name"].to_numpy() == then["class_name"].to_numpy())
-    if gone.any() or not same.all():
-        example = next(iter([*saved["id"][gone], *then["id"][~same]]))
-        count, other = int(gone.sum()), int((~same).sum())
-        raise UserError(
-            f"The data has changed since the run in {folder} began: {count} of its images are gone, {other} have other contents or another "
-            f"label (such as {example!r}). Bring the old data back, or name other labeled images."
-        )
-    found = subset(loaded, rows.astype(np.int64))
-    kept = [name for name in ("label", "split", "group", "scene") if name in saved]
-    table = found.table.drop(columns="scene", errors="ignore").assign(**{name: saved[name].to_numpy() for name in kept})
-    names = saved.drop_duplicates("label").set_index("label")["class_name"].sort_index()
-    return dataclasses.replace(found, table=table.astype(saved.dtypes[kept].to_dict()), class_names=tuple(names))
-
-
 def images_for(asked: Asked, checked: Config, find_scenes: FindScenes) -> tuple[Config, Dataset, dict[str, Any] | None]:
     """The images that a workflow works on: the run's own where those are meant, else those that training would see.
 
@@ -182,10 +143,10 @@ def images_for(asked: Asked, checked: Config, find_scenes: FindScenes) -> tuple[
       run's own images.
 
     Raises:
-      UserError: as `prepare` and `images` do.
+      UserError: as `prepare` and `run_images.load` do.
     """
     if asked.same_data and asked.run is not None:
-        return checked, images(asked.run, checked), None
+        return checked, run_images.load(asked.run, checked), None
     prepared = prepare(checked, find_scenes=find_scenes)
     return prepared.config, prepared.dataset, prepared.audit_report
 

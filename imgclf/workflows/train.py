@@ -9,6 +9,7 @@ from rich.console import Console
 
 from imgclf import files, formatting, models
 from imgclf.config import Config
+from imgclf.data import run_images
 from imgclf.data.prepare import prepare
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
@@ -67,7 +68,7 @@ def train(
     asked = asked_for(config, fields)
     config = asked.config
     if dataset is None and asked.run is not None and asked.same_data and config.data.split.method == "given":
-        dataset = run_folder.images(asked.run, config)  # `imgclf.create` was given splits that the source doesn't know of
+        dataset = run_images.load(asked.run, config)  # `imgclf.create` was given splits that the source doesn't know of
     folder = checks.check_workdir(config, workdir)
     console = or_terminal(console, quiet=jax.process_index() != 0)
     if time_limit is None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pictures import folder_config, save
 
+from imgclf.data import run_images
 from imgclf.data.prepare import load_path, prepare
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
@@ -67,7 +68,7 @@ def test_a_runs_images_are_found_again(photos, tmp_path, method, per_class):
     run_folder.write_inputs(tmp_path, config, prepared.dataset, prepared.audit_report)
     run_folder.check_same_data(prepare(config).dataset, tmp_path)
     assert json.loads((tmp_path / "audit.json").read_text())["mode"] == "fix"
-    found = run_folder.images(tmp_path, config)
+    found = run_images.load(tmp_path, config)
     assert found.table["id"].tolist() == prepared.dataset.table["id"].tolist()
 
 

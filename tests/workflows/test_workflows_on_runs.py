@@ -11,9 +11,9 @@ from rich.console import Console
 
 import imgclf
 from imgclf.config import to_json
+from imgclf.data import run_images
 from imgclf.errors import UserError
 from imgclf.evaluation import label_errors as finder
-from imgclf.workflows import run_folder
 
 QUIET = Console(quiet=True)
 SPLITS = ("auto", "given", "stratified", "hash", "kfold")
@@ -90,7 +90,7 @@ def test_images_that_came_since_do_not_matter_and_changed_ones_do(run, pictures,
     (copy / "config.json").write_text(to_json(config))
     shutil.copy(photos / "red" / "01.png", photos / "red" / "new.png")
     assert imgclf.evaluate(copy, console=QUIET)["top1"] == results["top1"]
-    order = run_folder.images(copy, config).table
+    order = run_images.load(copy, config).table
     pd.testing.assert_series_equal(order["id"], pd.read_parquet(copy / "dataset.parquet")["id"])
     victim = order["id"].iloc[0]
     other = next(name for name in os.listdir(photos / "blue") if f"blue/{name}" != victim)
