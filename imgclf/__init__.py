@@ -7,7 +7,8 @@
     print(classifier.evaluate(test))
 
 All that the `imgclf` command does can be called, too: `imgclf.train("quickstart")`, `imgclf.evaluate("runs/quickstart")`, `imgclf.lr_find`,
-`imgclf.find_label_errors`, `imgclf.find_scenes`, `imgclf.robustness`, `imgclf.show`, `imgclf.balance`.
+`imgclf.find_label_errors`, `imgclf.find_scenes`, `imgclf.robustness`, `imgclf.show`, `imgclf.balance`,
+`imgclf.serve`.
 
 Importing imgclf is quick: JAX is imported when it is needed, no accelerator is touched before.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from imgclf.config.loading import load_config
     from imgclf.deploy.classifier import Classifier, load
     from imgclf.image_data import ImageData, load_images
+    from imgclf.serving.server import serve
     from imgclf.workflows.balance import balance
     from imgclf.workflows.create import create
     from imgclf.workflows.evaluate import evaluate
@@ -47,6 +49,7 @@ __all__ = [
     "load_images",
     "lr_find",
     "robustness",
+    "serve",
     "show",
     "train",
 ]
@@ -67,6 +70,7 @@ _HOMES = {
     "load_images": "imgclf.image_data",
     "lr_find": "imgclf.workflows.lr_find",
     "robustness": "imgclf.workflows.robustness",
+    "serve": "imgclf.serving.server",
     "show": "imgclf.workflows.show",
     "train": "imgclf.workflows.train",
 }

@@ -21,6 +21,7 @@ from imgclf.cli.openimages import openimages
 from imgclf.cli.options import ConfigCommand
 from imgclf.cli.predict import predict
 from imgclf.cli.robustness import robustness
+from imgclf.cli.serve import serve
 from imgclf.cli.study import study
 from imgclf.cli.train import train
 from imgclf.errors import UserError
@@ -60,6 +61,7 @@ app.command(cls=ConfigCommand)(create)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(export)
+app.command()(serve)
 app.command()(study)
 app.command()(configs)
 app.command()(models)

@@ -162,6 +162,25 @@ class Predictor:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def view(self, item: str | os.PathLike[str] | bytes | np.ndarray) -> np.ndarray:
+        """What the model is shown of an image: uint8 [H, W, 3], or [V, H, W, 3] where evaluation shows several views of it.
+
+        Args:
+          item: a path, the bytes of an image file, or uint8 pixels [h, w, 3].
+
+        Raises:
+          images.ImageError: if it is no whole image of a known format, or has more pixels than `config.data.max_pixels`.
+          OSError: if there is no such file.
+        """
+        return self._preprocessing.shown(self._pixels(item))
+
+    def answers_of_views(self, views: np.ndarray) -> Answers:
+        """What the classifier says of views as `view` makes them, stacked: uint8 [n, …]; each n is compiled once.
+
+        A row's last bits may depend on n, as sums are ordered otherwise for another shape; they don't depend on the other rows.
+        """
+        return self._answers(self._outputs(views, len(views)), [""] * len(views))
+
     def table(self, ids: Sequence[str], answers: Answers, options: Options) -> pd.DataFrame:
         """Puts answers into words.
 
@@ -282,7 +301,7 @@ class Predictor:
         """Writes what the model is shown of an image to `out`; returns why it can't, else ""."""
         try:
             item = sources[row]
-            shown = item.pixels if isinstance(item, Shown) else self._preprocessing.shown(self._pixels(item))
+            shown = item.pixels if isinstance(item, Shown) else self.view(item)
         except images.ImageError as error:
             return str(error)
         except FileNotFoundError:
@@ -306,9 +325,13 @@ class Predictor:
 
     def _compute(self, image: np.ndarray, shown: list[Future[str]]) -> tuple[dict[str, jax.Array], list[str]]:
         reasons = [future.result() for future in shown]
+        return self._outputs(image, len(reasons)), reasons
+
+    def _outputs(self, image: np.ndarray, count: int) -> dict[str, jax.Array]:
+        """Those of the network for a batch, of which the first `count` rows are images and the others padding."""
         index = np.arange(len(image))
-        batch = {"image": image, "label": np.zeros(len(image), np.int32), "index": index, "mask": index < len(reasons)}
-        return self._eval_step(*self._on_devices, sharding.put_batch(batch, self._mesh)), reasons
+        batch = {"image": image, "label": np.zeros(len(image), np.int32), "index": index, "mask": index < count}
+        return self._eval_step(*self._on_devices, sharding.put_batch(batch, self._mesh))
 
     def _answers(self, outputs: dict[str, jax.Array], reasons: list[str]) -> Answers:
         unread = [bool(reason) for reason in reasons]

@@ -1,0 +1,201 @@
+"""From folders to a process that answers: opens the models, binds the port, and ends without dropping a request."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from rich.console import Console
+
+from imgclf.errors import UserError
+from imgclf.serving.app import AppOptions, create_app
+from imgclf.serving.batching import Batcher
+from imgclf.serving.engines import Engine, EngineName, open_engine
+from imgclf.serving.limits import Limits, Refusal
+from imgclf.serving.metrics import Metrics
+from imgclf.serving.served import Models, Served, names_of
+
+MAX_BATCH, MAX_WAIT_MS = 32, 5.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(  # noqa: PLR0913  (options by name)
+    *sources: str | os.PathLike[str],
+    port: int = 8000,
+    host: str = "127.0.0.1",
+    engine: EngineName = "auto",
+    token: str = "",
+    cors: Sequence[str] = (),
+    threshold: float | None = None,
+    max_batch: int = MAX_BATCH,
+    max_wait_ms: float = MAX_WAIT_MS,
+    limits: Limits | None = None,
+) -> None:
+    """Serves models over HTTP until SIGTERM or Ctrl-C, which let it finish what it has taken; SIGHUP reloads the models.
+
+        imgclf.serve("runs/photos", port=8000)
+
+    Args:
+      sources: folders of runs, saved models or exports to ONNX; the first one answers where a request names none. `NAME=FOLDER` names one.
+      port: 0 = any that is free.
+      host: 127.0.0.1 = this machine only; 0.0.0.0 = the network, too.
+      engine: "jax", "onnx", or "auto", which is onnx for an export.
+      token: that requests must bring, as `Authorization: Bearer TOKEN`; "" = none.
+      cors: origins of pages that may ask this server from a browser.
+      threshold: probability below which an answer is "unknown" where a request does not say.
+      max_batch: images per batch at most.
+      max_wait_ms: milliseconds that a batch waits at most for images that are being decoded, where larger batches pay.
+      limits: see `Limits`.
+
+    Raises:
+      UserError: for a folder that is no finished run or export, an option out of its range, or a port that can't be had.
+    """
+    console = Console(stderr=True)
+    limits = limits or Limits()
+    listening = _bound(host, port)
+    try:
+        app = build(
+            [os.fspath(source) for source in sources],
+            AppOptions(token, tuple(cors), threshold, limits),
+            engine=engine,
+            max_batch=max_batch,
+            max_wait_ms=max_wait_ms,
+            console=console,
+        )
+        _tell(console, app, listening, host, token)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            proxy_headers=False,
+            limit_concurrency=limits.connections,
+            timeout_graceful_shutdown=int(limits.seconds) + 1,
+        )
+        _Server(config, app).run(sockets=[listening])
+    finally:
+        listening.close()
+
+
+def build(
+    sources: Sequence[str],
+    options: AppOptions,
+    *,
+    engine: EngineName = "auto",
+    max_batch: int = MAX_BATCH,
+    max_wait_ms: float = MAX_WAIT_MS,
+    console: Console | None = None,
+) -> FastAPI:
+    """The app of these models, for any ASGI server; see `serve` for the arguments. They are warmed when the app starts.
+
+    Raises:
+      UserError: as `serve`.
+    """
+    if max_batch < 1 or max_wait_ms < 0:
+        raise UserError(f"max_batch={max_batch} and max_wait_ms={max_wait_ms:g} must be at least 1 and 0.")
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
+        raise UserError(f"threshold={options.threshold:g} is no probability from 0 to 1.")
+    if not sources:
+        raise UserError("There is nothing to serve: name the folder of a finished run or of an export.")
+    limits, metrics = options.limits, Metrics()
+    decoders = ThreadPoolExecutor(_cpus(), thread_name_prefix="decode")
+    models = []
+    for name, path in names_of(sources).items():
+
+        def start(opened: Engine, name: str = name) -> Batcher:
+            batcher = Batcher(opened, decoders, queue=limits.queue, max_batch=max_batch, max_wait=max_wait_ms / 1000)
+            batcher.on_batch = lambda images, seconds: metrics.batch(name, images, seconds)
+            metrics.watch_queue(name, lambda: batcher.admitted)
+            return batcher
+
+        def opened(path: Path = path) -> Engine:
+            return open_engine(path, engine, limits.pixels)
+
+        models.append(Served(name, opened, start))
+    return create_app(Models(models), options, metrics, console)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which ends quietly when it is asked to, and reloads at SIGHUP."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI):
+        super().__init__(config)
+        self._app_served = app
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Ends at SIGTERM and Ctrl-C, at the second of them at once; unlike uvicorn's, it does not raise the signal anew afterwards."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_all)
+
+    def _reload_all(self) -> None:
+        for served in self._app_served.state.handlers.models.values():
+            task = asyncio.ensure_future(self._reload(served))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _reload(self, served: Served) -> None:
+        try:
+            await served.reload()
+            print(f"{served.name} is reloaded.", file=sys.stderr, flush=True)
+        except (UserError, Refusal) as error:
+            print(f"{served.name} stays as it was: {error}", file=sys.stderr, flush=True)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that has the port, before minutes go into the models."""
+    if not 0 <= port <= 65535:
+        raise UserError(f"There is no port {port}: give one from 1 to 65535, or 0 for any that is free.")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except socket.gaierror as error:
+        raise UserError(f"There is no host {host!r} ({error.strerror}): give 127.0.0.1, or an address of this machine.") from error
+    listening = socket.socket(family, kind)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+        listening.listen(2048)  # so that a second server is told now, and clients wait until this one is up
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"The port {port} is in use: stop what uses it, or give another --port (0 = any that is free).") from error
+        raise UserError(f"{host}:{port} can't be listened on ({error.strerror}): give another --host or --port.") from error
+    return listening
+
+
+def _tell(console: Console, app: FastAPI, listening: socket.socket, host: str, token: str) -> None:
+    port = listening.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    names = ", ".join(app.state.handlers.models)
+    lines = [f"Serving {names} at http://{shown}:{port} (Ctrl-C stops)."]
+    if host not in _LOOPBACK and not token:
+        lines.append("Warning: whoever reaches this machine's network can ask this server; --token=SECRET asks for a secret.")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
