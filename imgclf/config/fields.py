@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, cast, get_type_hints
 
 from ml_collections import ConfigDict
 
-from imgclf.config.written_values import Duration, Durations, Renames, Size, Stages, Weights
+from imgclf.config.written_values import Duration, Durations, OptionalSize, Renames, Size, Stages, Weights
 
 
 class Group:
@@ -118,6 +118,9 @@ class AugmentConfig(Group):
     # corrected | keras_legacy: as Keras's ImageDataGenerator did it until 2020, about a point off the centre, after a resize by nearest
     # neighbours, in evaluation too; only flip, vertical_flip, rotate, shift (below 1), shear, zoom, brightness and fill
     mode: str = "corrected"
+    # (height, width) of training images, () = data.image_size, which evaluation always has: crops look larger in training than in testing,
+    # so that smaller ones are nearer to what is tested, and cheaper (Touvron 2019, https://arxiv.org/abs/1906.06423)
+    image_size: OptionalSize = ()
     crop_scale: tuple[float, float] = (1.0, 1.0)  # random resized crop: share of the area; (1, 1) = off
     crop_ratio: tuple[float, float] = (0.75, 1.3333333)  # its aspect ratio
     flip: float = 0.0  # probability of a horizontal flip

@@ -116,7 +116,7 @@ def _parsed(name: str, text: str) -> Any:
 
 _TRUTH = {"true": True, "t": True, "1": True, "yes": True, "false": False, "f": False, "0": False, "no": False}
 _NAMED = ("data.class_map",)  # read by the field itself: names of classes, which need no quotes
-_SIZES = ("data.image_size",)  # a single number is a square there, elsewhere a tuple of one
+_SIZES = ("data.image_size", "augment.image_size")  # a single number is a square there, elsewhere a tuple of one
 
 
 def _default_of(name: str) -> Any:

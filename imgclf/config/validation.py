@@ -46,6 +46,11 @@ DURATIONS = (
     "optimizer.schedule.every",
 )
 
+
+def _is_size(value: Any) -> bool:
+    return len(value) == 2 and all(isinstance(n, int) and n > 0 for n in value)
+
+
 # field → (test, what was expected)
 _POSITIVE = (lambda v: v > 0, "a number above 0")
 _NOT_NEGATIVE = (lambda v: v >= 0, "0 or more")
@@ -55,7 +60,7 @@ _BELOW_ONE = (lambda v: 0 <= v < 1, "at least 0 and below 1")
 _AREA_SHARES = (lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, "(smallest, largest) share of the area, within 0..1")
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": _NOT_NEGATIVE,
-    "data.image_size": (lambda v: len(v) == 2 and all(isinstance(n, int) and n > 0 for n in v), "(height, width) in whole pixels"),
+    "data.image_size": (_is_size, "(height, width) in whole pixels"),
     "data.crop_fraction": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
     "data.mean": (lambda v: len(v) in (0, 3), "three numbers, one per RGB channel, or () for the weights' own"),
     "data.std": (
@@ -72,6 +77,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "data.split.folds": (lambda v: v >= 2, "2 or more"),
     "data.split.fold": _NOT_NEGATIVE,
+    "augment.image_size": (lambda v: v == () or _is_size(v), "(height, width) in whole pixels, or () for data.image_size"),
     "augment.crop_scale": _AREA_SHARES,
     "augment.crop_ratio": (lambda v: len(v) == 2 and 0 < v[0] <= v[1], "(smallest, largest) aspect ratio"),
     "augment.flip": _PROBABILITY,

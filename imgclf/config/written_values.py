@@ -74,6 +74,7 @@ def _weights(value: Any) -> Any:
 
 # What is written in the place of these types besides; the functions turn it into them.
 Size = Annotated[tuple[int, int], _square]
+OptionalSize = Annotated[tuple[int, ...], _square]
 Duration = Annotated[str, _epochs]
 Durations = Annotated[tuple[str, ...], _each_epochs]
 Stages = Annotated[tuple[tuple[str, str], ...], _first_epochs]

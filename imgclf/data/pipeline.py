@@ -311,6 +311,8 @@ def _batches(
     fits = 3 * int(heights.astype(np.int64) @ widths.astype(np.int64)) <= data.in_memory_mb * 2**20
     fields = types.SimpleNamespace(**config.augment.to_dict())
     shown = augment.Preprocessing.of(config)
+    if augmented and config.augment.image_size:
+        shown = dataclasses.replace(shown, size=tuple(config.augment.image_size))
     fetch = _Fetch(
         order=order,
         reader=dataset.reader,

@@ -113,8 +113,10 @@ def _identity(config: Config, classifier: Network, backbone_sha256: str, *, augm
     if not augmented and len(views := augment.Preprocessing.of(config).evaluation) > 1:
         identity["views"] = [list(view) for view in views]
     if augmented:
-        of_pairs = ("mixup", "cutmix", "mix_switch", "mix_probability")  # no part of an image's own view
-        identity |= {"augment": {name: value for name, value in fields["augment"].items() if name not in of_pairs}, "seed": fields["seed"]}
+        left_out = {"mixup", "cutmix", "mix_switch", "mix_probability"}  # no part of an image's own view
+        if not fields["augment"]["image_size"]:
+            left_out.add("image_size")
+        identity |= {"augment": {name: value for name, value in fields["augment"].items() if name not in left_out}, "seed": fields["seed"]}
     return json.loads(json.dumps(identity))
 
 

@@ -89,7 +89,7 @@ def _mixed(config: Config, dataset: Dataset, row: int, epoch: int, parameters: M
     with pipeline.row_batches(dataset, config, np.array([row, partner_row]), np.array([epoch, partner_epoch])) as batches:
         batch = batch_augment.inputs(next(iter(batches)))
     mean, std = tuple(config.data.mean), tuple(config.data.std)
-    height, width = config.data.image_size
+    height, width = config.augment.image_size or config.data.image_size
     image, partner_image = np.asarray(_augmented(batch, mean, std))
     mix = jax.device_get(_drawn(config.seed, step, parameters, size=(height, width)))
     if mix.share >= 1:

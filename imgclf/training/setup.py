@@ -2,12 +2,17 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 
+from imgclf import models
 from imgclf.config import Config, durations
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
+from imgclf.errors import UserError
 from imgclf.models.network import Network
 from imgclf.training import best, freeze, phases, schedules
 from imgclf.training.evaluate import Evaluator
@@ -54,8 +59,10 @@ class TrainingSetup:
           mesh: of all devices.
 
         Raises:
-          UserError: for durations, a schedule, freezing or an optimizer that don't fit, and for what needs a val split where there is none.
+          UserError: for durations, a schedule, freezing, an optimizer or a size of training images that don't fit, and for what needs a
+            val split where there is none.
         """
+        check_train_size(config, model)
         per_epoch = pipeline.steps_per_epoch(dataset, config)
         plan = TrainingPlan.create(config, per_epoch)
         schedule = schedules.create_schedule(config, plan.total, per_epoch)
@@ -83,3 +90,19 @@ class TrainingSetup:
     def has_val(self) -> bool:
         """Whether there are images that choose the model which is kept."""
         return bool((self.dataset.table["split"] == "val").any())
+
+
+def check_train_size(config: Config, model: Network) -> None:
+    """Raises a UserError for training images that leave no maps, or for which the model would have other parameters."""
+    size = tuple(config.augment.image_size)
+    if not size:
+        return
+    field, name = f"config.augment.image_size={size}", config.model.name
+    if min(model.backbone.map_size(*size)) < 1:
+        raise UserError(f"{field} is too small for config.model.name={name!r}; train on larger images.")
+    other = config.copy_and_resolve_references()
+    other.data.image_size = size
+    of_that_size = nnx.eval_shape(lambda: models.create(other, model.head.logits.out_features, load_weights=False))
+    shapes, other_shapes = (jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(each, nnx.Param))) for each in (model, of_that_size))
+    if shapes != other_shapes:
+        raise UserError(f"{field}: {name!r} has parameters for each place of its maps, so that images need one size; leave it at ().")

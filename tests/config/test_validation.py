@@ -81,6 +81,7 @@ def test_a_config_file_cannot_set_an_unknown_field():
         ("data.resize", "stretch", "valid"),
         ("data.image_size", (32,), "height, width"),
         ("data.image_size", ("a", "b"), "height, width"),
+        ("augment.image_size", (32,), "or \\(\\) for data.image_size"),
         ("data.std", (1.0, 0.0, 1.0), "above 0"),
         ("data.split.fractions", (0.5, 0.5, 0.5), "add up to 1"),
         ("augment.flip", 1.5, "between 0 and 1"),

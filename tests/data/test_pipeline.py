@@ -252,6 +252,17 @@ def test_several_views_come_from_one_decode(tmp_path, config):
     assert take(pipeline.train_batches(dataset, config, num_steps=1))[0]["image"].shape[1:] == (9, 7, 3)
 
 
+@pytest.mark.parametrize("flip", [0.0, 0.5])
+def test_training_images_may_have_another_size(dataset, config, flip):
+    config.data.image_size, config.augment.image_size, config.augment.flip = (9, 7), (6, 5), flip
+    training, *_ = take(pipeline.train_batches(dataset, config, num_steps=1))
+    evaluated, *_ = take(pipeline.eval_batches(dataset, config, "val"))
+    assert training["image"].shape[1:] == (6, 5, 3)
+    assert evaluated["image"].shape[1:] == (9, 7, 3)
+    config.data.image_size, config.augment.image_size = (6, 5), ()
+    np.testing.assert_array_equal(take(pipeline.train_batches(dataset, config, num_steps=1))[0]["image"], training["image"])
+
+
 @pytest.mark.parametrize("threads", [0, 2])
 def test_batches_do_not_depend_on_memory(tmp_path, config, threads):
     """Images kept in memory are read once per scale, and shown exactly as those read anew; sizes here are decoded reduced too."""
