@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from imgclf.data.images import ImageError
 from imgclf.deploy.predictor import UNKNOWN
 from imgclf.evaluation.conformal import sets
 from imgclf.serving.batching import Answer
 from imgclf.serving.engines import Engine
+from imgclf.serving.explainer import Explainer
 from imgclf.serving.uploads import Upload
 
 
@@ -45,6 +47,31 @@ class Prediction(BaseModel):
 
     model: str = Field(examples=["photos"])
     images: list[ImageAnswer]
+
+
+class Neighbour(BaseModel):
+    """A training image."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+    id: str = Field(description="Its name in the run's table.", examples=["jacket/01.jpg"])
+    class_name: str = Field(alias="class", examples=["jacket"])
+    similarity: float = Field(description="Cosine of the features.", ge=-1.001, le=1.001, examples=[0.93])
+    picture: str | None = Field(description="A thumbnail as a data URL; null where the server's machine doesn't have the image.")
+
+
+class Explanation(BaseModel):
+    """Why an image is answered as it is; all but `name` and `reason` are null where it can't be read."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+    name: str = Field(examples=["jacket.jpg"])
+    class_name: str | None = Field(alias="class", description="That is explained.", examples=["jacket"])
+    view: str | None = Field(description="What the network is shown of the image, as a data URL.")
+    heat: str | None = Field(
+        description="A transparent picture to lie over the view: orange speaks for the class, blue against it (HiResCAM). A data URL; null "
+        "where the network's last maps have one place."
+    )
+    neighbours: list[Neighbour] | None = Field(description="The nearest training images; null where the run doesn't know them.")
+    reason: str = Field(description='Why the image can\'t be read; "" where it could.', examples=[""])
 
 
 class Problem(BaseModel):
@@ -90,12 +117,20 @@ def image_answer(engine: Engine, upload: Upload, found: Answer | str, top_k: int
     }
 
 
+def explanation(explainer: Explainer, upload: Upload, class_name: str) -> dict[str, Any]:
+    """An `Explanation` as a dict."""
+    try:
+        return {"name": upload.name, **explainer.explain(upload.data, class_name), "reason": ""}
+    except ImageError as error:
+        return {"name": upload.name, **dict.fromkeys(("class", "view", "heat", "neighbours")), "reason": str(error)}
+
+
 def encoded(content: Any) -> bytes:
     """JSON in ASCII: class and file names may hold what is no valid Unicode."""
     return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
-def card(name: str, engine: Engine, sizes: dict[int, float] | None, explains: bool) -> dict[str, Any]:
+def card(name: str, engine: Engine, sizes: dict[int, float] | None) -> dict[str, Any]:
     """A `ModelCard` as a dict."""
     return {
         "name": name,
@@ -104,7 +139,7 @@ def card(name: str, engine: Engine, sizes: dict[int, float] | None, explains: bo
         "classes": list(engine.class_names),
         "conformal_alpha": engine.conformal.alpha if engine.conformal else None,
         "batch_sizes": {str(size): round(seconds, 6) for size, seconds in (sizes or {}).items()},
-        "explains": explains,
+        "explains": engine.explainer is not None,
     }
 
 

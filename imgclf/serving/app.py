@@ -8,6 +8,7 @@ import importlib.metadata
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
@@ -21,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imgclf.errors import UserError, nearest
 from imgclf.serving import answers, page
-from imgclf.serving.answers import ModelCard, Prediction, Problem
+from imgclf.serving.answers import Explanation, ModelCard, Prediction, Problem
 from imgclf.serving.limits import Limits, Refusal
 from imgclf.serving.metrics import Metrics
 from imgclf.serving.served import Models, Served
@@ -37,6 +38,9 @@ Threshold = Annotated[
         description='Below this probability the answer is "unknown"; default: the server\'s.',
         examples=[0.8],
     ),
+]
+ClassName = Annotated[
+    str, Query(alias="class", description="The class that is explained; default: the predicted one.", examples=["jacket"])
 ]
 _BODY = {
     "requestBody": {
@@ -61,10 +65,13 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     403: {"model": Problem, "description": "The server has no token, so that it does not reload by request."},
     404: {"model": Problem, "description": "There is no such model."},
     408: {"model": Problem, "description": "The body came too slowly."},
-    409: {"model": Problem, "description": "It is being reloaded already, or its folder holds no whole model; the old one stays."},
+    409: {"model": Problem, "description": "The model's state does not allow it: its engine explains nothing, or a reload failed."},
     413: {"model": Problem, "description": "The body, an image or their number is too large."},
     415: {"model": Problem, "description": "The body is of another kind."},
-    422: {"model": Prediction | Problem, "description": "No image could be read, each with its reason; or a parameter is wrong."},
+    422: {
+        "model": Prediction | list[Explanation] | Problem,
+        "description": "No image could be read, each with its reason; or a parameter is wrong.",
+    },
     503: {"model": Problem, "description": "No room, or not warm yet: come back after Retry-After seconds."},
     504: {"model": Problem, "description": "It took too long."},
 }
@@ -104,6 +111,9 @@ def create_app(models: Models, options: AppOptions, metrics: Metrics, console: C
             for served in models.values():
                 if not served.batcher.ready:
                     served.warm(console)
+            for served in models.values():
+                if served.engine.explainer:
+                    served.engine.explainer.warm()
 
         threading.Thread(target=warm, name="warm", daemon=True).start()
         yield
@@ -168,6 +178,18 @@ def _add_image_routes(app: FastAPI, handlers: "_Handlers", guards: Sequence[Any]
         """Classifies the images of the request by the model of this name."""
         return await handlers.predict(request, handlers.named(name), top_k, threshold)
 
+    about = _responses({"model": list[Explanation]}, 404, 409, *statuses)
+
+    @app.post("/explain", responses=about, **options)
+    async def explain(request: Request, class_name: ClassName = "") -> Response:
+        """Says what the first model looked at in each image, and which training images are most like it."""
+        return await handlers.explain(request, handlers.first, class_name)
+
+    @app.post("/models/{name}/explain", responses=about, **options)
+    async def explain_by(request: Request, name: str, class_name: ClassName = "") -> Response:
+        """The same of the model of this name."""
+        return await handlers.explain(request, handlers.named(name), class_name)
+
 
 def _add_model_routes(app: FastAPI, handlers: "_Handlers", guards: Sequence[Any]) -> None:
     statuses = (401,) if guards else ()
@@ -203,15 +225,17 @@ class _Handlers:
         self.models, self.options, self.metrics = models, options, metrics
         self._uploads = Uploads(options.limits)
         self.first = next(iter(models.values()))
+        self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explain")  # beside the answers, which go on
+        self._explained = 0  # images that wait to be explained
 
     def named(self, name: str) -> Served:
         if name not in self.models:
-            raise Refusal(404, "no_model", f"There is no model {name!r}; {nearest(name, self.models)}.")
+            raise Refusal(404, "no_model", f"There is no model {name!r}; {nearest(name, self.models)}")
         return self.models[name]
 
     def card(self, served: Served) -> dict[str, Any]:
         sizes = served.batcher.sizes
-        return answers.card(served.name, served.engine, sizes.seconds if sizes else None, explains=False)
+        return answers.card(served.name, served.engine, sizes.seconds if sizes else None)
 
     def need_ready(self) -> None:
         if waiting := [name for name, served in self.models.items() if not served.batcher.ready]:
@@ -231,15 +255,45 @@ class _Handlers:
         batcher = served.batcher  # the same until the end, should another take its place meanwhile
         futures = batcher.submit([upload.data for upload in uploads])
         try:
-            async with asyncio.timeout(self.options.limits.seconds):
+            async with self._in_time():
                 return batcher.engine, [await future for future in futures]
-        except TimeoutError:
-            raise Refusal(
-                504, "timeout", f"No answer within {self.options.limits.seconds:g} seconds: send fewer images, or come back."
-            ) from None
         finally:
             for future in futures:  # what nobody waits for any more is not computed
                 future.cancel()
+
+    async def explain(self, request: Request, served: Served, class_name: str) -> Response:
+        """An `Explanation` of each image; 422 where no image could be read."""
+        explainer = served.engine.explainer
+        if explainer is None:
+            raise Refusal(
+                409, "no_explainer", f"{served.name} runs in onnxruntime, which can't say what it looked at: serve the run itself."
+            )
+        if class_name and class_name not in served.engine.class_names:
+            raise Refusal(422, "class", f"{served.name} knows no class {class_name!r}; {nearest(class_name, served.engine.class_names)}")
+        self.need_ready()
+        async with self._uploads.of(request) as uploads:
+            if self._explained + len(uploads) > self.options.limits.images:
+                raise Refusal(503, "queue_full", "Other images are being explained: come back.", retry_after=2)
+            self._explained += len(uploads)
+            loop = asyncio.get_running_loop()
+            work = [loop.run_in_executor(self._explaining, answers.explanation, explainer, upload, class_name) for upload in uploads]
+            try:
+                async with self._in_time():
+                    said = [await one for one in work]
+            finally:
+                self._explained -= len(uploads)
+                for one in work:
+                    one.cancel()
+        return _json(said, 200 if answers.readable(said) else 422)
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        seconds = self.options.limits.seconds
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise Refusal(504, "timeout", f"No answer within {seconds:g} seconds: send fewer images, or come back.") from None
 
     async def reload(self, name: str) -> Response:
         """The card of the model after its reload."""

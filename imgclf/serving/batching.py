@@ -25,8 +25,8 @@ from imgclf.serving.engines import Engine
 from imgclf.serving.limits import Refusal
 
 _log = logging.getLogger("imgclf.serving")
-_CLOSE = 1.03  # batches that take no more than this times the least time are as good: the smallest of them answers soonest
-_TRIES = 3  # of which the quickest counts, as other programs may run beside it
+_CLOSE = 1.1  # batches that take no more than this times the least time are as good: the smallest of them answers soonest
+_ROUNDS, _SECONDS = 7, 5.0  # of measuring, whichever ends first; the quickest counts, as other programs may run beside it
 
 
 class Answer(NamedTuple):
@@ -114,12 +114,16 @@ class Batcher:
         """
         count = self.engine.device_count
         sizes = [count * 2**power for power in range(12) if 2**power <= max(1, self._max_batch // count)]
-        seconds = {}
         for done, size in enumerate(sizes):
             on_size(done, len(sizes))
-            blank = self.engine.blank(size)
-            self.engine.answers(blank)
-            seconds[size] = min(_seconds(self.engine.answers, blank) for _ in range(_TRIES))
+            self.engine.answers(self.engine.blank(size))
+        seconds = dict.fromkeys(sizes, math.inf)
+        started = time.perf_counter()
+        for _ in range(_ROUNDS):
+            for size in sizes:
+                seconds[size] = min(seconds[size], _seconds(self.engine.answers, self.engine.blank(size)))
+            if time.perf_counter() - started > _SECONDS:
+                break
         self.sizes = Sizes(seconds)
 
     def submit(self, images: Sequence[bytes]) -> list[asyncio.Future[Answer | str]]:

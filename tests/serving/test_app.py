@@ -6,15 +6,17 @@ import hashlib
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
 from imgclf.serving import server
-from imgclf.serving.answers import ModelCard, Prediction
+from imgclf.serving.answers import Explanation, ModelCard, Prediction
 from imgclf.serving.app import AppOptions
 
 
@@ -73,7 +75,7 @@ def test_models_by_name(serving, files):
     assert posted(serving, {"a": files["a.jpg"]}, "/models/other/predict").json()["model"] == "other"
     assert posted(serving, {"a": files["a.jpg"]}).json()["model"] == "colors"
     answer = posted(serving, {"a": files["a.jpg"]}, "/models/color/predict")
-    assert (answer.status_code, answer.json()["error"]) == (404, "There is no model 'color'; did you mean 'colors'?.")
+    assert (answer.status_code, answer.json()["error"]) == (404, "There is no model 'color'; did you mean 'colors'?")
     cards = [ModelCard.model_validate(card) for card in serving.client.get("/models").json()]
     assert [(card.name, card.engine, card.ready, card.classes) for card in cards] == [
         (name, "jax", True, ["blue", "green", "red"]) for name in ("colors", "other")
@@ -150,6 +152,31 @@ async def _asked(app: FastAPI, chunk: bytes, pause: float) -> list:
     }
     await app(scope, receive, send)
     return sent
+
+
+def test_an_explanation_shows_the_view_the_heat_and_the_nearest_training_pictures(serving, files):
+    answer = posted(serving, {"a.jpg": files["a.jpg"], "x": b"x"}, "/explain", params={"class": "red"})
+    explained, unread = (Explanation.model_validate(one) for one in answer.json())
+    assert (explained.name, explained.class_name, unread.class_name) == ("a.jpg", "red", None)
+    assert unread.reason.startswith("not_an_image")
+    view = Image.open(io.BytesIO(base64.b64decode(explained.view.partition(",")[2])))
+    assert np.array_equal(np.asarray(view.convert("RGB")), serving.classifier.view(files["a.jpg"]))  # small ones are kept exactly
+    similarity = [one.similarity for one in explained.neighbours]
+    assert similarity == sorted(similarity, reverse=True)
+    assert all(one.picture.startswith("data:image/webp") for one in explained.neighbours)
+    known = serving.classifier.folder / "dataset.parquet"
+    classes = pd.read_parquet(known).set_index("id")["class_name"]
+    assert [classes[one.id] for one in explained.neighbours] == [one.class_name for one in explained.neighbours]
+    answer = posted(serving, {"a.jpg": files["a.jpg"]}, "/explain", params={"class": "rad"})
+    assert (answer.status_code, answer.json()["error"]) == (422, "colors knows no class 'rad'; did you mean 'red'?")
+
+
+def test_a_training_picture_is_its_own_nearest_neighbour(serving):
+    rows = pd.read_parquet(serving.classifier.folder / "dataset.parquet")
+    row = rows[rows["split"] == "train"].iloc[7]
+    (explained,) = posted(serving, {"it": (Path(row["source"]) / row["id"]).read_bytes()}, "/explain").json()
+    first = explained["neighbours"][0]
+    assert (first["id"], first["similarity"]) == (row["id"], pytest.approx(1, abs=1e-3))
 
 
 def test_health_and_metrics(serving, files):
