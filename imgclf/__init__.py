@@ -8,7 +8,7 @@
 
 All that the `imgclf` command does can be called, too: `imgclf.train("quickstart")`, `imgclf.evaluate("runs/quickstart")`, `imgclf.lr_find`,
 `imgclf.find_label_errors`, `imgclf.find_scenes`, `imgclf.robustness`, `imgclf.show`, `imgclf.balance`,
-`imgclf.serve`.
+`imgclf.serve`, `imgclf.bundle`, `imgclf.reproduce`.
 
 Importing imgclf is quick: JAX is imported when it is needed, no accelerator is touched before.
 """
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from imgclf.image_data import ImageData, load_images
     from imgclf.serving.server import serve
     from imgclf.workflows.balance import balance
+    from imgclf.workflows.bundle import bundle
     from imgclf.workflows.create import create
     from imgclf.workflows.evaluate import evaluate
     from imgclf.workflows.label_errors import find_label_errors
     from imgclf.workflows.lr_find import lr_find
+    from imgclf.workflows.reproduce import reproduce
     from imgclf.workflows.robustness import robustness
     from imgclf.workflows.scenes import find_scenes
     from imgclf.workflows.show import show
@@ -40,6 +42,7 @@ __all__ = [
     "ImageData",
     "UserError",
     "balance",
+    "bundle",
     "create",
     "evaluate",
     "find_label_errors",
@@ -48,6 +51,7 @@ __all__ = [
     "load_config",
     "load_images",
     "lr_find",
+    "reproduce",
     "robustness",
     "serve",
     "show",
@@ -61,6 +65,7 @@ _HOMES = {
     "Classifier": "imgclf.deploy.classifier",
     "ImageData": "imgclf.image_data",
     "balance": "imgclf.workflows.balance",
+    "bundle": "imgclf.workflows.bundle",
     "create": "imgclf.workflows.create",
     "evaluate": "imgclf.workflows.evaluate",
     "find_label_errors": "imgclf.workflows.label_errors",
@@ -69,6 +74,7 @@ _HOMES = {
     "load_config": "imgclf.config.loading",
     "load_images": "imgclf.image_data",
     "lr_find": "imgclf.workflows.lr_find",
+    "reproduce": "imgclf.workflows.reproduce",
     "robustness": "imgclf.workflows.robustness",
     "serve": "imgclf.serving.server",
     "show": "imgclf.workflows.show",

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from imgclf.cli import endings
+from imgclf.cli.bundle import bundle
 from imgclf.cli.cache import cache
 from imgclf.cli.configs import configs
 from imgclf.cli.create import create
@@ -20,6 +21,7 @@ from imgclf.cli.models import models
 from imgclf.cli.openimages import openimages
 from imgclf.cli.options import ConfigCommand
 from imgclf.cli.predict import predict
+from imgclf.cli.reproduce import reproduce
 from imgclf.cli.robustness import robustness
 from imgclf.cli.serve import serve
 from imgclf.cli.study import study
@@ -69,6 +71,8 @@ app.add_typer(data, name="data")
 app.command(cls=ConfigCommand)(lr_find)
 app.command(cls=ConfigCommand)(label_errors)
 app.command()(robustness)
+app.command()(bundle)
+app.command()(reproduce)
 app.add_typer(openimages, name="openimages")
 app.add_typer(cache, name="cache")
 

@@ -113,14 +113,14 @@ def _joined(first: TrainedModel, second: TrainedModel, images: int) -> TrainedMo
         second,
         progress=progress,
         steps=first.steps + second.steps,
-        logits_of=_LogitsOfBoth(first.logits_of, second.logits_of),
+        logits_of=LogitsOfBoth(first.logits_of, second.logits_of),
         results=second.results | {"refit": about},
         notes=(*first.notes, note),
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class _LogitsOfBoth:
+class LogitsOfBoth:
     """`TrainedModel.logits_of` after a refit: val is asked of the model that has not seen it."""
 
     first: LogitsOf

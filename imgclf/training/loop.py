@@ -204,7 +204,7 @@ def _finite_or_told(config: Config, checkpoints: Checkpoints) -> Iterator[None]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _ImageLogits:
+class ImageLogits:
     """`TrainedModel.logits_of` of a model that is run over the images."""
 
     evaluator: Evaluator
@@ -223,4 +223,4 @@ class _ImageLogits:
 def _kept_model(setup: TrainingSetup, run: Path, progress: TrainProgress, steps: int, console: Console) -> TrainedModel:
     model, about = load_model(run / "checkpoints" / progress.kept)
     params, batch_stats = model["params"], model["batch_stats"]
-    return TrainedModel(params, batch_stats, about, progress, steps, _ImageLogits(setup.evaluator, params, batch_stats, console))
+    return TrainedModel(params, batch_stats, about, progress, steps, ImageLogits(setup.evaluator, params, batch_stats, console))

@@ -22,6 +22,7 @@ from imgclf.data.prepare import prepare
 from imgclf.data.scenes import FindScenes
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
+from imgclf.runtime import processor
 from imgclf.workflows.asked import Asked
 
 CONFIG = "config.json"  # written last of what a run starts from: it makes the folder the experiment's
@@ -198,6 +199,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": versions,
         "platform": platform.platform(),
+        **processor.describe(),
         "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "devices": [str(device) for device in jax.devices()],
         "processes": jax.process_count(),
