@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from imgclf.workflows.bundle import bundle
     from imgclf.workflows.create import create
     from imgclf.workflows.evaluate import evaluate
+    from imgclf.workflows.explain import explain
     from imgclf.workflows.label_errors import find_label_errors
     from imgclf.workflows.lr_find import lr_find
     from imgclf.workflows.reproduce import reproduce
@@ -45,6 +46,7 @@ __all__ = [
     "bundle",
     "create",
     "evaluate",
+    "explain",
     "find_label_errors",
     "find_scenes",
     "load",
@@ -68,6 +70,7 @@ _HOMES = {
     "bundle": "imgclf.workflows.bundle",
     "create": "imgclf.workflows.create",
     "evaluate": "imgclf.workflows.evaluate",
+    "explain": "imgclf.workflows.explain",
     "find_label_errors": "imgclf.workflows.label_errors",
     "find_scenes": "imgclf.workflows.scenes",
     "load": "imgclf.deploy.classifier",

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-QUICK = {"data.image_size": (32, 32), "loader.batch_size": 8, "loader.eval_batch_size": 16}
+QUICK = {"data.image_size": (32, 32), "loader.batch_size": 8, "loader.eval_batch_size": 16, "eval.explain": 0}
 
 
 def picture(path: Path, number: int, channel: int) -> Path:

@@ -34,5 +34,6 @@ def digits_config(**changes) -> Config:
     config.train.eval_every = "10 steps"
     config.train.checkpoint_every = "4 steps"
     config.optimizer.learning_rate = 0.01
+    config.eval.explain = 0  # tests of what trains need no compilation of that
     config.update_from_flattened_dict(changes)
     return config

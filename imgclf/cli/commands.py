@@ -14,6 +14,7 @@ from imgclf.cli.configs import configs
 from imgclf.cli.create import create
 from imgclf.cli.data import data
 from imgclf.cli.evaluate import evaluate
+from imgclf.cli.explain import explain
 from imgclf.cli.export import export
 from imgclf.cli.label_errors import label_errors
 from imgclf.cli.lr_find import lr_find
@@ -62,6 +63,7 @@ app.command(cls=ConfigCommand)(train)
 app.command(cls=ConfigCommand)(create)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(explain)
 app.command()(export)
 app.command()(serve)
 app.command()(study)

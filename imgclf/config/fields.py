@@ -337,6 +337,9 @@ class EvalConfig(Group):
     # keep features of at most so many training images, by which predictions tell images of none of the classes (evaluation/open_set.py);
     # 0 = none
     open_set: int = 0
+    # so many of the most confident mistakes are explained in the report: which places speak for the predicted class and for the true one,
+    # and which training images are nearest (`explanation/`); 0 = none
+    explain: int = 24
     conformal: float = 0.1  # share of images whose conformal set of classes (calibrated on val) may miss the true one; 0 = no sets
 
 

@@ -66,6 +66,7 @@ FREE_ON_RESUME = (
     "eval.conformal",
     "eval.logit_adjustment",
     "eval.open_set",
+    "eval.explain",
 )
 
 

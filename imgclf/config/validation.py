@@ -138,6 +138,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eval.conformal": _BELOW_ONE,
     "eval.logit_adjustment": _NOT_NEGATIVE,
     "eval.open_set": _NOT_NEGATIVE,
+    "eval.explain": _NOT_NEGATIVE,
 }
 
 

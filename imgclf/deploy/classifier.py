@@ -9,13 +9,14 @@ from rich.console import Console
 
 from imgclf import config as config_lib
 from imgclf import files
-from imgclf.deploy import exporting, saving, scoring
+from imgclf.deploy import explaining, exporting, saving, scoring
 from imgclf.deploy.items import Data, dataset_of, is_many, take
 from imgclf.deploy.options import OnError, Options, check_on_error
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
 from imgclf.evaluation.conformal import Conformal
 from imgclf.evaluation.open_set import OpenSet
+from imgclf.explanation.pictures import Method, check_method
 from imgclf.exports.exportable import Options as ExportOptions
 from imgclf.exports.folder import Export
 from imgclf.reporting import leaderboard
@@ -117,6 +118,49 @@ class Classifier(Predictor):
           UserError: as `evaluate` does; if something else stands at `path`.
         """
         return scoring.mistakes(self, data, path, overwrite=overwrite, console=Console(quiet=not verbose))
+
+    def explain(  # noqa: PLR0913  (options by name)
+        self,
+        sources: object,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        class_name: str = "",
+        method: Method = "hirescam",
+        neighbours: int | None = None,
+        top_k: int = 5,
+        overwrite: bool = False,
+        verbose: bool = True,
+    ) -> pd.DataFrame:
+        """Shows which places of images speak for the answer, and which training images are nearest, on a page with their pictures.
+
+            classifier.explain("cat.jpg")
+            classifier.explain("photos", class_name="lynx", method="occlusion")
+
+        Args:
+          sources: see `predict`; 500 images at most.
+          path: of the page, a self-contained HTML file; None = explain.html in the current folder, or explain-2.html, … where that is of
+            other images.
+          class_name: a class that is explained beside the predicted one.
+          method: "hirescam" (about a forward pass) or "occlusion" (some 170 of them); see `imgclf.explanation`.
+          neighbours: how many training images are shown; None = 3, where the run's images are still there. Their features come from the
+            cache, or are computed and kept there.
+          top_k: how many classes to list per image.
+          overwrite: whether to replace what stands at `path`, if it is not an older page of this model and these images.
+          verbose: shows the progress, and tells where the page is.
+
+        Returns:
+          A row per image: those of `predict`; `class` that is explained (`class_name`, else the predicted one); `map`, float32 [h, w], the
+          contributions to its logit; `neighbours`, a list of ids, and their `similarity` (cosines); and `reason`, why an image of a folder
+          can't be read, else "".
+
+        Raises:
+          UserError: for an unknown class or method, no images or too many of them, an image that can't be read, a network whose last maps
+            can't tell places apart, or where neighbours are asked for and the run's images are gone.
+        """
+        wanted = explaining.Wanted(check_method(method), class_name, neighbours, top_k)
+        taken = take(sources, self.config.data)
+        page = None if path is None else Path(path)
+        return explaining.explain(self, taken, wanted, page, overwrite=overwrite, console=Console(quiet=not verbose))
 
     def leaderboard(self) -> pd.DataFrame:
         """What `imgclf.create` tried within its time limit, a row per candidate in the order in which they came up.

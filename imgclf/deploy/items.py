@@ -6,6 +6,7 @@ An index, as a pandas Series has, never matters: the first value is row 0.
 import collections
 import dataclasses
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -151,6 +152,23 @@ def take(sources: Any, config: DataConfig, *, column: str = "", root: str | os.P
     if isinstance(sources, pd.DataFrame):
         return _of_table(sources, config, column, folder)
     return Objects(_listed(sources), images.Decoding.of(config), root=folder)
+
+
+def pixels(item: str | os.PathLike[str] | bytes | np.ndarray, decoding: images.Decoding, least: tuple[int, int] | None) -> np.ndarray:
+    """uint8 [h, w, 3] of an image; large JPEGs are decoded at a reduced scale of at least (height, width) `least`, where that is given.
+
+    Raises:
+      ImageError: if it is no whole image of a known format, or too large.
+      OSError: if there is no such file.
+    """
+    if isinstance(item, np.ndarray):
+        return images.pixels_of(item, decoding)
+    if not isinstance(item, bytes):
+        if not stat.S_ISREG(os.stat(item).st_mode):  # reading a pipe would wait for ever
+            raise ImageError("unreadable", "a folder" if os.path.isdir(item) else "not a regular file")
+        with open(item, "rb") as file:
+            item = file.read()
+    return images.decode(item, min_size=least, decoding=decoding)
 
 
 def is_many(sources: NamedItems) -> bool:

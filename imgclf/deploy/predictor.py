@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 import os
-import stat
 import weakref
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -313,15 +312,7 @@ class Predictor:
 
     def _pixels(self, item: str | os.PathLike[str] | bytes | np.ndarray) -> np.ndarray:
         """uint8 [h, w, 3] of an image."""
-        if isinstance(item, np.ndarray):
-            return images.pixels_of(item, self._decoding)
-        if not isinstance(item, bytes):
-            if not stat.S_ISREG(os.stat(item).st_mode):  # reading a pipe would wait for ever
-                raise images.ImageError("unreadable", "a folder" if os.path.isdir(item) else "not a regular file")
-            with open(item, "rb") as file:
-                item = file.read()
-        least = self._preprocessing.least_size if self.reduced_decode else None
-        return images.decode(item, min_size=least, decoding=self._decoding)
+        return items.pixels(item, self._decoding, self._preprocessing.least_size if self.reduced_decode else None)
 
     def _compute(self, image: np.ndarray, shown: list[Future[str]]) -> tuple[dict[str, jax.Array], list[str]]:
         reasons = [future.result() for future in shown]

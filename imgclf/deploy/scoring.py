@@ -13,6 +13,7 @@ from imgclf import formatting, outputs, progress
 from imgclf.data.images import Decoding
 from imgclf.data.readers import decoded_as
 from imgclf.data.table import Dataset
+from imgclf.deploy import explaining
 from imgclf.deploy.items import Data, dataset_of
 from imgclf.deploy.options import Options
 from imgclf.deploy.predictor import Answers, Predictor, joined
@@ -58,7 +59,12 @@ def mistakes(predictor: Predictor, data: Data, path: str | os.PathLike[str] | No
         }
     )
     table = table[predicted != labels].sort_values(["probability", "id"], ascending=[False, True])
-    gallery.write_page(dataset, table, metrics.compute(said, labels, predictor.class_names), page, of, console)
+    shown = table.index.to_numpy(np.int64)[: gallery.EXPLAINED]
+    explained = (
+        explaining.cards_of_rows(predictor, dataset, shown, np.stack([predicted, labels], 1)[shown], console) if len(shown) else None
+    )
+    results = metrics.compute(said, labels, predictor.class_names)
+    gallery.write_page(dataset, table, results, page, of, explained=explained, console=console)
     told = f"{formatting.count(len(table), 'mistake')} among {formatting.count(len(labels), 'image')}; open {page} in a browser."
     console.print(told, highlight=False, markup=False, soft_wrap=True)
     return table.reset_index(drop=True)

@@ -57,11 +57,13 @@ def sign_flip_test(differences: np.ndarray) -> float:
     return float(min(1.0, pmf[extreme].sum()))
 
 
-def paired(correct_a: np.ndarray, correct_b: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+def paired(correct_a: np.ndarray, correct_b: np.ndarray, *, groups: np.ndarray | None = None, seed: int = 0) -> dict[str, Any]:
     """Compares arm b with arm a on the same images and seeds.
 
     Args:
       correct_a, correct_b: bool [S, N], in the same order of seeds and images.
+      groups: [N], anything that tells groups of images apart (scenes, crops of one photo), which are the sample then: the test flips
+        groups, the bootstrap draws them; None = each image is one.
       seed: of the bootstrap.
 
     Returns:
@@ -78,12 +80,17 @@ def paired(correct_a: np.ndarray, correct_b: np.ndarray, *, seed: int = 0) -> di
     images = a.shape[1]
     difference = b.astype(np.int64) - a.astype(np.int64)
     effect = float(difference.mean())
-    variance = float(difference.mean(0).var(ddof=1)) if images > 1 else 0.0
+    number = np.arange(images) if groups is None else np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(number)
+    sums = np.stack([np.bincount(number, row) for row in difference]).astype(np.int64)
+    # The variance of an image's difference as far as groups let it tell: that of the mean, times the images.
+    spread = float(np.square(sums.mean(0) - effect * sizes).sum()) / images
+    variance = spread * len(sizes) / (len(sizes) - 1) if len(sizes) > 1 else 0.0
     z = float(ndtri(0.975) + ndtri(0.8))
     return {
         "difference": effect,
-        "difference_ci95": bootstrap(difference, seed=seed),
-        "p": sign_flip_test(difference.sum(0)),
+        "difference_ci95": bootstrap(sums, sizes=sizes, seed=seed),
+        "p": sign_flip_test(sums.sum(0)),
         "only_a": int((difference < 0).sum()),
         "only_b": int((difference > 0).sum()),
         "images_needed": max(2, int(np.ceil(z**2 * variance / effect**2))) if effect else None,

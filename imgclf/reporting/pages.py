@@ -92,12 +92,17 @@ def edge_for(count: int) -> int:
 
 def thumbnail(pixels: np.ndarray, edge: int) -> str:
     """uint8 [h, w, 3] → base64 of a WebP whose longer side is at most `edge`; small images stay exact, and nothing is enlarged."""
+    return base64.b64encode(webp(pixels, edge)).decode()
+
+
+def webp(pixels: np.ndarray, edge: int) -> bytes:
+    """The file whose base64 `thumbnail` returns."""
     picture = Image.fromarray(pixels)
     exact = max(picture.size) <= LOSSLESS_EDGE
     picture.thumbnail((edge, edge), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     picture.save(file, "WEBP", lossless=exact, quality=78, method=2)
-    return base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()
 
 
 def thumbnails(dataset: Dataset, rows: Sequence[int] | np.ndarray, edge: int, console: Console) -> list[str]:

@@ -16,7 +16,7 @@ from imgclf import formatting
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics
 from imgclf.evaluation.intervals import wilson
-from imgclf.reporting import leaderboard, pages, plots, samples
+from imgclf.reporting import explanations, leaderboard, pages, plots, samples
 
 MATRIX_CLASSES = 40  # more than these, and the confusion matrix is condensed
 OPEN_CLASSES = 20  # more than these, and tables by class start folded
@@ -40,7 +40,7 @@ def write_report(run: Path) -> Path:
     run = Path(run)
     if not run.is_dir():
         raise UserError(f"There is no folder {run}: name a run's, such as runs/photos.")
-    context = _context(run) | {"style": pages.source("report.css")}
+    context = _context(run) | {"style": pages.source("report.css") + pages.source("explanations.css")}
     return pages.write(run / "report.html", "report.html.j2", context)
 
 
@@ -278,8 +278,17 @@ def _mistakes(run: Path, index: dict, predictions: pd.DataFrame | None) -> dict 
         return None
     wrong = samples.most_confident_mistakes(predictions, len(predictions))
     rows = wrong.head(samples.MISTAKES).to_dict("records")
-    cards = [{**_picture(run, index, row["id"]), **{key: row[key] for key in ("true", "predicted", "probability")}} for row in rows]
-    return {"cards": cards, "wrong": len(wrong), "n": len(predictions)}
+    said, explained = explanations.of_run(run) or (None, {})
+    cards = [
+        {
+            **_picture(run, index, row["id"]),
+            **{key: row[key] for key in ("true", "predicted", "probability")},
+            **explained.get(row["id"], {}),
+        }
+        for row in rows
+    ]
+    explained_first = [card for card in cards if "maps" in card]
+    return {"explained": explained_first, "said": said, "cards": cards[len(explained_first) :], "wrong": len(wrong), "n": len(predictions)}
 
 
 def _quarantine(frame: pd.DataFrame | None, audit: dict) -> dict | None:

@@ -43,7 +43,7 @@ def save(run: Path, dataset: Dataset, predictions: pd.DataFrame, audit: dict[str
     """
     folder = Path(run) / "samples"
     folder.mkdir(parents=True, exist_ok=True)
-    for old in [*folder.glob("*.webp"), *folder.glob("index.json")]:
+    for old in [*folder.glob("*.webp"), *folder.glob("*.json")]:
         old.unlink()
     grid = _grid(dataset.table)
     wrong = most_confident_mistakes(predictions, MISTAKES)["id"].tolist()

@@ -21,7 +21,7 @@ from imgclf.reporting import samples
 from imgclf.reporting import scenes as scenes_page
 from imgclf.training import loop, sharding
 from imgclf.training.stopping import OUT_OF_TIME, Interrupted
-from imgclf.workflows import checks, run_folder, scenes
+from imgclf.workflows import checks, explain, run_folder, scenes
 from imgclf.workflows import time_limit as time_limits
 from imgclf.workflows.asked import Fields, asked_for
 from imgclf.workflows.console import or_terminal
@@ -118,6 +118,7 @@ def _train(
         if jax.process_index() == 0:
             files.write_text(folder / "predictions.csv", predictions.to_csv(index=False))
             samples.save(folder, prepared.loaded, predictions, audit_report)  # also pictures of the copies that were dropped
+            explain.explain_mistakes(folder, config, dataset, trained, results, predictions, console)
             kept = open_set.of_training(config, model, dataset, trained)
             open_set.write(kept, folder)
             results["open_set"] = kept.about if kept else None

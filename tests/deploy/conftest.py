@@ -31,6 +31,6 @@ def finished(tmp_path_factory, photo_folder):
     config.data.split.fractions = (0.5, 0.25, 0.25)
     config.loader.batch_size = config.loader.eval_batch_size = 8
     config.model.cnn.widths = (8,)
-    config.train.duration, config.augment.flip = "8 steps", 0.5
+    config.train.duration, config.augment.flip, config.eval.explain = "8 steps", 0.5, 0
     run = tmp_path_factory.mktemp("run") / "run"
     return run, train.train(config, run)

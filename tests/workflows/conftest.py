@@ -46,6 +46,7 @@ def fields(pictures):
             "model.name": "cnn",
             "model.cnn.widths": (4,),
             "train.duration": "2 steps",
+            "eval.explain": 0,
         }
 
     return of

@@ -1,0 +1,114 @@
+"""Explains pictures by a finished run; and, after training, the worst mistakes of the run itself for its report."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from imgclf.config import Config
+from imgclf.data import augment
+from imgclf.data.images import Decoding
+from imgclf.data.readers import decoded_as
+from imgclf.data.table import Dataset
+from imgclf.deploy import explaining
+from imgclf.deploy.classifier import load
+from imgclf.deploy.items import take
+from imgclf.evaluation.results import CROSS_VALIDATION
+from imgclf.explanation import pictures
+from imgclf.explanation.explained import Explained
+from imgclf.explanation.neighbours import References
+from imgclf.explanation.pictures import Method, Search, check_method
+from imgclf.probes.features import extract
+from imgclf.reporting import explanations, samples
+from imgclf.training.trained_model import TrainedModel
+from imgclf.workflows.console import or_terminal
+
+
+def explain(  # noqa: PLR0913  (options by name)
+    run: str | os.PathLike[str],
+    sources: object,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    class_name: str = "",
+    method: Method = "hirescam",
+    neighbours: int | None = None,
+    top_k: int = 5,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> pd.DataFrame:
+    """Shows which places of images speak for the answer of a finished run, and which training images are nearest.
+
+        imgclf.explain("runs/photos", ["cat.jpg", "dog.jpg"])
+
+    Args:
+      run: the run's folder, or that of a saved model.
+      sources: see `Classifier.predict`.
+      path, class_name, method, neighbours, top_k, overwrite: see `Classifier.explain`.
+      console: where the progress is shown; None = the terminal.
+
+    Returns:
+      See `Classifier.explain`.
+
+    Raises:
+      UserError: if there is no such run, and as `Classifier.explain` does.
+    """
+    wanted = explaining.Wanted(check_method(method), class_name, neighbours, top_k)
+    predictor = load(run)
+    taken = take(sources, predictor.config.data)
+    page = None if path is None else Path(path)
+    return explaining.explain(predictor, taken, wanted, page, overwrite=overwrite, console=or_terminal(console))
+
+
+def explain_mistakes(
+    folder: Path, config: Config, dataset: Dataset, trained: TrainedModel, results: dict, predictions: pd.DataFrame, console: Console
+) -> None:
+    """Explains the worst mistakes of a run for its report: maps of the predicted and of the true class, and the nearest training images.
+
+    Args:
+      folder: of the run; written is its `samples/`, see `reporting.explanations.save`.
+      config: the whole config, resolved.
+      dataset: with its splits.
+      trained: the kept model.
+      results: the contents of results.json.
+      predictions: the rows of predictions.csv.
+      console: shows the progress.
+    """
+    wrong = samples.most_confident_mistakes(predictions, config.eval.explain)
+    if wrong.empty:
+        return
+    names = dataset.class_names
+    model = Explained.of(config, len(names), trained.params, trained.batch_stats)
+    if model.place_count == (1, 1):
+        return
+    row_of = dict(zip(dataset.table["id"], range(len(dataset.table)), strict=True))
+    rows = np.array([row_of[image_id] for image_id in wrong["id"]], np.int64)
+    reader = decoded_as(dataset.reader, Decoding.of(config.data))
+    read = pictures.read(augment.Preprocessing.of(config), lambda place: reader[int(rows[place])], len(rows), console)
+    labels = np.array([[names.index(name) for name in wrong[column]] for column in ("predicted", "true")]).T
+    references = _references(config, model, dataset, console)
+    search = None
+    if references is not None:
+        features = np.asarray(extract(config, model.network, dataset, rows=rows))
+        search = Search(references, features, explaining.NEIGHBOURS, dataset.table["sha256"].iloc[rows].tolist())
+    made = pictures.explained(model, read, labels, class_names=names, method="hirescam", search=search, console=console)
+    crossed = results["split"] == CROSS_VALIDATION
+    note = (
+        "The maps are of the kept head, which was solved on these images, too; their mistakes are of heads that were not."
+        if crossed
+        else ""
+    )
+    said = explanations.about("hirescam", len(augment.Preprocessing.of(config).evaluation), references, note)
+    cards = explanations.cards(made, references, console)
+    explanations.save(folder, said, dict(zip(wrong["id"], cards, strict=True)))
+
+
+def _references(config: Config, model: Explained, dataset: Dataset, console: Console) -> References | None:
+    """The training images to search: all, where a probe has cached their features; a sample, where these are computed for it; none, where
+    training had a limit of time, of which nothing may be taken for this."""
+    if config.train.method == "probe":
+        return References.create(model, dataset)
+    if config.train.stop_after:
+        return None
+    return References.create(model, dataset, most=explaining.SAMPLE, console=console)
