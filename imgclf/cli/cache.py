@@ -25,7 +25,7 @@ def list_entries() -> None:
         input_size = "x".join(map(str, identity.get("image_size", ())))
         count = "damaged" if entry.rows is None else f"{entry.rows:,}"
         model = f"{identity.get('model', '?')} {identity.get('weights_sha256', '')[:8]}"
-        views = "augmented" if "augment" in identity else "plain"
+        views = "augmented" if "augment" in identity else "mirrored" if identity.get("mirrored") else "plain"
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
         rows.append((entry.key, model, input_size, views, count, str(entry.width), f"{entry.size / 1e6:,.1f}", used))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -326,9 +326,10 @@ class EvalConfig(Group):
 
     split: str = "test"  # the split of the headline; where it is absent, val, and the report says so
     top_k: int = 5  # columns of predictions.csv
-    # plain | flip (also the mirror image, at twice the time) | crops (three framings and their mirror images, at six times the time: centre
-    # crops and all of the image): the mean of each image's features, or of its logits where the head needs the maps, in prediction as well;
-    # a probe is trained on such means too
+    # plain | flip (also the mirror image, at twice the time) | framings (the plain view and all of the image, squashed, and both mirrored,
+    # at four times the time) | crops (three framings, each with its mirror image, at six times the time: centre crops and all of the
+    # image): the mean of each image's features, or of its logits where the head needs the maps, in prediction as well; a probe is trained
+    # on such means too
     views: str = "plain"
     temperature: bool = True  # probabilities are softmax(logits / T), T fitted on val where there is one; False = T is 1
     # logit adjustment (Menon et al. 2021): this times the logarithm of each class's share of the training images is taken from its logit,

@@ -34,7 +34,7 @@ CHOICES = {
     "freeze.batch_norm": ("auto", "frozen", "train"),
     "train.best_metric": ("val_loss", "val_top1", ""),
     "optimizer.schedule.name": ("constant", "cosine", "linear", "step", "exponential", "time", "one_cycle"),
-    "eval.views": ("plain", "flip", "crops"),
+    "eval.views": ("plain", "flip", "framings", "crops"),
     "eval.split": ("train", "val", "test"),
 }
 
@@ -230,9 +230,10 @@ def _validate_keras(config: Config) -> None:
                 f"config.data.{name}={config.data[name]!r} does not go with augment.mode='keras_legacy', which resizes as Keras did; "
                 f"leave it at {had!r}."
             )
-    if config.eval.views == "crops":
+    if config.eval.views in ("framings", "crops"):
         raise UserError(
-            "config.eval.views='crops' does not go with augment.mode='keras_legacy', which has no crops; use 'flip' or 'plain'."
+            f"config.eval.views={config.eval.views!r} does not go with augment.mode='keras_legacy', which has no crops; use 'flip' or "
+            "'plain'."
         )
     if max(config.augment.shift) >= 1:
         raise UserError(f"config.augment.shift={config.augment.shift!r} is not valid with augment.mode='keras_legacy'; expected below 1.")

@@ -73,21 +73,21 @@ def prepare(config: Config, dataset: Dataset | None = None, find_scenes: FindSce
     limited = limit_per_class(audited, config)
     resolved = config.copy_and_resolve_references()
     resolved.data.value_range = loaded.value_range
-    resolved.probe.folds = _folds(config.probe.folds, limited.table)
+    resolved.probe.folds = folds(config.probe.folds, limited.table)
     return Prepared(resolved, limited, loaded, report, scenes)
 
 
-def _folds(folds: int, table: pd.DataFrame) -> int:
+def folds(asked: int, table: pd.DataFrame) -> int:
     """The folds of cross-validation: fewer than asked for only where a class has enough images for them, but not enough scenes."""
     if "scene" not in table:
-        return folds
+        return asked
     train = table[table["split"] == "train"]
     apart, whole = (
         pd.DataFrame({"label": train["label"], "unit": groups_of(train, scenes=scenes)}).groupby("label")["unit"].nunique()
         for scenes in (False, True)
     )
-    few = whole[(whole < apart.clip(upper=folds)) & (whole > 1)]
-    return int(few.min()) if len(few) else folds
+    few = whole[(whole < apart.clip(upper=asked)) & (whole > 1)]
+    return int(few.min()) if len(few) else asked
 
 
 def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, DataConfig]:

@@ -50,8 +50,12 @@ class LinearHead:
         del workdir  # a solution leaves no checkpoints of its own
         return self.solve()
 
-    def solve(self) -> TrainedModel:
-        """Solves the head on the features of the training images, and scores it on them out of fold."""
+    def solve(self, *, repeats: bool = True) -> TrainedModel:
+        """Solves the head on the features of the training images, and scores it on them out of fold.
+
+        Args:
+          repeats: whether it is also scored where shots of one scene may be on both sides, if there are any.
+        """
         config, model, dataset, probe = self.task.config, self.task.model, self.task.dataset, self.task.config.probe
         told = config.train.method == "probe" and not probe.views  # of these features, when those of all splits were computed
         features = extract(config, model, dataset, rows=self.rows, views=probe.views, console=None if told else self.task.console)
@@ -62,8 +66,8 @@ class LinearHead:
         held = None
         if solved.out_of_fold is not None:
             at = self.validation.held_out
-            repeats = self._with_repeats(features, labels, solved.about["l2"])
-            held = OutOfFold(self.rows[at], solved.out_of_fold, np.asarray(self.validation.fold)[at], repeats)
+            alike = self._with_repeats(features, labels, solved.about["l2"]) if repeats else None
+            held = OutOfFold(self.rows[at], solved.out_of_fold, np.asarray(self.validation.fold)[at], alike)
         logits_of = FeatureLogits(config, model, dataset, params, {})
         return TrainedModel(params, {}, solved.about, TrainProgress(flops=0), 0, logits_of, out_of_fold=held)
 

@@ -19,7 +19,7 @@ from imgclf import progress
 from imgclf.data.splits import stratify
 from imgclf.errors import UserError
 from imgclf.probes import nearest_mean, ties
-from imgclf.probes.logistic import TOLERANCE, Examples, LogisticPath, Solutions, cross_entropy
+from imgclf.probes.logistic import TOLERANCE, Examples, LogisticPath, Solutions, cross_entropy, few_threads
 from imgclf.probes.ridge import RidgePath
 
 # Strengths, for features of variance 1. A path goes from STRONG on to weaker ones, a decade at a time, and ends when a decade has brought
@@ -241,35 +241,8 @@ def fit_linear(
       console: for the progress.
     """
     problem = _Problem.create(features, labels, validation, solver, class_weight)
-    means = solver == "nearest_mean"
-    scales = (
-        Scaling(np.zeros(problem.width, np.float32), np.ones(problem.width, np.float32)) if means else Scaling.of(problem.features, scaling)
-    )
-    table, l2, scale, start, held = None, validation.strengths[0] if validation.strengths else 0.0, 1.0, None, None
-    weights = problem.everything if validation.fold is None else problem.without_each_fold
-    examples, solver_of = problem.examples(scales), _PATHS[solver]
-    if validation.fold is not None:
-        with progress.bar(console or Console(quiet=True), "{task.fields[note]}") as bar:
-            task = bar.add_task("penalties", total=None, note="")
-            tried = []
-            for one in problem.tried(scales, solver_of(examples, weights)):
-                tried.append(one)
-                bar.update(task, advance=1, note=f"l2 {one.l2:.2g}")
-        chosen = problem.strongest_tied(tried)
-        table = [problem.row(one) for one in (tried if validation.strengths else sorted(tried, key=lambda one: one.l2))]
-        l2, scale, start, held = chosen.l2, chosen.scale, chosen.solved, np.float32(chosen.scale) * chosen.logits
-    elif means:
-        scale = nearest_mean.SHARPNESS
-    solved = scales.fold(solver_of(examples, problem.everything).solve(np.array([l2 / scales.unit]), start=start, tolerance=TOLERANCE))
-    about = {
-        "scaling": None if means else scaling,
-        "l2": None if means else l2,
-        "folds": validation.folds or None,
-        "gradient_norm": float(solved.gradient_norm[0, 0]),
-        "cross_validation": table,
-        "never_held_out": [] if validation.fold is None else sorted({validation.class_names[k] for k in labels[validation.fold < 0]}),
-    }
-    return Linear(scale * solved.kernel[0, 0], scale * solved.bias[0, 0], about, held)
+    with few_threads(problem.features.size):
+        return problem.solved(scaling, console or Console(quiet=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,6 +287,42 @@ class _Problem:
     @property
     def held_weight(self) -> np.ndarray:
         return self.weight[self.validation.held_out]
+
+    @property
+    def never_held_out(self) -> list[str]:
+        """Names of the classes of which an example is in no fold."""
+        fold = self.validation.fold
+        return [] if fold is None else sorted({self.validation.class_names[label] for label in self.labels[fold < 0]})
+
+    def solved(self, scaling: str, console: Console) -> Linear:
+        """See `fit_linear`."""
+        means = self.solver == "nearest_mean"
+        scales = Scaling(np.zeros(self.width, np.float32), np.ones(self.width, np.float32)) if means else Scaling.of(self.features, scaling)
+        table, l2, scale, start, held = None, self.validation.strengths[0] if self.validation.strengths else 0.0, 1.0, None, None
+        weights = self.everything if self.validation.fold is None else self.without_each_fold
+        examples, solver_of = self.examples(scales), _PATHS[self.solver]
+        if self.validation.fold is not None:
+            with progress.bar(console, "{task.fields[note]}") as bar:
+                task = bar.add_task("penalties", total=None, note="")
+                tried = []
+                for one in self.tried(scales, solver_of(examples, weights)):
+                    tried.append(one)
+                    bar.update(task, advance=1, note=f"l2 {one.l2:.2g}")
+            chosen = self.strongest_tied(tried)
+            table = [self.row(one) for one in (tried if self.validation.strengths else sorted(tried, key=lambda one: one.l2))]
+            l2, scale, start, held = chosen.l2, chosen.scale, chosen.solved, np.float32(chosen.scale) * chosen.logits
+        elif means:
+            scale = nearest_mean.SHARPNESS
+        solved = scales.fold(solver_of(examples, self.everything).solve(np.array([l2 / scales.unit]), start=start, tolerance=TOLERANCE))
+        about = {
+            "scaling": None if means else scaling,
+            "l2": None if means else l2,
+            "folds": self.validation.folds or None,
+            "gradient_norm": float(solved.gradient_norm[0, 0]),
+            "cross_validation": table,
+            "never_held_out": self.never_held_out,
+        }
+        return Linear(scale * solved.kernel[0, 0], scale * solved.bias[0, 0], about, held)
 
     def examples(self, scaling: Scaling) -> Examples:
         """All views, scaled."""

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from imgclf.models.network import Network
 from imgclf.probes.feature_store import FeatureStore
 from imgclf.training import batch_augment, work
 from imgclf.training.state import Tree, split_model, tree_sha256
-from imgclf.training.step import mean_over_views, normalize
+from imgclf.training.step import normalize
 
 # A kill costs at most the rows since the last block; a block costs two fsyncs.
 _BLOCK_ROWS, _BLOCK_SECONDS = 1024, 5.0
@@ -41,7 +41,8 @@ def extract(
 ) -> np.ndarray:
     """Returns the backbone's pooled features, in evaluation mode; what the cache lacks is computed and put there.
 
-    Where `config.eval.views` shows more than the plain view, an image's features are the mean over these views, and are cached as such.
+    Where `config.eval.views` shows more than the plain view, an image's features are the mean over these views. Each view is cached by
+    itself, so that whoever asks for another selection of views computes only what is new, and decodes each image once for all of it.
     Images are known by the sha256 of their content, so that folds, splits, copies and other data sets share them. An augmented view is
     known by the image's id and the view's number besides: view k (from 0) is the one that training shows in epoch k with this
     `config.seed` and `config.augment`.
@@ -64,15 +65,16 @@ def extract(
     rows = np.arange(len(dataset.table)) if rows is None else np.asarray(rows, np.int64)
     contents = [bytes.fromhex(digest) for digest in dataset.table["sha256"].iloc[rows]]
     backbone_sha256 = _backbone_sha256(model)
+    shown = augment.Preprocessing.of(config).evaluation
     request = _Request(config, model, dataset, rows, None, contents)
-    plain = _read(request, _identity(config, model, backbone_sha256, augmented=False), console)
+    plain = _read(request, [_identity(config, model, backbone_sha256, view) for view in shown], console)
     if not views:
         return plain
     epochs = np.tile(np.arange(views), len(rows))
     ids = dataset.table["id"].iloc[rows]
     keys = [_view_key(content, image_id, view) for content, image_id in zip(contents, ids, strict=True) for view in range(views)]
-    identity = _identity(config, model, backbone_sha256, augmented=True)
-    augmented = _read(_Request(config, model, dataset, np.repeat(rows, views), epochs, keys), identity, console)
+    identity = _identity(config, model, backbone_sha256, shown[0], augmented=True)
+    augmented = _read(_Request(config, model, dataset, np.repeat(rows, views), epochs, keys), [identity], console)
     return np.concatenate([plain[:, None], augmented.reshape(len(rows), views, -1)], axis=1)
 
 
@@ -85,8 +87,8 @@ def _backbone_sha256(model: Network) -> str:
     return tree_sha256({"params": params["backbone"], "batch_stats": batch_stats.get("backbone", {})})
 
 
-def _identity(config: Config, classifier: Network, backbone_sha256: str, *, augmented: bool) -> dict[str, Any]:
-    """All that a feature depends on beside the image, as JSON keeps it."""
+def _identity(config: Config, classifier: Network, backbone_sha256: str, view: augment.View, *, augmented: bool = False) -> dict[str, Any]:
+    """All that a feature of one view depends on beside the image, as JSON keeps it."""
     fields = config.to_dict()
     data, model = fields["data"], fields["model"]
     identity = {
@@ -95,8 +97,8 @@ def _identity(config: Config, classifier: Network, backbone_sha256: str, *, augm
         "precision": [model["precision"], np.dtype(classifier.dtype).name],  # what "auto" comes to depends on the machine
         "weights_sha256": backbone_sha256,
         "image_size": data["image_size"],
-        "resize": data["resize"],
-        "crop_fraction": data["crop_fraction"] if data["resize"] == "crop" else 1.0,
+        "resize": view.resize,
+        "crop_fraction": view.crop_fraction,
         "mean": data["mean"],
         "std": data["std"],
     }
@@ -106,12 +108,12 @@ def _identity(config: Config, classifier: Network, backbone_sha256: str, *, augm
         identity["cnn"] = {key: model["cnn"][key] for key in ("widths", "kernel", "padding", "pool", "norm")}
     if data["interpolation"] != "bilinear":
         identity["interpolation"] = data["interpolation"]
-    if data["resize"] == "pad":
+    if view.resize == "pad":
         identity["fill"] = [fields["augment"]["fill"], fields["augment"]["fill_value"]]
     if fields["augment"]["mode"] != "corrected":
         identity["mode"] = fields["augment"]["mode"]
-    if not augmented and len(views := augment.Preprocessing.of(config).evaluation) > 1:
-        identity["views"] = [list(view) for view in views]
+    if view.flip:
+        identity["mirrored"] = True
     if augmented:
         left_out = {"mixup", "cutmix", "mix_switch", "mix_probability"}  # no part of an image's own view
         if not fields["augment"]["image_size"]:
@@ -164,24 +166,54 @@ class _Waiting:
         return len(self._request.missing(self._store)) > 0
 
 
-def _read(request: _Request, identity: dict[str, Any], console: Console) -> np.ndarray:
-    """The features, float32 [n, D]; what the cache lacks is computed."""
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    store = FeatureStore(key, identity, request.model.backbone.features)
-    store.refresh()
-    computed, start = 0, time.perf_counter()
-    if len(request.missing(store)):
-        with store.writing(_Waiting(request, store, console)) as ours:
-            if ours and len(todo := request.missing(store)):
-                _compute(request.at(todo), store, console)
-                computed = len(todo)
+def _read(request: _Request, identities: list[dict[str, Any]], console: Console) -> np.ndarray:
+    """The features, float32 [n, D], the mean over views; what the caches lack is computed.
+
+    Args:
+      request: the images, and how they are shown.
+      identities: of each view that is shown.
+      console: for the progress bar and a line on what was computed.
+    """
+    keys = [hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16] for identity in identities]
+    width = request.model.backbone.features
+    stores = [FeatureStore(key, identity, width) for key, identity in zip(keys, identities, strict=True)]
+    for store in stores:
+        store.refresh()
+    start = time.perf_counter()
+    computed = _complete(request, stores, console)
     seconds = time.perf_counter() - start
-    what = "images" if request.epochs is None else "augmented views"
+    what = "augmented views" if request.epochs is not None else "images" if len(stores) == 1 else f"images in {len(stores)} views"
     speed = f" in {seconds:,.1f} s ({computed / seconds:,.0f}/s)" if computed else ""
-    console.print(
-        f"Features of {len(request.rows):,} {what}: {computed:,} computed{speed}, the others in the cache ({key}).", highlight=False
-    )
-    return store.read(store.find(request.keys))
+    total = f"{computed:,} computed{speed}, the others in the cache ({', '.join(keys)})"
+    console.print(f"Features of {len(request.rows):,} {what}: {total}.", highlight=False)
+    if len(stores) == 1:
+        return stores[0].read(stores[0].find(request.keys))
+    mean = np.zeros((len(request.rows), width), np.float32)
+    for store in stores:
+        mean += store.read(store.find(request.keys))
+    return mean / np.float32(len(stores))
+
+
+def _complete(request: _Request, stores: list[FeatureStore], console: Console) -> int:
+    """Computes what the stores of the views lack, and returns how many features that were.
+
+    Views that lack the same images are computed together, so that these are decoded once.
+    """
+    with contextlib.ExitStack() as locks:
+        ours = []
+        for view in sorted(range(len(stores)), key=lambda view: stores[view].key):  # in one order, so that no two processes wait in a ring
+            if len(request.missing(stores[view])) and locks.enter_context(stores[view].writing(_Waiting(request, stores[view], console))):
+                ours.append(view)
+        passes: dict[bytes, list[int]] = {}
+        for view in sorted(ours):
+            passes.setdefault(request.missing(stores[view]).tobytes(), []).append(view)
+        computed = 0
+        for places, views in passes.items():
+            todo = request.at(np.frombuffer(places, np.int64))
+            if len(todo.rows):
+                _compute(todo, {view: stores[view] for view in views}, console)
+                computed += len(todo.rows) * len(views)
+        return computed
 
 
 def features_flops(config: Config, model: Network, views: int) -> int | None:
@@ -198,8 +230,6 @@ def _forward(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, 
     @jax.jit
     def forward(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> jax.Array:
         model = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))
-        if batch["image"].ndim == 5:
-            return mean_over_views(lambda view: model.features(normalize(view, mean, std)), batch["image"])
         return model.features(normalize(batch_augment.augmented(batch, mean, std), mean, std))
 
     return forward
@@ -229,32 +259,45 @@ class _Writer:
         self._last = time.monotonic()
 
 
-def _compute(request: _Request, store: FeatureStore, console: Console) -> None:
-    """Runs the backbone over images that threads decode meanwhile, and appends block by block, also what was done when it is stopped."""
-    writer = _Writer(store, request.keys)
+def _compute(request: _Request, stores: Mapping[int, FeatureStore], console: Console) -> None:
+    """Runs the backbone over images that threads decode meanwhile, and appends block by block, also what was done when it is stopped.
+
+    Args:
+      request: what is computed.
+      stores: by the number of the view of evaluation whose features go there; 0 for augmented views.
+      console: for the progress bar.
+    """
+    writers = [_Writer(store, request.keys) for store in stores.values()]
     with contextlib.ExitStack() as opened:
-        opened.callback(writer.flush)
+        for writer in writers:
+            opened.callback(writer.flush)
         bar = opened.enter_context(progress.bar(console, rate="images"))
         task = bar.add_task("features", total=len(request.rows))
-        for features in opened.enter_context(contextlib.closing(_computed(request))):
-            writer.add(features)
-            bar.update(task, advance=len(features))
+        for of_views in opened.enter_context(contextlib.closing(_computed(request, list(stores)))):
+            for writer, features in zip(writers, of_views, strict=True):
+                writer.add(features)
+            bar.update(task, advance=len(of_views[0]))
 
 
-def _computed(request: _Request) -> Generator[np.ndarray]:
-    """The features of the views, a batch at a time; each is waited for while the next one is computed."""
+def _computed(request: _Request, views: Sequence[int]) -> Generator[list[np.ndarray]]:
+    """The features of these views, float32 [b, D] each, a batch at a time; each is waited for while the next one is computed."""
     config = request.config
     mesh = Mesh(np.asarray(jax.local_devices()), ("data",))  # no other host takes part
     graphdef, params, batch_stats = split_model(request.model)
     params, batch_stats = jax.device_put((params, batch_stats), NamedSharding(mesh, PartitionSpec()))
     forward = _forward(graphdef, tuple(config.data.mean), tuple(config.data.std))
-    running: tuple[jax.Array, int] | None = None
+
+    def started(batch: pipeline.Batch) -> list[jax.Array]:
+        inputs, image = batch_augment.inputs(batch), batch["image"]
+        each = [inputs | {"image": image[:, view]} for view in views] if image.ndim == 5 else [inputs]
+        return [forward(params, batch_stats, jax.device_put(one, NamedSharding(mesh, PartitionSpec("data")))) for one in each]
+
+    running: tuple[list[jax.Array], int] | None = None
     with pipeline.row_batches(request.dataset, config, request.rows, request.epochs, in_all_views=True) as batches:
         for batch in batches:
-            shown = jax.device_put(batch_augment.inputs(batch), NamedSharding(mesh, PartitionSpec("data")))
-            started = forward(params, batch_stats, shown), int(batch["mask"].sum())
+            now = started(batch), int(batch["mask"].sum())
             if running is not None:
-                yield np.asarray(running[0])[: running[1]]
-            running = started
+                yield [np.asarray(features)[: running[1]] for features in running[0]]
+            running = now
         if running is not None:
-            yield np.asarray(running[0])[: running[1]]
+            yield [np.asarray(features)[: running[1]] for features in running[0]]

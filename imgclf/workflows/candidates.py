@@ -14,7 +14,7 @@ from imgclf.models.weights import pretrained
 STEP_OVER_FEATURES = 4.0
 # An assumption, too: compiling the steps of a training, its evaluation and its average, over compiling a pass through the network, in time.
 COMPILING_OVER_FEATURES = 8.0
-VIEWS = {"plain": 1, "flip": 2, "crops": 6}  # of each image, by `config.eval.views`
+VIEWS = {"plain": 1, "flip": 2, "framings": 4, "crops": 6}  # of each image, by `config.eval.views`
 MOST_EPOCHS, FEWEST_EPOCHS = 15, 2
 HELD_BACK = 0.2  # share of the images on which fine-tuning chooses its epoch, and is compared with the probe
 

@@ -13,7 +13,6 @@ import pandas as pd
 from rich.console import Console
 
 from imgclf import config as config_lib
-from imgclf import models
 from imgclf.config import Config, validation
 from imgclf.config.fields import DataConfig
 from imgclf.data import audit, splits
@@ -24,12 +23,11 @@ from imgclf.deploy.items import Data
 from imgclf.errors import UserError, nearest
 from imgclf.evaluation import open_set
 from imgclf.files import path_of
-from imgclf.methods import resolve
 from imgclf.models import registry
 from imgclf.models.weights import choice as weights_choice
 from imgclf.models.weights import files, pretrained
 from imgclf.runtime import compilation_cache
-from imgclf.workflows import budget, checks, run_folder, selection, train
+from imgclf.workflows import budget, checks, preprocessing, run_folder, scenes, train
 from imgclf.workflows import time_limit as time_limits
 
 FROM_SCRATCH_MODEL = "resnet50"  # where weights="none" and no model is named
@@ -131,10 +129,12 @@ def create(  # noqa: PLR0913  (options by name)
             budget.search(budget.Asked(choice.config, choice.dataset, config or {}, recipe), folder, seconds, console)
         return load(folder)
     run, tried = choice.config, list[dict[str, Any]]()
-    if method == "auto" and _preprocessing_is_free(run, config or {}):
-        run, tried = _select_preprocessing(choice, console)
+    dataset = decoded_by(choice.dataset, run.data)
+    find_scenes = scenes.once(scenes.finder(run, console))  # by the weights' own view, whichever is chosen
+    if method == "auto" and preprocessing.is_free(run, config or {}):
+        run, tried = preprocessing.select(run, dataset, find_scenes, console)
     with _folder(run.name, place) as folder, run_folder.selected(folder, tried):
-        train.train(run, folder, console=console, dataset=choice.dataset)
+        train.Training(run, folder, console, dataset, find_scenes).run()
     return load(folder)
 
 
@@ -160,7 +160,7 @@ def settle(
     The weights are those with the best published linear probe that cost at most `weights.choice.MAX_GMACS` and allow commercial use, of
     those that are on this machine or can be fetched; of a model that is named, torchvision's first ones, or else the first listed.
     Images are cropped and resized as those that the weights were trained on; for a probe, `create` then tries whether all of each image is
-    better, and whether its mirror image beside it is (`PREPROCESSING`).
+    better, and whether the mean over several views is (`preprocessing.select`).
 
     The method is a probe, an L2-regularised logistic regression on fixed features, where there are fewer than 50 training images per
     class, or on a CPU fewer than 5,000 in all; above, LP-FT: the probe's head, then fine-tuning of everything. Without weights
@@ -292,39 +292,6 @@ def _fetch(config: Config) -> None:
     """Has the weights at hand, or says before all else how to do without a network."""
     if config.model.weights != "none":
         pretrained.fetch(pretrained.find(config.model.weights, config.model.name))
-
-
-# What `create` tries for a probe, besides the weights' own crop. An image with its mirror image takes twice the time in prediction, too.
-PREPROCESSING = ("data.resize", "data.crop_fraction", "data.interpolation", "data.image_size", "eval.views", "probe.views")
-
-
-def _preprocessing_is_free(config: Config, overrides: Mapping[str, Any]) -> bool:
-    """Whether `create` may choose how images become the network's input: for a probe on pretrained weights, if the user hasn't chosen."""
-    given = {name for name in PREPROCESSING for field in overrides if name == field or name.startswith(f"{field}.")}
-    return config.train.method == "probe" and config.probe.solver == "logistic" and config.model.weights != "none" and not given
-
-
-def _select_preprocessing(choice: Choice, console: Console) -> tuple[Config, list[dict[str, Any]]]:
-    """The config with the preprocessing that cross-validation chooses, and a row about each that was tried."""
-
-    def candidate(name: str, cost: float, base: Config, **fields: str) -> selection.Candidate:
-        config = base.copy_and_resolve_references()
-        config_lib.override(config, {field.replace("__", "."): value for field, value in fields.items()})
-        return selection.Candidate(name, config, cost)
-
-    own = pretrained.find(choice.config.model.weights, choice.config.model.name)
-    decoded = decoded_by(selection.sample(choice.dataset, choice.config), choice.config.data)
-    resolved = resolve.resolve(resolve.check(choice.config), len(decoded.class_names))
-    model = models.create(resolved, len(decoded.class_names), tell=lambda said: None)
-    crop = candidate("the weights' own crop", 1, choice.config)
-    squash = candidate("all of each image, squashed", 1, choice.config, data__resize="squash", data__interpolation=own.interpolation)
-    judged = [selection.judge(one, decoded, model, console) for one in (crop, squash)]
-    best = selection.choose(judged).candidate
-    mirrored = candidate(f"{best.name}, and its mirror image", 2, best.config, eval__views="flip")
-    judged.append(selection.judge(mirrored, decoded, model, console))
-    chosen = selection.choose(judged)
-    console.print(f"Of {len(judged)} ways to show images to the network, the folds choose {chosen.candidate.name}.", highlight=False)
-    return chosen.candidate.config, [one.row(chosen=one is chosen) for one in judged]
 
 
 @contextlib.contextmanager

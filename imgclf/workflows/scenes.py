@@ -58,6 +58,19 @@ def finder(config: Config, console: Console) -> FindScenes:
     return find
 
 
+def once(find_scenes: FindScenes) -> FindScenes:
+    """What looks for scenes the first time it is asked, and answers the same from then on: for several runs on the same images."""
+    found: list[tuple[list[str], Scenes]] = []
+
+    def find(dataset: Dataset) -> Scenes:
+        ids = dataset.table["id"].tolist()
+        if not found or found[0][0] != ids:
+            found[:] = [(ids, find_scenes(dataset))]
+        return found[0][1]
+
+    return find
+
+
 def _notes(found: Scenes, class_names: tuple[str, ...], least: int) -> tuple[str, ...]:
     apart = [class_names[label] for label in found.about["classes_left_apart"]]
     if not apart:
@@ -80,6 +93,7 @@ def _set_weights(config: Config, weights: str) -> None:
         config.model.name = pretrained.looks_like(weight_files.shapes(path)) or config.model.name
     config.model.weights = weights
     config.data.image_size = pretrained.find(weights, config.model.name).input_size or config.data.image_size
+    config.data.resize = "weights"  # as `imgclf.create` looks for them
 
 
 @dataclasses.dataclass(frozen=True)

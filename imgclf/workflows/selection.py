@@ -111,7 +111,7 @@ def judge(candidate: Candidate, dataset: Dataset, model: Network, console: Conso
     config = resolve.resolve(resolve.check(candidate.config), len(train.class_names))
     task = Task(config, train, model, sharding.create_mesh(), console)
     solver = LinearHead.check(task, class_weights(config, train.class_names, class_counts(train)))
-    held = solver.solve().out_of_fold
+    held = solver.solve(repeats=False).out_of_fold
     if held is None:
         raise UserError("Every class has one training image (or group): nothing can be held out to choose by; add images.")
     labels, groups = train.table["label"].to_numpy()[held.rows], groups_of(train.table)[held.rows]

@@ -1,5 +1,6 @@
 """One experiment: data → split and audited table → trained model → evaluation → report, all of it in the run's folder."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from imgclf import files, formatting, models
 from imgclf.config import Config
 from imgclf.data import run_images
 from imgclf.data.prepare import prepare
+from imgclf.data.scenes import FindScenes
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics, open_set
@@ -71,64 +73,82 @@ def train(
         dataset = run_images.load(asked.run, config)  # `imgclf.create` was given splits that the source doesn't know of
     folder = checks.check_workdir(config, workdir)
     console = or_terminal(console, quiet=jax.process_index() != 0)
-    if time_limit is None:
-        return _train(config, folder, console, dataset, on_evaluation)
-    limit = time_limit if isinstance(time_limit, TimeLimit) else TimeLimit(time_limits.seconds(time_limit))
-    if jax.process_count() > 1:
-        raise UserError("A time limit is for training in one process: the clocks of several differ. Use config.train.duration.")
-    try:
-        return _train(config, folder, console, dataset, on_evaluation, limit.deadline(_EVALUATION * limit.seconds))
-    except Interrupted as stop:
-        if stop.signum != OUT_OF_TIME:
-            raise
-        config.train.stop_after = f"{stop.step} steps"
-        run_folder.write_stop(folder, config.train.stop_after)
-        console.print(f"The time limit of {limit} is over: training ends after {stop.step:,} steps.", highlight=False)
-    return _train(config, folder, console, dataset, on_evaluation)
+    limit = time_limit if isinstance(time_limit, TimeLimit | None) else TimeLimit(time_limits.seconds(time_limit))
+    return Training(config, folder, console, dataset, None, on_evaluation).run(limit)
 
 
-def _train(
-    config: Config,
-    folder: Path,
-    console: Console,
-    dataset: Dataset | None,
-    on_evaluation: loop.OnEvaluation | None,
-    deadline: float | None = None,
-) -> dict[str, Any]:
-    config = check(config, dataset)
-    prepared = prepare(config, dataset, scenes.finder(config, console))
-    dataset, audit_report = prepared.dataset, prepared.audit_report
-    config = resolve.resolve(prepared.config, len(dataset.class_names))
-    with run_folder.claim(folder):
-        run_folder.check_same_experiment(config, folder)
-        run_folder.check_same_data(dataset, folder)
-        describe_data(dataset, audit_report, console)
-        if prepared.scenes is not None:
-            console.print(prepared.scenes.sentence(), highlight=False)
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One experiment; see `train`.
 
-        model = models.create(config, len(dataset.class_names), tell=console.print)
-        method = choice.check(Task(config, dataset, model, sharding.create_mesh(), console, on_evaluation, deadline))
-        if jax.process_index() == 0:
-            run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's
-        trained = method.train(folder)
-        if prepared.scenes is not None and prepared.scenes.why and jax.process_index() == 0:
-            scenes_page.write(folder / scenes_page.PAGE, prepared.loaded, prepared.scenes, console)
-        results, predictions = results_lib.score(config, dataset, trained, audit_report)
-        results["selection"] = run_folder.selection(folder)
-        if jax.process_index() == 0:
-            files.write_text(folder / "predictions.csv", predictions.to_csv(index=False))
-            samples.save(folder, prepared.loaded, predictions, audit_report)  # also pictures of the copies that were dropped
-            explain.explain_mistakes(folder, config, dataset, trained, results, predictions, console)
-            kept = open_set.of_training(config, model, dataset, trained)
-            open_set.write(kept, folder)
-            results["open_set"] = kept.about if kept else None
-            files.write_json(folder / "results.json", results)
-            from imgclf.reporting import report  # a second to import: its charts are drawn when all else is done
+    Attributes:
+      config: the whole config.
+      folder: the run's.
+      console: where to tell what happens.
+      dataset: taken instead of what `config.data` names; None = that.
+      find_scenes: looks for shots of one scene, where `config.data.scenes` is "auto"; None = `scenes.finder`, by the config's own features.
+      on_evaluation: told of every evaluation on val.
+    """
 
-            page = report.write_report(folder)
-            console.print(f"\n[bold]{metrics.headline(results)}[/]", highlight=False)
-            console.print(f"Report: {page}", highlight=False, soft_wrap=True)
-        return results
+    config: Config
+    folder: Path
+    console: Console
+    dataset: Dataset | None = None
+    find_scenes: FindScenes | None = None
+    on_evaluation: loop.OnEvaluation | None = None
+
+    def run(self, limit: TimeLimit | None = None) -> dict[str, Any]:
+        """Trains, evaluates and reports; returns the contents of results.json, see `train`."""
+        if limit is None:
+            return self._run(None)
+        if jax.process_count() > 1:
+            raise UserError("A time limit is for training in one process: the clocks of several differ. Use config.train.duration.")
+        try:
+            return self._run(limit.deadline(_EVALUATION * limit.seconds))
+        except Interrupted as stop:
+            if stop.signum != OUT_OF_TIME:
+                raise
+            self.config.train.stop_after = f"{stop.step} steps"
+            run_folder.write_stop(self.folder, self.config.train.stop_after)
+            self.console.print(f"The time limit of {limit} is over: training ends after {stop.step:,} steps.", highlight=False)
+        return self._run(None)
+
+    def _run(self, deadline: float | None) -> dict[str, Any]:
+        folder, console = self.folder, self.console
+        config = check(self.config, self.dataset)
+        prepared = prepare(config, self.dataset, self.find_scenes or scenes.finder(config, console))
+        dataset, audit_report = prepared.dataset, prepared.audit_report
+        config = resolve.resolve(prepared.config, len(dataset.class_names))
+        with run_folder.claim(folder):
+            run_folder.check_same_experiment(config, folder)
+            run_folder.check_same_data(dataset, folder)
+            describe_data(dataset, audit_report, console)
+            if prepared.scenes is not None:
+                console.print(prepared.scenes.sentence(), highlight=False)
+
+            model = models.create(config, len(dataset.class_names), tell=console.print)
+            method = choice.check(Task(config, dataset, model, sharding.create_mesh(), console, self.on_evaluation, deadline))
+            if jax.process_index() == 0:
+                run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's
+            trained = method.train(folder)
+            if prepared.scenes is not None and prepared.scenes.why and jax.process_index() == 0:
+                scenes_page.write(folder / scenes_page.PAGE, prepared.loaded, prepared.scenes, console)
+            results, predictions = results_lib.score(config, dataset, trained, audit_report)
+            results["selection"] = run_folder.selection(folder)
+            if jax.process_index() == 0:
+                files.write_text(folder / "predictions.csv", predictions.to_csv(index=False))
+                samples.save(folder, prepared.loaded, predictions, audit_report)  # also pictures of the copies that were dropped
+                explain.explain_mistakes(folder, config, dataset, trained, results, predictions, console)
+                kept = open_set.of_training(config, model, dataset, trained)
+                open_set.write(kept, folder)
+                results["open_set"] = kept.about if kept else None
+                files.write_json(folder / "results.json", results)
+                from imgclf.reporting import report  # a second to import: its charts are drawn when all else is done
+
+                page = report.write_report(folder)
+                console.print(f"\n[bold]{metrics.headline(results)}[/]", highlight=False)
+                console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+            return results
 
 
 def check(config: Config, dataset: Dataset | None = None) -> Config:

@@ -61,6 +61,7 @@ def test_the_weights_say_how_images_are_shown(monkeypatch):
         ({"data.interpolation": "bicubic", "augment.mode": "keras_legacy"}, "resizes as Keras did"),
         ({"model.name": "resnet51"}, "is not a model"),
         ({"eval.views": "crops", "augment.mode": "keras_legacy"}, "which has no crops"),
+        ({"eval.views": "framings", "augment.mode": "keras_legacy"}, "which has no crops"),
         ({"model.head.normalize": True}, "head.kind='auto' of 'cnn'"),
         ({"model.head.normalize": True, "model.head.kind": "norm"}, "does not go with config.model.head.kind='norm'"),
         ({"train.method": "probe", "model.head.kind": "mlp"}, "probe.solver='minibatch'"),

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 import imgclf
 from imgclf.config import Config, default_config
+from imgclf.data import augment
 from imgclf.errors import UserError
 from imgclf.models import registry
 from imgclf.models.weights import conversion, pretrained
@@ -154,7 +155,7 @@ def test_a_file_of_its_weights_is_recognised(module):
 def test_features_are_not_taken_from_a_cache_of_other_code(module):
     def identity() -> dict:
         config = pretrained.resolve(config_of(), 10)
-        return features._identity(config, created(config, 10), "0", augmented=False)
+        return features._identity(config, created(config, 10), "0", augment.Preprocessing.of(config).evaluation[0])
 
     before = identity()
     assert identity() == before

@@ -108,6 +108,29 @@ def test_features_of_several_views_are_their_mean_and_another_cache(digits, comp
     assert computed == [3, 3, 3]
 
 
+def test_views_that_others_have_shown_are_not_computed_again_and_images_are_shown_once_for_the_others(digits, monkeypatch):
+    config, model, dataset = digits
+    views, compute = [], features._compute
+
+    def counted(request, stores, console):
+        views.append((len(request.rows), sorted(stores)))
+        compute(request, stores, console)
+
+    monkeypatch.setattr(features, "_compute", counted)
+    found = {}
+    for kind, rows in (("plain", 3), ("flip", 3), ("framings", 5), ("flip", 5)):
+        shown = config.copy_and_resolve_references()
+        shown.eval.views = kind
+        found[kind] = features.extract(shown, model, dataset, rows=np.arange(rows))
+    # digits are squashed to the input: the other framing is the centre crop
+    assert views == [(3, [0]), (3, [1]), (2, [0, 1]), (5, [2, 3])]
+    other = config.copy_and_resolve_references()
+    other.data.resize, other.data.crop_fraction, other.eval.views = "crop", 0.875, "flip"
+    cropped = features.extract(other, model, dataset, rows=np.arange(5))
+    assert len(views) == 4
+    np.testing.assert_allclose(found["framings"], (found["flip"] + cropped) / 2, rtol=1e-6, atol=1e-6)
+
+
 def test_what_is_there_is_never_computed_again(digits, computed):
     config, model, dataset = digits
     features.extract(config, model, dataset, rows=np.arange(100))

@@ -81,9 +81,9 @@ def test_create_chooses_what_the_network_is_shown(shared, tmp_path):
     weights = f"path:{shared}/weights/mobilenet_v2_0.35_224_no_top.keras.h5"
     made = imgclf.create(few, weights=weights, workdir=tmp_path / "run", verbose=False)
     rows = json.loads((tmp_path / "run" / "results.json").read_text())["selection"]
-    assert [row["cost"] for row in rows] == [1, 1, 2]
+    assert [row["cost"] for row in rows] == [1, 1, 2, 4]
     (taken,) = (row for row in rows if row["chosen"])
-    assert (made.config.eval.views == "flip") == (taken["cost"] == 2)
+    assert made.config.eval.views == {1: "plain", 2: "flip", 4: "framings"}[taken["cost"]]
     assert taken["name"] in (tmp_path / "run" / "report.html").read_text()
     assert len(pd.read_csv(tmp_path / "run" / "predictions.csv")) == 48
     own = imgclf.create(few, weights=weights, workdir=tmp_path / "own", config={"data.resize": "pad"}, verbose=False)

@@ -12,12 +12,13 @@ from imgclf.data.augment import pixels
 from imgclf.data.augment.draws import Draw, draw, evaluation
 from imgclf.data.augment.geometry import Size, resample
 
-VIEWS = ("plain", "flip", "crops")  # of `config.eval.views`
+VIEWS = ("plain", "flip", "framings", "crops")  # of `config.eval.views`
 # A centre crop cuts off what stands at the ends of a photo, and shows the rest larger; the whole photo is all there, but distorted. Their
 # mean was 1.7 points better than the crop of 0.875 alone, in 5-fold cross-validation on 600 photos of clothing (MobileNetV2 1.0, a
 # logistic probe; 95 % interval −0.6 to 3.9), where crops at the four corners gave 0.2, and mirror images of the plain view alone 0.4. On
 # 279 pictures of two toys (MobileNetV2 0.35), of which the plain crop mistakes two, all of these are 0.2 to 0.4 worse (−1.1 to 0.4).
 _FRAMINGS = (("crop", 1.0), ("squash", 1.0), ("crop", 0.875))
+_OTHERS = {"framings": 1, "crops": 2}  # how many framings are shown besides the plain one
 
 
 class View(NamedTuple):
@@ -59,11 +60,13 @@ class Preprocessing:
     def evaluation(self) -> tuple[View, ...]:
         """The views that evaluation shows, the plain one first.
 
-        "flip" adds the mirror image. "crops" shows an image in three framings, each with its mirror image: the plain one, and the first two
-        others of a centre crop of all of the shorter side, the whole image squashed, and the centre crop of 0.875.
+        "flip" adds the mirror image. "framings" and "crops" show an image in two and three framings, each with its mirror image. "crops"
+        has the plain one, and the first two others of a centre crop of all of the shorter side, the whole image squashed, and the centre
+        crop of 0.875; "framings" has the plain one and the whole image squashed, or, where that is the plain one, the centre crop of 0.875.
         """
         plain = self.resize, self.crop_fraction if self.resize == "crop" else 1.0
-        others = [framing for framing in _FRAMINGS if framing != plain][:2] if self.views == "crops" else []
+        order = _FRAMINGS[1:] if self.views == "framings" else _FRAMINGS
+        others = [framing for framing in order if framing != plain][: _OTHERS.get(self.views, 0)]
         mirrors = (False,) if self.views == "plain" else (False, True)
         return tuple(View(*framing, flip) for framing in (plain, *others) for flip in mirrors)
 

@@ -25,7 +25,7 @@ def test_the_first_view_is_the_plain_one_and_all_have_the_size_of_the_input(view
     assert shown.dtype == np.uint8
     several = shown if shown.ndim == 4 else shown[None]
     np.testing.assert_array_equal(several[0], augment.view(image, (20, 30), resize, crop_fraction=0.875))
-    assert len({view.tobytes() for view in several}) == len(several) == {"plain": 1, "flip": 2, "crops": 6}[views]
+    assert len({view.tobytes() for view in several}) == len(several) == {"plain": 1, "flip": 2, "framings": 4, "crops": 6}[views]
 
 
 @pytest.mark.parametrize("interpolation", augment.INTERPOLATIONS)
@@ -52,6 +52,14 @@ def test_crops_are_three_framings_and_their_mirror_images(plain, others, interpo
         expected = augment.view(image, (32, 32), resize, crop_fraction=fraction, interpolation=interpolation)
         np.testing.assert_array_equal(shown[2 * number], expected)
         np.testing.assert_array_equal(shown[2 * number + 1], expected[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("plain", "other"),
+    [(("crop", 0.875), ("squash", 1.0)), (("squash", 1.0), ("crop", 0.875)), (("pad", 1.0), ("squash", 1.0))],
+)
+def test_framings_are_the_plain_one_and_all_of_the_image_and_their_mirror_images(plain, other):
+    assert shown_by("framings", (32, 32), *plain).evaluation == tuple((*one, flip) for one in (plain, other) for flip in (False, True))
 
 
 def test_the_least_size_enlarges_no_view():
