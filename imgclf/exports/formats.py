@@ -12,6 +12,7 @@ from imgclf.errors import UserError, nearest
 from imgclf.exports.exportable import Exportable, Options, Outputs
 
 MODULES = {
+    "onnx": "imgclf.exports.onnx",
     "stablehlo": "imgclf.exports.stablehlo",
 }
 

@@ -135,7 +135,8 @@ class ResidualBlock(nnx.Module):
             return self.downsample(layers.average_pool_2x2(x) if self.pools else x, train=train)
         if self.padded:
             stride, added = self.padded
-            return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (added // 2, added - added // 2)))
+            fewer = slice(None, None, stride)
+            return jnp.pad(layers.part(x, fewer, fewer), ((0, 0), (0, 0), (0, 0), (added // 2, added - added // 2)))
         return x
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

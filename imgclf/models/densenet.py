@@ -20,7 +20,9 @@ from imgclf.models.weights.conversion import Rule, Weights, batch_norm, conv, ke
 def _average_pool(x: jax.Array) -> jax.Array:
     """Means of 2x2 windows; an odd last row or column is left out."""
     h, w = (size // 2 * 2 for size in x.shape[1:3])
-    return (x[:, 0:h:2, 0:w:2] + x[:, 0:h:2, 1:w:2] + x[:, 1:h:2, 0:w:2] + x[:, 1:h:2, 1:w:2]) * 0.25
+    rows, columns = (slice(0, h, 2), slice(1, h, 2)), (slice(0, w, 2), slice(1, w, 2))
+    first, second, third, fourth = (layers.part(x, row, column) for row in rows for column in columns)
+    return (first + second + third + fourth) * 0.25
 
 
 class Layer(nnx.Module):

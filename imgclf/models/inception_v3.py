@@ -36,8 +36,11 @@ def average_pool(x: jax.Array, counts_padding: bool) -> jax.Array:
     """Means of 3x3 windows around each pixel; zeros over the edge count (torch), or not (TensorFlow)."""
     _, height, width, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    sums = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
-    sums = sums[:, :, :-2] + sums[:, :, 1:-1] + sums[:, :, 2:]
+    whole, thirds = slice(None), (slice(None, -2), slice(1, -1), slice(2, None))
+    before, here, behind = (layers.part(padded, rows) for rows in thirds)
+    sums = before + here + behind
+    before, here, behind = (layers.part(sums, whole, columns) for columns in thirds)
+    sums = before + here + behind
     if counts_padding:
         return sums * jnp.asarray(1 / 9, x.dtype)
     rows, columns = (np.minimum(np.arange(size), 1) + np.minimum(np.arange(size)[::-1], 1) + 1 for size in (height, width))

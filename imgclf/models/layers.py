@@ -48,6 +48,16 @@ def pad_same(x: jax.Array, kernel: int, stride: int, value: float = 0.0) -> jax.
     return lax.pad(x, jnp.asarray(value, x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
 
 
+def part(x: jax.Array, *places: slice) -> jax.Array:
+    """Returns x[:, *places], also of a symbolic number of images, for which jnp's own indexing gathers."""
+    everywhere = (*places, *(slice(None),) * (x.ndim - 1 - len(places)))
+    taken = [range(size)[place] for size, place in zip(x.shape[1:], everywhere, strict=True)]
+    if all(axis == range(size) for axis, size in zip(taken, x.shape[1:], strict=True)):
+        return x
+    starts, stops, strides = ([getattr(axis, name) for axis in taken] for name in ("start", "stop", "step"))
+    return lax.slice(x, (0, *starts), (x.shape[0], *stops), (1, *strides))
+
+
 def conv2d(
     x: jax.Array,
     kernel: jax.Array,
@@ -384,7 +394,8 @@ def average_pool_2x2(x: jax.Array) -> jax.Array:
     _, height, width, _ = x.shape
     if height % 2 or width % 2:
         x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    total = x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]
+    first, second = slice(None, None, 2), slice(1, None, 2)
+    total = part(x, first, first) + part(x, second, first) + part(x, first, second) + part(x, second, second)
     return total * jnp.asarray(0.25, x.dtype)
 
 

@@ -79,7 +79,7 @@ class Attention(nnx.Module):
         if queries is None:
             query, key, value = jnp.split(self.qkv(x), 3, -1)
         else:
-            query = self.qkv(x[:, :queries], slice(features))
+            query = self.qkv(layers.part(x, slice(queries)), slice(features))
             key, value = jnp.split(self.qkv(x, slice(features, None)), 2, -1)
         query, key, value = (part.reshape(*part.shape[:2], self.heads, features // self.heads) for part in (query, key, value))
         if rotation is not None:
@@ -138,7 +138,7 @@ class Block(nnx.Module):
     def of_normalised(self, x: jax.Array, normalised: jax.Array, rotation: Rotation | None, queries: int | None) -> jax.Array:
         """What a call returns, by the tokens and by what `norm1` makes of them, which is all that the attention sees."""
         y = self.attention(normalised, rotation, queries)
-        x = layers.residual_sum(x[:, :queries], self.layer_scale1(y) if self.has_layer_scale else y)
+        x = layers.residual_sum(layers.part(x, slice(queries)), self.layer_scale1(y) if self.has_layer_scale else y)
         y = self.mlp(self.norm2(x))
         return layers.residual_sum(x, self.layer_scale2(y) if self.has_layer_scale else y)
 
@@ -163,6 +163,6 @@ class AttentionPool(nnx.Module):
         batch, tokens, features = x.shape
         channels = features // self.heads
         query = jnp.broadcast_to(self.query(self.latent[...]).reshape(1, 1, self.heads, channels), (batch, 1, self.heads, channels))
-        key_value = self.key_value(x).reshape(batch, tokens, 2, self.heads, channels)
-        pooled = self.project(attend(query, key_value[:, :, 0], key_value[:, :, 1]).reshape(batch, features))
+        key, value = (part.reshape(batch, tokens, self.heads, channels) for part in jnp.split(self.key_value(x), 2, -1))
+        pooled = self.project(attend(query, key, value).reshape(batch, features))
         return pooled + self.mlp(self.norm(pooled))

@@ -170,7 +170,7 @@ class VisionTransformer(Backbone):
         """The normalised tokens of the patches in their places, [B,h,w,D], whatever the pooling: for explanations and dense features."""
         patch = self.architecture.patch
         height, width = image.shape[1] // patch, image.shape[2] // patch
-        patches = self.norm(self._tokens(image))[:, -height * width :]
+        patches = layers.part(self.norm(self._tokens(image)), slice(-height * width, None))
         return patches.reshape(image.shape[0], height, width, self.features)
 
     def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:

@@ -31,6 +31,7 @@ class Model:
 
     def probabilities(self, files: Sequence[str]) -> np.ndarray:
         """Calibrated probabilities of image files, float32 [n,C]."""
+        sys.path.insert(0, str(HERE))
         from preprocess import load  # type: ignore[import-not-found]  # the file beside this one
 
         return self(np.stack([load(file) for file in files]))["probabilities"]
