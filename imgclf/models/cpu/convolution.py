@@ -5,8 +5,8 @@ window as one byte, so that the gradient is one comparison per input.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -132,40 +132,56 @@ def flipped(kernel: jax.Array) -> jax.Array:
     return lax.reshape(not_inlined(lambda places: lax.rev(places, (0,)))(places), (kh, kw, features, channels))
 
 
-def _input_gradient(grad: jax.Array, kernel: jax.Array, size: tuple[int, ...], stride: int, padding: Edges) -> jax.Array:
-    """The convolution of the gradient with the flipped kernel; above stride 1, one for each place in a block of stride x stride inputs.
+class Taps(NamedTuple):
+    """What inputs at stride · i + place of an axis are multiplied by, in the gradient."""
 
-    XLA itself spreads the gradient out, and multiplies the zeros in between.
+    taps: slice  # of the flipped kernel
+    edges: tuple[int, int]  # padding of the gradient for it
+
+
+def input_places(
+    kernel: Sequence[int], size: Sequence[int], grad: Sequence[int], stride: int, padding: Edges
+) -> Iterator[tuple[Taps, Taps]]:
+    """The taps of each place in a block of stride x stride inputs, row by row, of height and width.
+
+    XLA's own gradient of a convolution's input spreads the convolution's gradient out, and multiplies the zeros in between. With these
+    taps it is a convolution of stride 1 for each place, which `interleaved` joins.
+
+    Args:
+      kernel, grad: the shapes of the kernel and of the gradient; size: (height, width) of the input.
+      stride, padding: the convolution's.
     """
-    rotated = flipped(kernel)
 
-    def taps(axis: int, place: int) -> tuple[slice, tuple[int, int]]:
-        """The part of the flipped kernel that inputs at stride · i + place are multiplied by, and the padding of the gradient for it."""
-        k, low = kernel.shape[axis], padding[axis][0]
+    def taps(axis: int, place: int) -> Taps:
+        k, low = kernel[axis], padding[axis][0]
         first = (place + low) % stride
         count = len(range(first, k, stride))
         before = count - 1 - (place + low - first) // stride
-        after = -(-size[axis] // stride) - grad.shape[axis + 1] - before + count - 1
-        return slice(k - 1 - first - stride * (count - 1), k, stride), (before, after)
+        after = -(-size[axis] // stride) - grad[axis + 1] - before + count - 1
+        return Taps(slice(k - 1 - first - stride * (count - 1), k, stride), (before, after))
 
-    shares = []
-    for i in range(stride):
-        for j in range(stride):
-            (rows, vertical), (columns, horizontal) = taps(0, i), taps(1, j)
-            cropped, edges = _cropped(grad, (vertical, horizontal))
-            shares.append(_plain_conv2d(cropped, rotated[rows, columns], 1, edges))
+    return ((taps(0, i), taps(1, j)) for i in range(stride) for j in range(stride))
+
+
+def interleaved(shares: Sequence[jax.Array], size: Sequence[int], stride: int) -> jax.Array:
+    """Maps of a height and width whose block of stride x stride pixels at (i, j) has pixel (i, j) of each of the shares, in turn."""
+    zero, spread = lax.full((), 0, shares[0].dtype), []
+    for place, share in enumerate(shares):
+        edges = [(start, stride - 1 - start, stride - 1) for start in divmod(place, stride)]
+        spread.append(lax.pad(share, zero, ((0, 0, 0), *edges, (0, 0, 0))))
+    total = functools.reduce(lax.add, spread)
+    return lax.slice(total, (0, 0, 0, 0), (total.shape[0], *size, total.shape[3]))
+
+
+def _input_gradient(grad: jax.Array, kernel: jax.Array, size: tuple[int, ...], stride: int, padding: Edges) -> jax.Array:
+    """The convolution of the gradient with the flipped kernel; above stride 1, one for each place in a block of stride x stride inputs."""
+    rotated, shares = flipped(kernel), []
+    for vertical, horizontal in input_places(kernel.shape, size, grad.shape, stride, padding):
+        cropped, edges = _cropped(grad, (vertical.edges, horizontal.edges))
+        shares.append(_plain_conv2d(cropped, rotated[vertical.taps, horizontal.taps], 1, edges))
     if stride == 1:
         return shares[0]
-
-    def interleaved(*shares: jax.Array) -> jax.Array:
-        zero, spread = jnp.zeros((), grad.dtype), []
-        for place, share in enumerate(shares):
-            edges = [(start, stride - 1 - start, stride - 1) for start in divmod(place, stride)]
-            spread.append(lax.pad(share, zero, ((0, 0, 0), *edges, (0, 0, 0))))
-        total = functools.reduce(lax.add, spread)
-        return lax.slice(total, (0, 0, 0, 0), (total.shape[0], *size, total.shape[3]))
-
-    return not_inlined(interleaved)(*shares)
+    return not_inlined(lambda *shares: interleaved(shares, size, stride))(*shares)
 
 
 @jax.custom_vjp
