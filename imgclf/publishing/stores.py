@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from imgclf import files
 from imgclf.errors import UserError, missing_extra
@@ -195,19 +195,6 @@ class Address:
         return f"{self._url} can't be {done} ({text[:200]}): give the same command again, which continues; what was sent is kept."
 
 
-def open_store(place: str) -> Store:
-    """Opens what the user calls a bundle's place: a folder, or an address such as s3://BUCKET/NAME or hf://USER/NAME."""
-    if not place.strip():
-        raise UserError("The place of the bundle is empty: name a folder, or an address such as s3://BUCKET/NAME.")
-    if place.startswith("hf://"):
-        from imgclf.publishing.hub_store import Hub
-
-        return Hub(place)
-    if "://" in place:
-        return Address(place)
-    return Folder(files.path_of(place, "the folder of a bundle"))
-
-
 def _chunks_of(source: Path | bytes) -> Iterator[bytes]:
     if isinstance(source, bytes):
         yield source
@@ -215,8 +202,3 @@ def _chunks_of(source: Path | bytes) -> Iterator[bytes]:
     with source.open("rb") as file:
         while chunk := file.read(_CHUNK):
             yield chunk
-
-
-def is_address(place: Any) -> bool:
-    """Whether a bundle's place is no folder of this machine."""
-    return isinstance(place, str) and "://" in place

@@ -19,7 +19,7 @@ from imgclf.config import Config
 from imgclf.data import run_images
 from imgclf.errors import UserError, nearest
 from imgclf.methods.probe import OUT_OF_FOLD
-from imgclf.publishing import card, examples, kept, lock, manifest, metadata, source, stores, texts, writing
+from imgclf.publishing import card, examples, kept, lock, manifest, metadata, places, source, stores, texts, writing
 from imgclf.training.checkpoint import load_model
 from imgclf.workflows import checks, rerun, run_folder
 from imgclf.workflows.console import or_terminal
@@ -85,7 +85,7 @@ def bundle(
     if data_url and data == "include":
         raise UserError("The images are included, so that nobody needs an address of them: leave data_url (--data-url) out.")
     metadata.check(croissant=croissant)
-    store = stores.open_store(os.fspath(out))
+    store = places.open_store(os.fspath(out))
     made = _Run.read(folder)
     if isinstance(store, stores.Folder):
         _check_apart(store.folder, made)
@@ -93,7 +93,7 @@ def bundle(
     described = examples.describe(made.config, run_images.load(folder, made.config), include=data == "include", base=data_url)
     with tempfile.TemporaryDirectory(prefix="imgclf-bundle-") as staged:
         console.print("Packing the code, the model and the lock of the environment.", highlight=False)
-        about, sources = _contents(made, described, Path(staged), store.place if stores.is_address(store.place) else ".")
+        about, sources = _contents(made, described, Path(staged), store.place if places.is_address(store.place) else ".")
         sources |= _metadata(made, described, about, sources, croissant=croissant)
         whole = manifest.Manifest.of(about, [manifest.file_of(path, content) for path, content in sources.items()])
         sent = writing.write(store, whole, sources, overwrite=overwrite, console=console)

@@ -14,7 +14,7 @@ from rich.console import Console
 from imgclf import config as config_lib
 from imgclf import files, formatting
 from imgclf.errors import UserError
-from imgclf.publishing import comparison, environments, manifest, reading, source, stores
+from imgclf.publishing import comparison, environments, manifest, places, reading, source
 from imgclf.publishing.comparison import Verdict
 from imgclf.publishing.manifest import Manifest
 from imgclf.workflows.console import or_terminal
@@ -112,14 +112,14 @@ def reproduce(  # noqa: PLR0913  (options by name)
 
 def _brought(place: str, out: str | os.PathLike[str] | None, console: Console) -> tuple[Path, Manifest, Path]:
     """The bundle in a folder, verified, its manifest, and the folder for what is made."""
-    if not stores.is_address(place):
+    if not places.is_address(place):
         folder = files.path_of(place, "the folder of a bundle").absolute()
         whole = manifest.verify(folder, console)
         target = _target(out, whole)
         if folder == target or folder in target.parents:
             raise UserError(f"{target} lies in the bundle itself, which must stay as it is: choose another folder with --out DIR.")
         return folder, whole, target
-    store = stores.open_store(place)
+    store = places.open_store(place)
     whole = reading.remote_manifest(store)
     target = _target(out, whole)
     folder = target / "bundle"

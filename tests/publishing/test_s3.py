@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from imgclf.errors import UserError
-from imgclf.publishing import manifest, reading, stores, writing
+from imgclf.publishing import manifest, places, reading, writing
 from imgclf.publishing.manifest import Manifest
 
 pytestmark = pytest.mark.slow  # moto takes seconds to start, and s3fs to give up
@@ -30,12 +30,12 @@ def bundle() -> Manifest:
 
 
 def write(bundle, url="s3://bucket/food") -> int:
-    return writing.write(stores.open_store(url), bundle, CONTENTS, overwrite=False, console=QUIET)
+    return writing.write(places.open_store(url), bundle, CONTENTS, overwrite=False, console=QUIET)
 
 
 def test_a_bundle_goes_to_s3_and_comes_back(s3, bundle, tmp_path):
     assert write(bundle) == bundle.size
-    store = stores.open_store("s3://bucket/food/")
+    store = places.open_store("s3://bucket/food/")
     assert reading.remote_manifest(store) == bundle
     reading.download(store, bundle, tmp_path / "here", QUIET)
     assert manifest.verify(tmp_path / "here") == bundle
@@ -48,7 +48,7 @@ def test_a_bundle_goes_to_s3_and_comes_back(s3, bundle, tmp_path):
 def test_failures_that_pass_are_tried_again(s3, bundle, fault):
     s3.faults = [fault, "", fault, fault]
     assert write(bundle) == bundle.size
-    assert reading.remote_manifest(stores.open_store("s3://bucket/food")) == bundle
+    assert reading.remote_manifest(places.open_store("s3://bucket/food")) == bundle
     assert not s3.faults
 
 
@@ -57,23 +57,23 @@ def test_an_interrupted_upload_continues(s3, bundle):
     with pytest.raises(UserError, match="do not allow it"):
         write(bundle)
     s3.faults = []
-    there = stores.open_store("s3://bucket/food").sizes()
+    there = places.open_store("s3://bucket/food").sizes()
     assert manifest.NAME not in there
     with pytest.raises(UserError, match="an interrupted `imgclf bundle` has left none"):
-        reading.remote_manifest(stores.open_store("s3://bucket/food"))
+        reading.remote_manifest(places.open_store("s3://bucket/food"))
     arrived = set(there) & set(CONTENTS)
     assert 0 < len(arrived) < len(CONTENTS)
     s3.log.clear()
     write(bundle)
     assert not {path.removeprefix("/bucket/food/") for path in s3.puts()} & arrived
-    assert reading.remote_manifest(stores.open_store("s3://bucket/food")) == bundle
+    assert reading.remote_manifest(places.open_store("s3://bucket/food")) == bundle
 
 
 def test_what_stands_in_the_way_is_one_sentence(s3, bundle, monkeypatch):
     with pytest.raises(UserError, match="there is no bucket 'nobody'"):
         write(bundle, "s3://nobody/food")
     with pytest.raises(UserError, match="there is nothing"):
-        reading.remote_manifest(stores.open_store("s3://bucket/food"))
+        reading.remote_manifest(places.open_store("s3://bucket/food"))
     s3.always = "503"
     with pytest.raises(UserError, match="give the same command again"):
         write(bundle)
@@ -92,7 +92,7 @@ def test_what_stands_in_the_way_is_one_sentence(s3, bundle, monkeypatch):
 
 def test_a_bundle_that_was_tampered_with_is_refused(s3, bundle, tmp_path):
     write(bundle)
-    store = stores.open_store("s3://bucket/food")
+    store = places.open_store("s3://bucket/food")
     store.write("data/03.bin", b"x" * len(CONTENTS["data/03.bin"]))
     with pytest.raises(UserError, match=r"data/03\.bin \(its contents have changed\)"):
         reading.download(store, bundle, tmp_path / "here", QUIET)

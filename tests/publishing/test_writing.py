@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from imgclf.errors import UserError
-from imgclf.publishing import manifest, reading, stores, writing
+from imgclf.publishing import manifest, places, reading, stores, writing
 from imgclf.publishing.manifest import NAME, Manifest
 
 QUIET = Console(quiet=True)
@@ -27,7 +27,7 @@ def store(request, tmp_path):
     if request.param == "folder":
         yield stores.Folder(tmp_path / "bundle")
     else:
-        address = stores.open_store(f"memory://{tmp_path.name}/bundle")
+        address = places.open_store(f"memory://{tmp_path.name}/bundle")
         yield address
         for path in address.sizes():
             address.remove(path)
@@ -126,13 +126,13 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
 
 def test_addresses_that_are_none(tmp_path):
     with pytest.raises(UserError, match="is empty"):
-        stores.open_store(" ")
+        places.open_store(" ")
     with pytest.raises(UserError, match="names no place"):
-        stores.open_store("s3://")
+        places.open_store("s3://")
     with pytest.raises(UserError, match=r"imgclf\[publish\]"):
-        stores.open_store("nosuch://bucket/name")
+        places.open_store("nosuch://bucket/name")
     with pytest.raises(UserError, match="names no repository"):
-        stores.open_store("hf://only")
+        places.open_store("hf://only")
 
 
 @pytest.mark.slow  # needs the right to mount
