@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from imgclf import formatting, progress
+from imgclf import progress
 from imgclf.errors import UserError
 
 NAME = "manifest.json"
@@ -151,9 +151,9 @@ def raise_for(wrong: Mapping[str, str], place: str) -> None:
         return
     shown = "; ".join(f"{path} ({reason})" for path, reason in sorted(wrong.items())[:5])
     more = f"; and {len(wrong) - 5:,} more" if len(wrong) > 5 else ""
+    differ = "1 file differs" if len(wrong) == 1 else f"{len(wrong):,} files differ"
     raise UserError(
-        f"The bundle {place} is not as it was written: {formatting.count(len(wrong), 'file')} differ from its {NAME}: {shown}{more}. "
-        "Get it anew from where it was published."
+        f"The bundle {place} is not as it was written: {differ} from its {NAME}: {shown}{more}. Get it anew from where it was published."
     )
 
 

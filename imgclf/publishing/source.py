@@ -52,7 +52,7 @@ def user_code(config: Config) -> UserCode:
     """
     values = flatten(config)
     fields = {name: str(values[name]) for name in _FIELDS if ":" in str(values[name])}
-    by_module = importlib.metadata.packages_distributions()
+    by_module = importlib.metadata.packages_distributions() if fields else {}
     files: dict[str, Path] = {}
     distributions: set[str] = set()
     waiting = [(text.partition(":")[0], Path.cwd(), field) for field, text in fields.items()]

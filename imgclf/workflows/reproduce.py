@@ -87,7 +87,7 @@ def reproduce(  # noqa: PLR0913  (options by name)
     reason = _what_runs(folder, whole, new_environment=new_environment)
     if reason and not (trust(reason) if callable(trust) else trust):
         raise UserError(f"{reason} Nothing of it has run. Read it in {folder}, and if you trust it give trust=True (--trust).")
-    target.mkdir(parents=True, exist_ok=True)
+    _claim(target, whole)
     with files.locked(target / ".lock", f"Another reproduction is running in {target}: wait for it, or choose another folder (--out)."):
         program = _interpreter(folder, whole, target, console, new_environment=new_environment, python=python)
         _clear(target)
@@ -123,6 +123,7 @@ def _brought(place: str, out: str | os.PathLike[str] | None, console: Console) -
     whole = reading.remote_manifest(store)
     target = _target(out, whole)
     folder = target / "bundle"
+    _claim(target, whole)
     reading.download(store, whole, folder, console)
     return folder, manifest.verify(folder, console), target
 
@@ -135,12 +136,16 @@ def _target(out: str | os.PathLike[str] | None, whole: Manifest) -> Path:
         raise UserError(f"{target} is not empty, and no reproduction: choose another folder with --out DIR.")
     if (target / ".bundle").exists() and (target / ".bundle").read_text() != whole.root:
         raise UserError(f"{target} holds the reproduction of another bundle: choose another folder with --out DIR, or remove it.")
+    return target
+
+
+def _claim(target: Path, whole: Manifest) -> None:
+    """Makes the folder, and notes of which bundle it is."""
     try:
         target.mkdir(parents=True, exist_ok=True)
         files.write_text(target / ".bundle", whole.root)
     except OSError as error:
         raise UserError(f"{target} can't be written ({error.strerror}): choose another folder with --out DIR.") from None
-    return target
 
 
 def _what_runs(folder: Path, whole: Manifest, *, new_environment: bool) -> str:
