@@ -31,6 +31,8 @@ def reproduce(  # noqa: PLR0913  (one parameter per option)
       imgclf reproduce s3://my-bucket/food --retrain --trust
     """
     endings.quieten()
+    from rich.markup import escape
+
     from imgclf.workflows import reproduce as workflow
     from imgclf.workflows.console import or_terminal
 
@@ -50,7 +52,7 @@ def reproduce(  # noqa: PLR0913  (one parameter per option)
     width = max(len(verdict.what) for verdict in found.verdicts)
     for verdict in found.verdicts:
         colour = "green" if verdict.passed else "red"
-        console.print(f"{verdict.what.ljust(width)}  [{colour}]{verdict.outcome.ljust(7)}[/]  {verdict.told}")
+        console.print(f"{verdict.what.ljust(width)}  [{colour}]{verdict.outcome.ljust(7)}[/]  {escape(verdict.told)}")
     told = "[bold green]Reproduced.[/]" if found.reproduced else "[bold red]Not reproduced.[/]"
     console.print(f"{told} All of it: {found.folder / workflow.REPORT}")
     if not found.reproduced:

@@ -69,7 +69,9 @@ def of_images(total: int, problems: Mapping[str, str]) -> Verdict:
     """The verdict on the images."""
     if not problems:
         return Verdict("images", "equal", f"all {total:,}: the SHA-256 of each is the run's, or its source makes it")
-    shown = "; ".join(f"{name} ({reason})" for name, reason in list(problems.items())[:5]) + ("; …" if len(problems) > 5 else "")
+    shown = "; ".join(f"{name if name.isprintable() else repr(name)} ({reason})" for name, reason in list(problems.items())[:5]) + (
+        "; …" if len(problems) > 5 else ""
+    )
     return Verdict("images", "missing", f"{len(problems):,} of {total:,} could not be had as they were: {shown}")
 
 

@@ -118,7 +118,7 @@ def verify(folder: Path, console: Console | None = None) -> Manifest:
     """
     manifest = read(folder)
     found, links = _walk(folder)
-    wrong = {path: "a link, which no bundle holds" for path in links}
+    wrong = {path: "a link or a device, which no bundle holds" for path in links}
     listed = {file.path for file in manifest.files}
     wrong |= {path: "not listed in the manifest" for path in found if path not in listed and path != NAME}
     with progress.bar(console or Console(quiet=True), amount="bytes") as bar:

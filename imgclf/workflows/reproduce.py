@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -21,6 +22,16 @@ from imgclf.workflows.console import or_terminal
 from imgclf.workflows.rerun import EVALUATED, NOTE, RETRAINED
 
 REPORT = "reproduction.json"
+_SMALL = 32 << 20  # bytes of what is read before anything of a bundle is trusted
+_NEEDED = {
+    "lock.txt": _SMALL,
+    "run/config.json": _SMALL,
+    "run/environment.json": _SMALL,
+    "run/results.json": 0,
+    "run/predictions.csv": 0,
+    "run/dataset.parquet": 0,
+    "data/where.json": _SMALL,
+}  # a bundle has these; path → the most bytes, 0 = any number
 Trust = Callable[[str], bool]  # is told what would run, and answers whether it may
 
 
@@ -84,6 +95,7 @@ def reproduce(  # noqa: PLR0913  (options by name)
     folder, whole, target = _brought(place, out, console)
     if expect and not whole.root.startswith(expect.lower()):
         raise UserError(f"The bundle {place} has the root hash {whole.root}, not {expect}: it is another one than you were told of.")
+    _check_complete(folder, whole)
     reason = _what_runs(folder, whole, new_environment=new_environment)
     if reason and not (trust(reason) if callable(trust) else trust):
         raise UserError(f"{reason} Nothing of it has run. Read it in {folder}, and if you trust it give trust=True (--trust).")
@@ -148,12 +160,29 @@ def _claim(target: Path, whole: Manifest) -> None:
         raise UserError(f"{target} can't be written ({error.strerror}): choose another folder with --out DIR.") from None
 
 
+def _check_complete(folder: Path, whole: Manifest) -> None:
+    """Raises a UserError where a bundle that is whole lacks what every bundle has; it may be a stranger's, and no bundle of imgclf's."""
+    about, sizes = whole.about, {file.path: file.bytes for file in whole.files}
+    for path, largest in _NEEDED.items():
+        if path not in sizes or (largest and sizes[path] > largest):
+            why = "no" if path not in sizes else "a far too large"
+            raise UserError(f"The bundle {folder} has {why} {path}: it is not of imgclf's making, don't use it.")
+    said = [about.get(name) for name in ("name", "python", "subject")] + [(about.get("source") or {}).get("imgclf")]
+    plain = all(isinstance(text, str) and text.isprintable() and len(text) < 300 for text in said)
+    if not plain or not re.fullmatch(r"\d+\.\d+(\.\w+)?", str(about["python"])):
+        raise UserError(f"The {manifest.NAME} of {folder} lacks what the bundle is of: it is not of imgclf's making, don't use it.")
+
+
 def _what_runs(folder: Path, whole: Manifest, *, new_environment: bool) -> str:
     """Says what code of the bundle would run; "" where none would."""
     about = whole.about
-    named = [*about["user_code"]["fields"].values()]
-    config = config_lib.from_json((folder / "run" / "config.json").read_text(encoding="utf-8"))
-    named += [value for value in (config.data.source, config.model.name, config.optimizer.name) if ":" in value and value not in named]
+    try:
+        config = config_lib.from_json((folder / "run" / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{folder / 'run' / 'config.json'} is no config of imgclf's ({type(error).__name__}): don't use this bundle."
+        ) from None
+    named = [repr(value) for value in (config.data.source, config.model.name, config.optimizer.name) if ":" in value]
     if not new_environment:
         return f"This bundle's config runs {', '.join(named)} with your rights." if named else ""
     packages = (folder / "lock.txt").read_text(encoding="utf-8").count("==")

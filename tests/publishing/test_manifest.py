@@ -85,11 +85,11 @@ def test_links_are_refused(folder):
     elsewhere = folder.parent / "elsewhere.json"
     target.rename(elsewhere)
     target.symlink_to(elsewhere)
-    with pytest.raises(UserError, match=r"run/config\.json \(a link, which no bundle holds\)"):
+    with pytest.raises(UserError, match=r"run/config\.json \(a link or a device, which no bundle holds\)"):
         manifest.verify(folder)
     target.unlink()
     os.mkfifo(target)
-    with pytest.raises(UserError, match=r"run/config\.json \(a link"):
+    with pytest.raises(UserError, match=r"run/config\.json \(a link or a device"):
         manifest.verify(folder)
 
 

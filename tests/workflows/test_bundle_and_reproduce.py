@@ -26,12 +26,15 @@ ABOUT = {
 }
 
 
-def stranger(folder, *, optimizer="adamw"):
+def stranger(folder, *, optimizer="adamw", changed=None, about=None):
     """A bundle whose bytes are as they say, as a stranger could make one."""
     config = config_lib.default_config()
     config.optimizer.name = optimizer
     contents = {"run/config.json": config_lib.to_json(config).encode(), "lock.txt": b"a==1 \\\n    --hash=sha256:00\n"}
-    whole = Manifest.of(ABOUT, [manifest.file_of(path, data) for path, data in contents.items()])
+    contents |= dict.fromkeys(("run/environment.json", "run/results.json", "data/where.json"), b"{}")
+    contents |= dict.fromkeys(("run/predictions.csv", "run/dataset.parquet"), b"")
+    contents = {path: data for path, data in (contents | (changed or {})).items() if data is not None}
+    whole = Manifest.of(ABOUT | (about or {}), [manifest.file_of(path, data) for path, data in contents.items()])
     for path, data in {**contents, manifest.NAME: whole.to_bytes()}.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
@@ -46,9 +49,29 @@ def test_nothing_of_a_bundle_runs_unless_it_is_trusted(tmp_path, monkeypatch):
         reproduce(folder, trust=lambda what: bool(asked.append(what)), console=QUIET)
     assert "with your rights" in asked[0]
     named = stranger(tmp_path / "other", optimizer="subprocess:run")
-    with pytest.raises(UserError, match=r"This bundle's config runs subprocess:run with your rights\. Nothing of it has run"):
+    with pytest.raises(UserError, match=r"This bundle's config runs 'subprocess:run' with your rights\. Nothing of it has run"):
         reproduce(named, new_environment=False, out="here", console=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "other"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "about", "told"),
+    [
+        ({"run/results.json": None}, {}, "has no run/results.json"),
+        ({"run/config.json": b"[]"}, {}, "is no config of imgclf's"),
+        ({"run/config.json": b"[" * 100_000}, {}, "is no config of imgclf's"),
+        ({"run/config.json": b'{"nonsense": 1}'}, {}, "nonsense"),
+        ({"lock.txt": b" " * (33 << 20)}, {}, "has a far too large lock.txt"),
+        ({}, {"name": "\x1b[2J"}, "lacks what the bundle is of"),
+        ({}, {"python": "3.11/../x"}, "lacks what the bundle is of"),
+        ({}, {"source": None}, "lacks what the bundle is of"),
+    ],
+)
+def test_what_a_stranger_made_up_is_refused_before_it_is_used(tmp_path, changed, about, told):
+    folder = stranger(tmp_path / "bundle", changed=changed, about=about)
+    with pytest.raises(UserError, match=told):
+        reproduce(folder, trust=True, out=tmp_path / "out", console=QUIET)
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_bundle_than_the_one_that_was_told_of_is_refused(tmp_path):
@@ -186,7 +209,7 @@ def test_code_of_ones_own_travels_with_the_run(tmp_path, fields, monkeypatch):
     imgclf.bundle("run", tmp_path / "bundle", console=QUIET)
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path / "there")
-    with pytest.raises(UserError, match="config runs own_optimizer:make with your rights"):
+    with pytest.raises(UserError, match="config runs 'own_optimizer:make' with your rights"):
         reproduce(tmp_path / "bundle", new_environment=False, console=QUIET)
     found = reproduce(tmp_path / "bundle", new_environment=False, retrain=True, trust=True, console=QUIET)
     assert found.reproduced, found.verdicts
