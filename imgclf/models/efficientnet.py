@@ -18,7 +18,20 @@ from imgclf.models.backbone import Model
 from imgclf.models.blocks import InvertedResidualNet, InvertedResidualStage
 from imgclf.models.initializers import HE_NORMAL
 from imgclf.models.mobilenet_v2 import round_channels
-from imgclf.models.weights.conversion import HALF, Rule, Weights, batch_norm, conv, keras_batch_norm, keras_depthwise, linear, same
+from imgclf.models.weights.conversion import (
+    HALF,
+    Rule,
+    Transform,
+    Weights,
+    batch_norm,
+    conv,
+    keras_batch_norm,
+    keras_depthwise,
+    linear,
+    pointwise,
+    same,
+    undone_by,
+)
 
 _B0 = (
     InvertedResidualStage(1, 16, 1, 1),
@@ -162,8 +175,8 @@ def _torch(conv_name: str, norm_name: str, path: str) -> tuple[Rule, ...]:
     return ((rf"{conv_name}\.weight", f"{path}/conv/kernel", conv), *batch_norm(norm_name, f"{path}/bn"))
 
 
-def _torch_dense(layer: str, path: str) -> tuple[Rule, ...]:
-    return ((rf"{layer}\.weight", f"{path}/kernel", linear), (rf"{layer}\.bias", f"{path}/bias", same))
+def _torch_dense(layer: str, path: str, kernel: Transform = pointwise) -> tuple[Rule, ...]:
+    return ((rf"{layer}\.weight", f"{path}/kernel", kernel), (rf"{layer}\.bias", f"{path}/bias", same))
 
 
 def _numbered(rules: Sequence[Rule], first: int) -> tuple[Rule, ...]:
@@ -175,8 +188,13 @@ def _numbered(rules: Sequence[Rule], first: int) -> tuple[Rule, ...]:
     return tuple((pattern, place(path) if isinstance(path, str) else path, transform) for pattern, path, transform in rules)
 
 
-def _timm_stage(number: int, parts: tuple[str, ...]) -> list[Rule]:
-    layer, path, norms, rules = rf"blocks\.{number}\.(\d+)\.", "backbone/blocks/{}/", 0, list[Rule]()
+def _blocks(depth: int) -> str:
+    """The pattern of a block's number in a stage."""
+    return f"({'|'.join(map(str, range(depth)))})"
+
+
+def _timm_stage(number: int, depth: int, parts: tuple[str, ...]) -> list[Rule]:
+    layer, path, norms, rules = rf"blocks\.{number}\.{_blocks(depth)}\.", "backbone/blocks/{}/", 0, list[Rule]()
     for part, name in zip(parts, _TIMM_CONVS[parts], strict=True):
         if part == "se":
             for each in ("reduce", "expand"):
@@ -187,10 +205,10 @@ def _timm_stage(number: int, parts: tuple[str, ...]) -> list[Rule]:
     return rules
 
 
-def _torchvision_stage(number: int, parts: tuple[str, ...]) -> list[Rule]:
+def _torchvision_stage(number: int, depth: int, parts: tuple[str, ...]) -> list[Rule]:
     path, rules = "backbone/blocks/{}/", list[Rule]()
     for place, part in enumerate(parts):
-        layer = rf"features\.{number + 1}\.(\d+)\.block\.{place}\."
+        layer = rf"features\.{number + 1}\.{_blocks(depth)}\.block\.{place}\."
         if part == "se":
             rules += (*_torch_dense(f"{layer}fc1", f"{path}se/reduce"), *_torch_dense(f"{layer}fc2", f"{path}se/expand"))
         else:
@@ -198,13 +216,14 @@ def _torchvision_stage(number: int, parts: tuple[str, ...]) -> list[Rule]:
     return rules
 
 
+@undone_by(lambda kernel: kernel[None, None])
 def _keras_dense(kernel: np.ndarray) -> np.ndarray:
     """Keras 1x1 convolution [1,1,in,out] to a dense layer [in,out]."""
     return kernel.reshape(kernel.shape[2:])
 
 
-def _keras_stage(number: int, parts: tuple[str, ...]) -> list[Rule]:
-    layer, path, rules = f"block{number + 1}([a-z])_", "backbone/blocks/{}/", list[Rule]()
+def _keras_stage(number: int, depth: int, parts: tuple[str, ...]) -> list[Rule]:
+    layer, path, rules = f"block{number + 1}([a-{chr(ord('a') + depth - 1)}])_", "backbone/blocks/{}/", list[Rule]()
     for part in parts:
         if part == "se":
             for each in ("reduce", "expand"):
@@ -239,13 +258,13 @@ def conversion(size: str, stages: Sequence[InvertedResidualStage]) -> dict[str, 
     first = 0
     for number, stage in enumerate(stages):
         parts = _parts(stage)
-        timm += _numbered(_timm_stage(number, parts), first)
-        torchvision += _numbered(_torchvision_stage(number, parts), first)
-        keras += _numbered(_keras_stage(number, parts), first)
+        timm += _numbered(_timm_stage(number, stage.depth, parts), first)
+        torchvision += _numbered(_torchvision_stage(number, stage.depth, parts), first)
+        keras += _numbered(_keras_stage(number, stage.depth, parts), first)
         first += stage.depth
     return {
-        f"timm_{size}": (*timm, *_torch_dense("classifier", "head/logits")),
-        f"torchvision_{size}": (*torchvision, *_torch_dense(r"classifier\.1", "head/logits")),
+        f"timm_{size}": (*timm, *_torch_dense("classifier", "head/logits", linear)),
+        f"torchvision_{size}": (*torchvision, *_torch_dense(r"classifier\.1", "head/logits", linear)),
         f"keras_{size}": tuple(keras),
     }
 

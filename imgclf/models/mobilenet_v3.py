@@ -24,7 +24,7 @@ from imgclf.models.blocks import Activation, ConvNorm, InvertedResidual, Squeeze
 from imgclf.models.heads import Head, average, dropout_in_training
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT, LECUN_NORMAL
 from imgclf.models.mobilenet_v2 import round_channels
-from imgclf.models.weights.conversion import HALF, Rule, Weights, batch_norm, conv, linear, same
+from imgclf.models.weights.conversion import HALF, Rule, Transform, Weights, batch_norm, conv, linear, pointwise, same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,8 +201,8 @@ def _torch(conv_name: str, norm_name: str, path: str) -> tuple[Rule, ...]:
     return ((rf"{conv_name}\.weight", f"{path}/conv/kernel", conv), *batch_norm(norm_name, f"{path}/bn"))
 
 
-def _dense(layer: str, path: str) -> tuple[Rule, ...]:
-    return ((rf"{layer}\.weight", f"{path}/kernel", linear), (rf"{layer}\.bias", f"{path}/bias", same))
+def _dense(layer: str, path: str, kernel: Transform = pointwise) -> tuple[Rule, ...]:
+    return ((rf"{layer}\.weight", f"{path}/kernel", kernel), (rf"{layer}\.bias", f"{path}/bias", same))
 
 
 def _timm_rules() -> tuple[Rule, ...]:
@@ -216,7 +216,7 @@ def _timm_rules() -> tuple[Rule, ...]:
             rules += _torch(layer + name, f"{layer}bn{place}", f"{path}/{part}")
         rules += _dense(rf"{layer}se\.conv_(reduce|expand)", rf"{path}/se/\1")
     rules += _torch(r"blocks\.6\.0\.conv", r"blocks\.6\.0\.bn1", "backbone/last")
-    return (*rules, *_dense("conv_head", "head/hidden"), *_dense("classifier", "head/logits"))
+    return (*rules, *_dense("conv_head", "head/hidden"), *_dense("classifier", "head/logits", linear))
 
 
 def _torchvision_rules() -> tuple[Rule, ...]:
@@ -230,7 +230,7 @@ def _torchvision_rules() -> tuple[Rule, ...]:
             else:
                 rules += _torch(rf"{layer}{place}\.0", rf"{layer}{place}\.1", f"{path}/{part}")
     rules += _torch(r"features\.16\.0", r"features\.16\.1", "backbone/last")
-    return (*rules, *_dense(r"classifier\.0", "head/hidden"), *_dense(r"classifier\.3", "head/logits"))
+    return (*rules, *_dense(r"classifier\.0", "head/hidden", linear), *_dense(r"classifier\.3", "head/logits", linear))
 
 
 CONVERSION: dict[str, tuple[Rule, ...]] = {"timm": _timm_rules(), "torchvision": _torchvision_rules()}

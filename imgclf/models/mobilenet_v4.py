@@ -21,7 +21,7 @@ from imgclf.models.backbone import Backbone, Model
 from imgclf.models.blocks import ConvBuilder, ConvNorm, DepthwiseBuilder, NormBuilder, Stage
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT
 from imgclf.models.mobilenet_v3 import MobileNetHead
-from imgclf.models.weights.conversion import HALF, Rule, Weights, batch_norm, conv, linear, same
+from imgclf.models.weights.conversion import HALF, Rule, Weights, batch_norm, conv, linear, pointwise, same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,15 +235,17 @@ def _block_rules(stage: int, i: int, shape: Conv | Bottleneck, path: str) -> tup
 def _timm_rules(stages: Sequence[Sequence[Conv | Bottleneck]]) -> tuple[Rule, ...]:
     rules, n = [*_torch("conv_stem", "bn1", "backbone/stem")], 0
     for stage, shapes in enumerate(stages):
+        fused = any(isinstance(shape, Conv) and not shape.activates for shape in shapes)
         for i, shape in enumerate(shapes):
-            rules += _block_rules(stage, i, shape, f"backbone/blocks/{n}")
+            if fused:  # the two convolutions of a fused inverted bottleneck are one block
+                layer = rf"blocks\.{stage}\.0\."
+                rules += _torch(layer + ("conv_exp", "conv_pwl")[i], f"{layer}bn{i + 1}", f"backbone/blocks/{n}")
+            else:
+                rules += _block_rules(stage, i, shape, f"backbone/blocks/{n}")
             n += 1
-    # the two convolutions of a fused inverted bottleneck are one block
-    for place, name in enumerate(("conv_exp", "conv_pwl")):
-        rules += _torch(rf"blocks\.0\.0\.{name}", rf"blocks\.0\.0\.bn{place + 1}", f"backbone/blocks/{place}")
     last = rf"blocks\.{len(stages)}\.0\."
     rules += _torch(last + "conv", last + "bn1", "backbone/last")
-    rules += [(r"conv_head\.weight", "head/hidden/kernel", linear), *batch_norm("norm_head", "head/bn")]
+    rules += [(r"conv_head\.weight", "head/hidden/kernel", pointwise), *batch_norm("norm_head", "head/bn")]
     return (*rules, (r"classifier\.weight", "head/logits/kernel", linear), (r"classifier\.bias", "head/logits/bias", same))
 
 

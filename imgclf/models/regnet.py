@@ -18,7 +18,7 @@ from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
 from imgclf.models.blocks import ConvNorm, ResidualBlock, SqueezeExcite, Stage, bottleneck
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT
-from imgclf.models.weights.conversion import Rule, Weights, batch_norm, conv, linear, same
+from imgclf.models.weights.conversion import Rule, Transform, Weights, batch_norm, conv, linear, pointwise, same
 
 
 class RegNetY(Backbone):
@@ -155,8 +155,8 @@ def _torch(conv_name: str, norm_name: str, path: str) -> tuple[Rule, ...]:
     return ((rf"{conv_name}\.weight", f"{path}/conv/kernel", conv), *batch_norm(norm_name, f"{path}/bn"))
 
 
-def _dense(layer: str, path: str) -> tuple[Rule, ...]:
-    return ((rf"{layer}\.weight", f"{path}/kernel", linear), (rf"{layer}\.bias", f"{path}/bias", same))
+def _dense(layer: str, path: str, kernel: Transform = pointwise) -> tuple[Rule, ...]:
+    return ((rf"{layer}\.weight", f"{path}/kernel", kernel), (rf"{layer}\.bias", f"{path}/bias", same))
 
 
 def _timm_rules() -> tuple[Rule, ...]:
@@ -170,7 +170,7 @@ def _timm_rules() -> tuple[Rule, ...]:
             *_dense(block + r"se\.fc2", path + "se/expand"),
             *_torch(block + r"downsample\.conv", block + r"downsample\.bn", path + "downsample"),
         ]
-    return (*rules, *_dense(r"head\.fc", "head/logits"))
+    return (*rules, *_dense(r"head\.fc", "head/logits", linear))
 
 
 def _torchvision_rules() -> tuple[Rule, ...]:
@@ -186,7 +186,7 @@ def _torchvision_rules() -> tuple[Rule, ...]:
             (block + rf"f\.{letter}\.0\.weight", path + f"conv{i}/kernel", conv),
             *batch_norm(block + rf"f\.{letter}\.1", path + f"bn{i}"),
         ]
-    return (*rules, *_dense("fc", "head/logits"))
+    return (*rules, *_dense("fc", "head/logits", linear))
 
 
 CONVERSION: dict[str, tuple[Rule, ...]] = {"timm": _timm_rules(), "torchvision": _torchvision_rules()}

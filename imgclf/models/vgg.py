@@ -15,7 +15,7 @@ from flax import nnx
 from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
 from imgclf.models.heads import Head, dropout_in_training
-from imgclf.models.weights.conversion import CAFFE_MEAN, CAFFE_STD, Rule, Weights, bgr, conv, linear, linear_chw, same
+from imgclf.models.weights.conversion import CAFFE_MEAN, CAFFE_STD, Rule, Weights, bgr, conv, linear, linear_chw, pointwise, same
 
 
 class Block(nnx.Module):
@@ -146,9 +146,9 @@ def _torch_rules(depths: tuple[int, ...]) -> tuple[Rule, ...]:
         index += 1
     # timm writes the first two as convolutions, 7x7 and 1x1
     for names, path, transform in (
-        (r"(classifier\.0|pre_logits\.fc1)", "head/fc1", linear_chw(7, 7)),
-        (r"(classifier\.3|pre_logits\.fc2)", "head/fc2", linear),
-        (r"(classifier\.6|head\.fc)", "head/logits", linear),
+        (r"(pre_logits\.fc1|classifier\.0)", "head/fc1", linear_chw(7, 7)),
+        (r"(pre_logits\.fc2|classifier\.3)", "head/fc2", pointwise),
+        (r"(head\.fc|classifier\.6)", "head/logits", linear),
     ):
         rules += [(rf"{names}\.weight", f"{path}/kernel", transform), (rf"{names}\.bias", f"{path}/bias", same)]
     return tuple(rules)

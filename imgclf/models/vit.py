@@ -27,7 +27,7 @@ from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
 from imgclf.models.blocks import Stage
 from imgclf.models.transformer import MLP, Attention, AttentionPool, Block, Rotation, SwiGLU, axial_rotation, small_normal
-from imgclf.models.weights.conversion import HALF, Rule, Weights, conv, linear, same
+from imgclf.models.weights.conversion import HALF, Rule, Weights, conv, linear, same, undone_by
 
 _POOLS = ("token", "average", "attention")
 
@@ -265,7 +265,9 @@ def _weights(name: str, gmacs: float, **options: Any) -> Weights:
     such as military ones, are excluded.
     """
     defaults: dict[str, Any] = {"interpolation": "bicubic", "licence": "apache-2.0", "gmacs": gmacs}
-    return Weights(f"timm/{name}", name.split(".")[0], "timm", repo=f"timm/{name}", **defaults | options)
+    model = name.split(".")[0]
+    layout = "timm" if "dinov3" not in model else "timm_eva_gated" if "plus" in model else "timm_eva"
+    return Weights(f"timm/{name}", model, layout, repo=f"timm/{name}", **defaults | options)
 
 
 def _augreg(size: str, gmacs: float, top1: float) -> Weights:
@@ -300,6 +302,7 @@ WEIGHTS: tuple[Weights, ...] = (
 )
 
 
+@undone_by(lambda x: x[None])
 def _rows(x: np.ndarray) -> np.ndarray:
     """[1,N,D], tokens for a batch of one, to [N,D]."""
     return x.reshape(x.shape[1:]) if len(x) == 1 else x
@@ -311,13 +314,13 @@ def _layer(name: str, path: str) -> tuple[Rule, ...]:
     return ((rf"{name}\.weight", f"{path}/{leaf}", transform), (rf"{name}\.bias", f"{path}/bias", same))
 
 
-def _mlp(name: str, path: str) -> tuple[Rule, ...]:
-    layers_by_name = {r"fc1": "expand", r"fc1_g": "gate", r"fc1_x": "expand", r"fc2": "project"}
+def _mlp(name: str, path: str, *, gated: bool = False) -> tuple[Rule, ...]:
+    layers_by_name = {"fc1_g": "gate", "fc1_x": "expand", "fc2": "project"} if gated else {"fc1": "expand", "fc2": "project"}
     return tuple(rule for layer, ours in layers_by_name.items() for rule in _layer(rf"{name}\.{layer}", f"{path}/{ours}"))
 
 
-def _rules() -> tuple[Rule, ...]:
-    """Names of timm's VisionTransformer and Eva, which has DINOv3."""
+def _rules(layer_scale: str, *, gated: bool = False) -> tuple[Rule, ...]:
+    """Names of timm's VisionTransformer and Eva; `layer_scale` is the pattern of what they call differently."""
     block, path, pool = r"blocks\.(\d+)\.", r"backbone/blocks/\1", "backbone/attention_pool"
     return (
         (r"patch_embed\.proj\.weight", "backbone/embedding/patch/kernel", conv),
@@ -329,8 +332,8 @@ def _rules() -> tuple[Rule, ...]:
         *_layer(block + r"attn\.qkv", f"{path}/attention/qkv"),
         *_layer(block + r"attn\.proj", f"{path}/attention/project"),
         *_layer(block + "norm2", f"{path}/norm2"),
-        *_mlp(block + "mlp", f"{path}/mlp"),
-        (block + r"(?:ls|gamma_)([12])(?:\.gamma)?", path + r"/layer_scale\2/scale", same),
+        *_mlp(block + "mlp", f"{path}/mlp", gated=gated),
+        (block + layer_scale, path + r"/layer_scale\2/scale", same),
         *_layer("norm", "backbone/norm"),
         (r"attn_pool\.latent", f"{pool}/latent", _rows),
         *_layer(r"attn_pool\.q", f"{pool}/query"),
@@ -342,4 +345,9 @@ def _rules() -> tuple[Rule, ...]:
     )
 
 
-CONVERSION: dict[str, tuple[Rule, ...]] = {"timm": _rules()}
+# timm's Eva has DINOv3
+CONVERSION: dict[str, tuple[Rule, ...]] = {
+    "timm": _rules(r"ls([12])\.gamma"),
+    "timm_eva": _rules("gamma_([12])"),
+    "timm_eva_gated": _rules("gamma_([12])", gated=True),
+}

@@ -54,11 +54,29 @@ class Weights:
     commercial: bool = True  # whether the licence allows commercial use
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reordering:
+    """A transform that moves numbers and changes none, and the one that moves them back, by which weights are exported."""
+
+    there: Transform
+    back: Transform
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self.there(x)
+
+
+def undone_by(back: Transform) -> Callable[[Transform], Reordering]:
+    """Makes a transform a `Reordering`; `back` turns our array into the file's tensor again."""
+    return lambda there: Reordering(there, back)
+
+
+@undone_by(lambda x: x)
 def same(x: np.ndarray) -> np.ndarray:
     """The tensor as it is: vectors, and kernels of the same layout."""
     return x
 
 
+@undone_by(lambda x: x.transpose(3, 2, 0, 1))
 def conv(x: np.ndarray) -> np.ndarray:
     """Torch convolution [out,in,kh,kw] to [kh,kw,in,out]; also depthwise, [C·m,1,kh,kw] to [kh,kw,1,C·m]."""
     return x.transpose(2, 3, 1, 0)
@@ -67,25 +85,38 @@ def conv(x: np.ndarray) -> np.ndarray:
 depthwise = conv
 
 
+@undone_by(lambda x: x.reshape(*x.shape[:2], -1, 1))
 def keras_depthwise(x: np.ndarray) -> np.ndarray:
     """Keras depthwise convolution [kh,kw,C,m] to [kh,kw,1,C·m]."""
     return x.reshape(*x.shape[:2], 1, -1)
 
 
+@undone_by(lambda x: x.T)
 def linear(x: np.ndarray) -> np.ndarray:
     """Torch linear layer [out,in] to [in,out]; also a 1x1 convolution [out,in,1,1] of pooled maps."""
     return x.reshape(x.shape[:2]).T
 
 
-def linear_chw(height: int, width: int) -> Transform:
-    """Torch linear layer of flattened [C,height,width] maps, to one of flattened [height,width,C] maps."""
+@undone_by(lambda x: x.T[:, :, None, None])
+def pointwise(x: np.ndarray) -> np.ndarray:
+    """Torch 1x1 convolution [out,in,1,1] of pooled maps to a dense layer [in,out]; also a linear layer [out,in]."""
+    return x.reshape(x.shape[:2]).T
 
+
+def linear_chw(height: int, width: int) -> Transform:
+    """Torch linear layer of flattened [C,height,width] maps, or a convolution as large as the maps, to one of flattened [height,width,C].
+
+    It goes back to the convolution, [out,C,height,width].
+    """
+
+    @undone_by(lambda x: x.reshape(height, width, -1, x.shape[1]).transpose(3, 2, 0, 1))
     def transform(x: np.ndarray) -> np.ndarray:
         return x.reshape(len(x), -1, height, width).transpose(2, 3, 1, 0).reshape(-1, len(x))
 
     return transform
 
 
+@undone_by(lambda x: x[:, :, ::-1])
 def bgr(x: np.ndarray) -> np.ndarray:
     """The first kernel [kh,kw,3,out] of a network for BGR images, to one for RGB images."""
     return x[:, :, ::-1]
