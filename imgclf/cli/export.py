@@ -9,7 +9,7 @@ from imgclf.cli import endings
 from imgclf.cli.options import RunArgument, check_run
 
 
-def export(
+def export(  # noqa: PLR0913  (options by name)
     run: RunArgument,
     to: Annotated[str, typer.Option(help="onnx | stablehlo | timm | keras.")] = "onnx",
     out: Annotated[Path | None, typer.Option(help="The folder of the export; default: RUN/exports/FORMAT.", show_default=False)] = None,
@@ -21,6 +21,9 @@ def export(
         Path | None,
         typer.Option(help="Images to check the export with, a folder or a table; default: the run's own.", show_default=False),
     ] = None,
+    python: Annotated[
+        str, typer.Option(help="The Python that checks the export, where another environment than this has what it needs: timm, Keras.")
+    ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export of another run.")] = False,
 ) -> None:
     """Writes a finished run in a form that runs without imgclf.
@@ -36,6 +39,8 @@ def export(
 
       imgclf export runs/photos --to stablehlo --out shipped
 
+      imgclf export runs/photos --to timm --python ENVIRONMENT/bin/python
+
       python runs/photos/exports/onnx/predict.py PHOTO.jpg   # without imgclf
     """
     check_run(run, images)
@@ -48,7 +53,7 @@ def export(
     from imgclf.exports.exportable import Options
 
     found = exporting.export(
-        load(run), to, out, options=Options(int8, fp16), images=images, overwrite=overwrite, console=Console(stderr=True)
+        load(run), to, out, options=Options(int8, fp16, python), images=images, overwrite=overwrite, console=Console(stderr=True)
     )
     typer.echo(told.table([found]))
     for sentence in told.sentences(found):

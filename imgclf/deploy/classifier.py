@@ -198,7 +198,7 @@ class Classifier(Predictor):
         """
         return saving.save(self, folder, overwrite=overwrite)
 
-    def export(
+    def export(  # noqa: PLR0913  (options by name)
         self,
         to: str = "onnx",
         out: str | os.PathLike[str] | None = None,
@@ -206,6 +206,7 @@ class Classifier(Predictor):
         int8: bool = False,
         fp16: bool = False,
         images: object = None,
+        python: str = "",
         overwrite: bool = False,
         verbose: bool = True,
     ) -> Export:
@@ -221,6 +222,7 @@ class Classifier(Predictor):
           int8: convolutions in integers of 8 bits, fitted to training images and scored on val; for ONNX.
           fp16: weights and activations in floats of 16 bits; for ONNX.
           images: to check the export with, a folder or a table or labeled images; None = the run's own, as far as they are still there.
+          python: the interpreter that checks the export, where another environment than this one has what that needs: timm, Keras.
           overwrite: whether to replace an export of another classifier.
           verbose: shows the progress.
 
@@ -231,7 +233,7 @@ class Classifier(Predictor):
           UserError: for a format that doesn't suit; if a package is missing, no image can be read, or the folder is taken; if the export
             does not say what the classifier says. Nothing is left behind.
         """
-        options = ExportOptions(int8, fp16)
+        options = ExportOptions(int8, fp16, python)
         return exporting.export(self, to, out, options=options, images=images, overwrite=overwrite, console=Console(quiet=not verbose))
 
 

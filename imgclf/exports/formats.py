@@ -14,6 +14,8 @@ from imgclf.exports.exportable import Exportable, Options, Outputs
 MODULES = {
     "onnx": "imgclf.exports.onnx",
     "stablehlo": "imgclf.exports.stablehlo",
+    "timm": "imgclf.exports.timm",
+    "keras": "imgclf.exports.keras",
 }
 
 
@@ -22,14 +24,18 @@ class Answers:
     """What an exported model said of pictures, in a process without imgclf.
 
     Attributes:
-      outputs: for each number of images at a time, such as 1, 3 and 16, what it said of all of them: "logits" [N,C] at least.
-      cold_start_s: seconds from the start of the process to the first answer.
+      outputs: for each number of images at a time, such as 1, 3 and 16, what it said of all of them: "logits" [N,C] at least. None at all
+        where the library that the format is for is not at hand, and the format has a proof of another kind.
+      cold_start_s: seconds from the start of the process to the first answer; None where there was none.
       ms: milliseconds for a batch of 1 and of 16 images, the least of several tries.
     """
 
     outputs: dict[int, Outputs]
-    cold_start_s: float
+    cold_start_s: float | None
     ms: dict[int, float]
+
+
+UNASKED = Answers({}, None, {})
 
 
 @dataclasses.dataclass(frozen=True)

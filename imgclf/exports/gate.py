@@ -26,11 +26,13 @@ def passed(answers: Answers, wanted: Outputs, pictures: list[Picture], options: 
 
     Returns:
       For the export's table: `images`, `batches`, `max_difference` (of the logits, as a share of their spread), `top1_agreement`,
-      `cold_start_s`, `ms_batch_1`, `ms_batch_16`.
+      `cold_start_s`, `ms_batch_1`, `ms_batch_16`. Where nothing was asked, images are 0 and all that was not measured is None.
 
     Raises:
       UserError: if they differ: it says by how much, at which number of images at a time, and on which image.
     """
+    if not answers.outputs:
+        return {"images": 0, "batches": [], "max_difference": None, "top1_agreement": None, "cold_start_s": None}
     worst, agreement = 0.0, 1.0
     for batch, outputs in sorted(answers.outputs.items()):
         for name, found in outputs.items():
@@ -52,7 +54,7 @@ def passed(answers: Answers, wanted: Outputs, pictures: list[Picture], options: 
         "batches": list(answers.outputs),
         "max_difference": float(f"{worst:.2e}"),
         "top1_agreement": agreement,
-        "cold_start_s": round(answers.cold_start_s, 2),
+        "cold_start_s": None if answers.cold_start_s is None else round(answers.cold_start_s, 2),
         **{f"ms_batch_{batch}": round(ms, 2) for batch, ms in answers.ms.items()},
     }
 

@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
 from imgclf import files
-from imgclf.config import parse_arguments
 from imgclf.data.augment import Preprocessing
 from imgclf.errors import UserError
 from imgclf.exports import folder, process
 from imgclf.exports.exportable import Exportable, Options
 from imgclf.exports.formats import UNASKED, Answers, Format
+from imgclf.exports.naming import EPSILON, WAY_OUT, adapted, own_variant, published, telling
 from imgclf.exports.program import network
 from imgclf.models import registry
 from imgclf.models.heads import DenseHead
@@ -31,15 +31,13 @@ from imgclf.models.vgg import VGGHead
 from imgclf.models.vit import VisionTransformer, resampled_positions
 from imgclf.models.weights import conversion, inversion
 from imgclf.models.weights import files as weight_files
-from imgclf.models.weights.conversion import Rule, Tree, Weights
+from imgclf.models.weights.conversion import Rule, Tree
 
 MODEL_FILE, CONFIG, NETWORK = "model.safetensors", "config.json", "timm_network.py"
 
 _UNPUBLISHED = {"mobilenet_v2_035": "mobilenetv2_035", "mobilenet_v2_075": "mobilenetv2_075"}  # networks that timm has without weights
-_TRAINING = ("momentum", "unbiased")  # options of normalisation that an answer doesn't depend on
 _BUILT = ("mobilenetv", "efficientnet", "tf_efficientnet")  # architectures whose epsilon and padding are arguments in timm
 _CONV_MLP = ("convnext_nano", "convnextv2_nano")  # those whose dense layers are 1x1 convolutions in timm
-_EPSILON = 1e-5  # of timm's batch normalisation
 _POOLS = {"token": "token", "average": "avg", "attention": "map"}
 # The layers of the heads that timm's networks have, by the beginning of their names; of all others "logits" alone.
 _HEADS = {
@@ -49,7 +47,6 @@ _HEADS = {
     "vgg": {"fc1", "fc2", "logits"},
 }
 _HIDDEN = 1280  # units of MobileNetV3's and V4's hidden layer in timm
-_WAY_OUT = "export it with --to onnx or --to stablehlo, which take every network."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,40 +67,33 @@ def _target(exportable: Exportable, model: Network) -> _Target:
     """
     name = exportable.config.model.name
     architecture, variant, layout = _nearest(exportable)
-    ours = _telling(parse_arguments(exportable.config.model.variant, "model.variant"))
+    ours = own_variant(exportable)
     arguments: dict[str, Any] = {"num_classes": len(exportable.class_names)}
     epsilon = 0.0
     for key in sorted(key for key in ours.keys() | variant.keys() if ours.get(key) != variant.get(key)):
         if key == "epsilon" and architecture.startswith(_BUILT):
-            arguments["bn_eps"] = ours.get(key, _EPSILON)
+            arguments["bn_eps"] = ours.get(key, EPSILON)
         elif key == "padding" and architecture.startswith(_BUILT):
             arguments["pad_type"] = "same" if ours.get(key) == "same" else ""
         elif key == "epsilon" and isinstance(ours.get(key), float):
-            epsilon = ours[key] - variant.get(key, _EPSILON)
+            epsilon = ours[key] - variant.get(key, EPSILON)
         elif key != "pool":  # of Vision Transformers, see _arguments_of_vit
-            raise UserError(f"timm's {architecture} is no {name!r} with {key}={ours.get(key)!r} (config.model.variant): {_WAY_OUT}")
+            raise UserError(f"timm's {architecture} is no {name!r} with {key}={ours.get(key)!r} (config.model.variant): {WAY_OUT}")
     if isinstance(model.backbone, VisionTransformer):
         arguments |= _arguments_of_vit(exportable, model.backbone, architecture)
-    arguments |= _arguments_of_head(model, architecture)
+    arguments |= _arguments_of_head(model, set(exportable.params["head"]), architecture)
     return _Target(architecture, registry.family(name).conversion[layout], arguments, epsilon)
 
 
 def _nearest(exportable: Exportable) -> tuple[str, dict[str, Any], str]:
     """timm's name of the network, the options of ours that are the same, and the layout of its files."""
-    name = exportable.config.model.name
-    ours = _telling(parse_arguments(exportable.config.model.variant, "model.variant"))
-    entries: list[Weights] = [] if ":" in name else [e for e in registry.weights(name).values() if e.name.startswith("timm/")]
+    name, entries = exportable.config.model.name, published(exportable, "timm")
     if name in _UNPUBLISHED:
         return _UNPUBLISHED[name], {}, "timm"
     if not entries:
-        raise UserError(f"timm has no {name!r}: {_WAY_OUT}")
-    entry = next((entry for entry in entries if _telling(entry.variant) == ours), entries[0])
-    return entry.name.removeprefix("timm/").split(".")[0], _telling(entry.variant), entry.layout
-
-
-def _telling(variant: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that an answer depends on."""
-    return {key: value for key, value in variant.items() if key not in _TRAINING and (key, value) != ("epsilon", _EPSILON)}
+        raise UserError(f"timm has no {name!r}: {WAY_OUT}")
+    entry = next((entry for entry in entries if telling(entry.variant) == own_variant(exportable)), entries[0])
+    return entry.name.removeprefix("timm/").split(".")[0], telling(entry.variant), entry.layout
 
 
 def _arguments_of_vit(exportable: Exportable, backbone: VisionTransformer, architecture: str) -> dict[str, Any]:
@@ -111,30 +101,27 @@ def _arguments_of_vit(exportable: Exportable, backbone: VisionTransformer, archi
     eva = backbone.architecture.grid == 0  # timm has rotary positions in another class, with another name of this argument
     unnormalized = {"use_fc_norm" if eva else "fc_norm": False} if pool == "avg" else {}  # its own way is to normalise after pooling
     if pool == "map" and not architecture.endswith("siglip_224"):
-        raise UserError(f"timm's {architecture} has no attention pooling: {_WAY_OUT}")
+        raise UserError(f"timm's {architecture} has no attention pooling: {WAY_OUT}")
     return {"img_size": list(exportable.size), "global_pool": pool, **unnormalized}
 
 
-def _arguments_of_head(model: Network, architecture: str) -> dict[str, Any]:
-    have, wanted = set(_layers(model)), next((layers for start, layers in _HEADS.items() if architecture.startswith(start)), {"logits"})
+def _arguments_of_head(model: Network, have: set[str], architecture: str) -> dict[str, Any]:
+    """`have`: the names of the head's layers."""
+    wanted = next((layers for start, layers in _HEADS.items() if architecture.startswith(start)), {"logits"})
     head = model.head
     pool = head.pool if isinstance(head, DenseHead) else "average"
     if isinstance(head, DenseHead) and (head.normalize or pool == "flatten" or have != {"logits"}):
-        raise UserError(f"timm's {architecture} has no head like this run's (config.model.head): {_WAY_OUT}")
+        raise UserError(f"timm's {architecture} has no head like this run's (config.model.head): {WAY_OUT}")
     if have != wanted and not (have == {"logits"} and "hidden" in wanted):
         raise UserError(
             f"timm's {architecture} has {', '.join(sorted(wanted - have)) or 'nothing'} before its last layer, this run's head has "
-            f"{', '.join(sorted(have - {'logits'})) or 'nothing'} there (config.model.head.kind): {_WAY_OUT}"
+            f"{', '.join(sorted(have - {'logits'})) or 'nothing'} there (config.model.head.kind): {WAY_OUT}"
         )
     if pool == "average":
         return {}
     if wanted != {"logits"} or isinstance(model.backbone, VisionTransformer):
-        raise UserError(f"timm's {architecture} can't pool by average and maximum (config.model.head): {_WAY_OUT}")
+        raise UserError(f"timm's {architecture} can't pool by average and maximum (config.model.head): {WAY_OUT}")
     return {"global_pool": "catavgmax"}
-
-
-def _layers(model: Network) -> list[str]:
-    return [name for name in ("norm", "hidden", "bn", "fc1", "fc2", "dense0", "logits") if hasattr(model.head, name)]
 
 
 # ---- parameters ----
@@ -142,29 +129,20 @@ def _layers(model: Network) -> list[str]:
 
 def _adapted(exportable: Exportable, model: Network, target: _Target) -> tuple[Tree, Tree]:
     """The parameters and statistics of timm's network, by our names: what our network has otherwise, in its terms."""
-    copy = jax.tree.map(np.asarray, (exportable.params, exportable.batch_stats))
-    params, stats = (dict(conversion.flatten(tree)) for tree in copy)
-    if target.epsilon:
-        stats |= {path: value + np.float32(target.epsilon) for path, value in stats.items() if path.endswith("/var")}
-    if params["head/logits/kernel"].shape[1] < len(exportable.class_names):  # one output z stands for the logits [0, z]
-        params |= {f"head/logits/{leaf}": _with_zero(params[f"head/logits/{leaf}"]) for leaf in ("kernel", "bias")}
+    params, stats = adapted(exportable, target.epsilon)
     if isinstance(model.backbone, VisionTransformer) and "backbone/embedding/position" in params:
         path = "backbone/embedding/position"
         params[path] = _positions(params[path], exportable.size, model.backbone)
-    if "norm" not in _layers(model) and "hidden" not in _layers(model) and target.architecture.startswith(("mobilenetv3", "mobilenetv4")):
+    if set(exportable.params["head"]) == {"logits"} and target.architecture.startswith(("mobilenetv3", "mobilenetv4")):
         _insert_identity(params, stats, biased=target.architecture.startswith("mobilenetv3"))
     return conversion.nest(params), conversion.nest(stats)
-
-
-def _with_zero(leaf: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros_like(leaf), leaf], axis=-1)
 
 
 def _positions(position: np.ndarray, size: tuple[int, int], backbone: VisionTransformer) -> np.ndarray:
     """Position embeddings [N,D] of the images' own size: timm's network is made for one size, ours interpolates."""
     kind = backbone.architecture
     first, grid = np.split(position, [len(position) - kind.grid**2])
-    resampled = resampled_positions(grid, kind.grid, size[0] // kind.patch, size[1] // kind.patch)
+    resampled = resampled_positions(jnp.asarray(grid), kind.grid, size[0] // kind.patch, size[1] // kind.patch)
     return np.concatenate([first, np.asarray(resampled)])
 
 
@@ -184,7 +162,7 @@ def _insert_identity(params: dict[str, np.ndarray], stats: dict[str, np.ndarray]
         params["head/logits/bias"] = (bias - 4 * kernel.sum(0, dtype=np.float64)).astype(np.float32)
         return
     params["head/bn/scale"], params["head/bn/bias"] = np.ones(_HIDDEN, np.float32), np.zeros(_HIDDEN, np.float32)
-    stats["head/bn/mean"], stats["head/bn/var"] = np.zeros(_HIDDEN, np.float32), np.full(_HIDDEN, 1 - _EPSILON, np.float32)
+    stats["head/bn/mean"], stats["head/bn/var"] = np.zeros(_HIDDEN, np.float32), np.full(_HIDDEN, 1 - EPSILON, np.float32)
 
 
 def _tensors(params: Tree, stats: Tree, target: _Target) -> dict[str, np.ndarray]:
@@ -259,11 +237,12 @@ def load(folder):
 
 def _check(exportable: Exportable, options: Options) -> None:
     del options
+    _nearest(exportable)  # before the network is built
     model = network(exportable)
     target = _target(exportable, model)
     if isinstance(model.head, VGGHead) and max(model.backbone.map_size(*exportable.size)) > max(model.head.pool_size):
         raise UserError(
-            f"timm's {target.architecture} does not average maps of images of more than 224 pixels as this run's head does: {_WAY_OUT}"
+            f"timm's {target.architecture} does not average maps of images of more than 224 pixels as this run's head does: {WAY_OUT}"
         )
 
 

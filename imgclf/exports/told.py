@@ -20,13 +20,13 @@ def table(exports: Sequence[Export]) -> str:
 def _row(export: Export) -> tuple[str, ...]:
     of = export.table
     numbers = [of["megabytes"], of.get("cold_start_s"), of.get("ms_batch_1"), of.get("ms_batch_16")]
-    agreement = f"{of['top1_agreement']:.1%}"
+    agreement, difference = of["top1_agreement"], of["max_difference"]
     return (
         export.format,
         export.precision,
         *("–" if n is None else f"{n:,.2f}" for n in numbers),
-        agreement,
-        f"{of['max_difference']:.0e}",
+        "–" if agreement is None else f"{agreement:.1%}",
+        "–" if difference is None else f"{difference:.0e}",
     )
 
 
@@ -35,5 +35,10 @@ def sentences(export: Export) -> list[str]:
     of = export.table
     batches = ", ".join(map(str, of["batches"]))
     lines = [f"Passed: {of['images']} real images, {batches} at a time, in a process without imgclf."]
+    if not of["images"]:
+        lines = [
+            f"Its tensors, read back, are the run's bit by bit; {export.format} was not at hand to answer for itself: --python names an "
+            "interpreter that has it."
+        ]
     lines += [sentence for sentence in (of.get("cost", ""), export.about["note"]) if sentence]
     return [*lines, f"The export is in {export.folder}."]

@@ -280,7 +280,7 @@ def _timm_rules() -> tuple[Rule, ...]:
 
 
 def _torchvision_rules() -> tuple[Rule, ...]:
-    rules = [*_layer(r"features\.0\.0", "backbone/stem/conv", conv), *_layer(r"features\.0\.1", "backbone/stem/norm")]
+    rules: list[Rule] = [*_layer(r"features\.0\.0", "backbone/stem/conv", conv), *_layer(r"features\.0\.1", "backbone/stem/norm")]
     for i in range(4):
         layer, path, down = rf"features\.{2 * i + 1}\.(\d+)\.", rf"backbone/stage{i + 1}/\1", rf"features\.{2 * i}\."
         rules += [
@@ -304,7 +304,7 @@ def _keras_layer(name: str, path: str) -> tuple[Rule, ...]:
 
 def _keras_rules() -> tuple[Rule, ...]:
     # layers are named after the model, which the user may name
-    rules = [
+    rules: list[Rule] = [
         (r".+_prestem_normalization/(mean|variance|count)", None, same),  # the weights' mean and std do the same
         *_keras_layer(".+_stem_conv", "backbone/stem/conv"),
         *_keras_layer(".+_stem_layernorm", "backbone/stem/norm"),

@@ -103,14 +103,14 @@ class Embedding(nnx.Module):
         first = [self.class_token[...]] if self.has_class_token else []
         if self.grid:
             own, position = jnp.split(self.position[...], [int(self.class_position)])
-            x = x + _resampled(position, self.grid, height, width).astype(self.dtype)
+            x = x + resampled_positions(position, self.grid, height, width).astype(self.dtype)
             first = [first[0] + own] if self.class_position else first
         first += [self.registers[...]] if self.has_registers else []
         others = [jnp.broadcast_to(tokens.astype(self.dtype), (batch, *tokens.shape)) for tokens in first]
         return jnp.concatenate([*others, x], 1)
 
 
-def _resampled(position: jax.Array, grid: int, height: int, width: int) -> jax.Array:
+def resampled_positions(position: jax.Array, grid: int, height: int, width: int) -> jax.Array:
     """Position embeddings [grid²,D] for height x width patches, [height · width,D]: bicubic, and filtered where there are fewer of them.
 
     This is timm's `resample_abs_pos_embed`, that is, torch's `interpolate(mode="bicubic", antialias=True)`.

@@ -1,11 +1,13 @@
 """Classifies image files with the model beside this file: python predict.py PHOTO...
 
-It needs Pillow and NumPy, and onnxruntime for model.onnx, or JAX for model.stablehlo. From Python:
+It needs Pillow and NumPy, and what runs the model: onnxruntime for model.onnx, JAX for model.stablehlo, timm for model.safetensors,
+Keras for model.weights.h5. From Python:
 
     from predict import Model
     Model().probabilities(["photo.jpg"])  # float32 [1,C], in the order of Model().class_names
 """
 
+import importlib
 import json
 import pathlib
 import sys
@@ -23,7 +25,8 @@ class Model:
     def __init__(self, folder: str | pathlib.Path = HERE):
         about = json.loads((pathlib.Path(folder) / "export.json").read_text(encoding="utf-8"))
         self.class_names = about["class_names"]
-        self._run: Run = {"onnx": onnx, "stablehlo": stablehlo}[about["format"]](pathlib.Path(folder) / about["model_file"])
+        runs = {"onnx": onnx, "stablehlo": stablehlo, "timm": of_library, "keras": of_library}
+        self._run: Run = runs[about["format"]](pathlib.Path(folder) / about["model_file"])
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """uint8 [B,H,W,3] to a dict of float32 arrays: logits [B,C], probabilities [B,C] (calibrated), features [B,D]."""
@@ -53,6 +56,20 @@ def stablehlo(path: pathlib.Path) -> Run:
 
     call = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
     return lambda images: {name: np.asarray(value) for name, value in call(images).items()}
+
+
+def of_library(path: pathlib.Path) -> Run:
+    """A function that runs a network of timm or Keras, by the program beside its file; it calibrates, which those networks can't."""
+    about = json.loads((path.parent / "export.json").read_text(encoding="utf-8"))
+    network = importlib.import_module(f"{about['format']}_network").load(path.parent)
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        logits = network(images)["logits"]
+        scaled = (logits + np.array(about["logit_offset"] or 0, np.float32)) / np.float32(about["temperature"])
+        shares = np.exp(scaled - scaled.max(1, keepdims=True))
+        return {"logits": logits, "probabilities": shares / shares.sum(1, keepdims=True)}
+
+    return run
 
 
 if __name__ == "__main__":
