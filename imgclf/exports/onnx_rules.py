@@ -284,6 +284,10 @@ class Rules:
         name = self.graph.node("Mul", [self.graph.node("Mul", [tensor.name, wide]), half])
         self._set(operation, dataclasses.replace(tensor, name=name))
 
+    def _last_softmax(self, operation: Operation) -> None:
+        tensor = self._plain(operation.inputs[0])
+        self._set(operation, dataclasses.replace(tensor, name=self.graph.node("Softmax", [tensor.name], axis=-1)))
+
     def _layer_norm(self, operation: Operation) -> None:
         value, scale, bias = operation.inputs
         epsilon = _epsilon(operation.params["jaxpr"])

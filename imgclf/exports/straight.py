@@ -13,7 +13,7 @@ from imgclf.errors import UserError
 Shape = tuple[Any, ...]  # of ints, and of symbolic sizes
 
 # Calls that stay whole, as engines have them as one operation, or recognise them in another form: the primitive, and the function's name.
-_WHOLE = {("custom_vjp_call", "gelu"), ("custom_vjp_call", "layer_norm")}
+_WHOLE = {("custom_vjp_call", "gelu"), ("custom_vjp_call", "layer_norm"), ("jit", "last_softmax")}
 
 
 @dataclasses.dataclass(eq=False)

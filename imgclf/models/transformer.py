@@ -57,7 +57,9 @@ def axial_rotation(height: int, width: int, channels: int, others: int) -> Rotat
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """softmax(query · keyᵀ / √d) · value for each head: [B,M,heads,d], [B,N,heads,d] twice, to [B,M,heads,d]; the softmax is in float32."""
-    if forms.is_portable() or jax.default_backend() == "cpu":
+    if forms.is_portable():
+        return linear.attention(query, key, value, jax.jit(linear.last_softmax))  # a call of its own, which other engines have whole
+    if jax.default_backend() == "cpu":
         return linear.attention(query, key, value)
     fits_cudnn = query.dtype in (jnp.bfloat16, jnp.float16) and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
     flash = fits_cudnn and jax.default_backend() == "gpu"

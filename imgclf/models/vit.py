@@ -23,9 +23,10 @@ import numpy as np
 from flax import nnx
 
 from imgclf.errors import UserError
-from imgclf.models import layers
+from imgclf.models import forms, layers
 from imgclf.models.backbone import Backbone, Model
 from imgclf.models.blocks import Stage
+from imgclf.models.pixelwise import layer_norm
 from imgclf.models.transformer import MLP, Attention, AttentionPool, Block, Rotation, SwiGLU, axial_rotation, small_normal
 from imgclf.models.weights.conversion import HALF, Rule, Weights, conv, linear, same, undone_by
 
@@ -68,9 +69,21 @@ class Architecture:
     pool: str = "token"
 
 
+class TokenNorm(nnx.LayerNorm):
+    """flax's layer; in programs for other engines as one call, which they have whole."""
+
+    scale: nnx.Param[jax.Array]
+    bias: nnx.Param[jax.Array]
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # no mask
+        if not forms.is_portable():
+            return super().__call__(x)
+        return layer_norm(x.astype(self.dtype), self.scale[...], self.bias[...], self.epsilon)
+
+
 def _layer_norm(architecture: Architecture, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """Normalises in float32, whatever the dtype of the tokens."""
-    return nnx.LayerNorm(
+    return TokenNorm(
         architecture.width, epsilon=architecture.epsilon, use_fast_variance=False, dtype=dtype, param_dtype=jnp.float32, rngs=rngs
     )
 

@@ -1,5 +1,7 @@
 """Linear layers, residual sums and attention that are fast on XLA:CPU, forward and backward."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,7 +68,12 @@ def _sum_gradients(_: None, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
 residual_sum.defvjp(lambda x, y: (residual_sum(x, y), None), _sum_gradients)
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def last_softmax(x: jax.Array) -> jax.Array:
+    """The softmax of the last axis."""
+    return jax.nn.softmax(x, -1)
+
+
+def attention(query: jax.Array, key: jax.Array, value: jax.Array, softmax: Callable[[jax.Array], jax.Array] = last_softmax) -> jax.Array:
     """softmax(query · keyᵀ / √d) · value: [B,M,heads,d], [B,N,heads,d] twice, to [B,M,heads,d].
 
     All heads of all images are one leading axis, as XLA:CPU is slower at dots over axes in between.
@@ -77,6 +84,6 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
         return x.transpose(0, 2, 1, 3).reshape(batch * heads, -1, channels)
 
     scaled = by_head(query) * np.float32(channels**-0.5)
-    weights = jax.nn.softmax(lax.dot_general(scaled, by_head(key), (((2,), (2,)), ((0,), (0,)))), -1)
+    weights = softmax(lax.dot_general(scaled, by_head(key), (((2,), (2,)), ((0,), (0,)))))
     found = lax.dot_general(weights, by_head(value), (((2,), (1,)), ((0,), (0,))))
     return jnp.transpose(found.reshape(batch, heads, queries, channels), (0, 2, 1, 3))
