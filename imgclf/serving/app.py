@@ -117,8 +117,6 @@ def create_app(models: Models, options: AppOptions, metrics: Metrics, console: C
 
         threading.Thread(target=warm, name="warm", daemon=True).start()
         yield
-        for served in models.values():
-            served.batcher.close()
 
     app = FastAPI(
         title="imgclf",

@@ -1,7 +1,8 @@
-"""A bounded queue in front of an engine: images are decoded in threads and computed in batches, by one thread.
+"""A bounded queue in front of an engine: images are decoded in threads and computed in batches, by one thread at a time.
 
-The engine never waits for a batch to fill while it could work: it takes what has arrived when it becomes free, so that batches grow with
-the load by themselves. Which batch sizes are worth their padding is measured when the model is warmed. Where larger batches are cheaper per
+The thread that has decoded an image computes it, too, if the engine is free, and goes on with what has arrived meanwhile; so a lone image
+changes threads no more often than without a queue. The engine never waits for a batch to fill while it could work: batches grow with the
+load by themselves. Which batch sizes are worth their padding is measured when the model is warmed. Where larger batches are cheaper per
 image, as on a GPU, it waits a few milliseconds for images that are being decoded already, never for ones that may come.
 """
 
@@ -54,7 +55,8 @@ class Sizes:
         Args:
           seconds: size → time of a batch.
         """
-        self.seconds = dict(sorted(seconds.items()))
+        # A smaller batch that seems to take longer than a larger one was measured while something else ran: it counts as that one.
+        self.seconds = {size: min(cost for other, cost in seconds.items() if other >= size) for size in sorted(seconds)}
         self.largest = max(seconds)
         least = [0.0]
         self._first = [0]
@@ -95,10 +97,9 @@ class Batcher:
         self._decoders, self._queue, self._max_batch, self._max_wait = decoders, queue, max_batch, max_wait
         self._waiting: collections.deque[_Job] = collections.deque()
         self._decoding = 0
+        self._computing = False
         self._changed = threading.Condition()
-        self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self.sizes: Sizes | None = None
 
     @property
@@ -137,9 +138,7 @@ class Batcher:
         if self.admitted + len(images) > self._queue:
             wait = max(1, math.ceil(self.admitted * self.sizes.per_image()))
             raise Refusal(503, "queue_full", f"{self.admitted} images are waiting, and there is no room for more: come back.", wait)
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._thread.start()
+        self._loop = asyncio.get_running_loop()
         jobs = [_Job(data, self._loop.create_future()) for data in images]
         self.admitted += len(jobs)
         with self._changed:
@@ -147,12 +146,6 @@ class Batcher:
         for job in jobs:
             self._decoders.submit(self._decode, job)
         return [job.answered for job in jobs]
-
-    def close(self) -> None:
-        """Answers what was taken, then ends the thread; returns at once."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
 
     def _decode(self, job: _Job) -> None:
         """In one of the decoders' threads."""
@@ -169,12 +162,16 @@ class Batcher:
             self._decoding -= 1
             if job.view is not None:
                 self._waiting.append(job)
+            leads = bool(self._waiting) and not self._computing
+            self._computing |= leads
             self._changed.notify()
         if job.view is None:
             self._tell([(job, outcome)])
+        if leads:
+            self._work()
 
     def _work(self) -> None:
-        """The engine's thread."""
+        """Computes until nothing waits."""
         while batch := self._take():
             size, jobs = batch
             started = time.perf_counter()
@@ -188,23 +185,21 @@ class Batcher:
             self._tell(outcomes)
 
     def _take(self) -> tuple[int, list[_Job]] | None:
-        """Waits for images and takes the next batch, with the size that it is padded to; None when the queue is closed and empty."""
+        """Takes the next batch, with the size that it is padded to; None when nothing waits, and the engine is free from then on."""
         assert self.sizes is not None
         with self._changed:
-            while True:
-                self._changed.wait_for(lambda: self._waiting or (self._closed and not self._decoding))
-                if self.sizes.worth_waiting:
-                    self._changed.wait_for(self._nothing_to_wait_for, self._max_wait)
-                gone = [job for job in self._waiting if job.answered.cancelled()]
-                for job in gone:
-                    self._waiting.remove(job)
-                if gone:
-                    self._tell([(job, "") for job in gone])
-                if self._waiting:
-                    size = self.sizes.first(len(self._waiting))
-                    return size, [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
-                if self._closed and not self._decoding:
-                    return None
+            if self.sizes.worth_waiting:
+                self._changed.wait_for(self._nothing_to_wait_for, self._max_wait)
+            gone = [job for job in self._waiting if job.answered.cancelled()]
+            for job in gone:
+                self._waiting.remove(job)
+            if gone:
+                self._tell([(job, "") for job in gone])
+            self._computing = bool(self._waiting)
+            if not self._waiting:
+                return None
+            size = self.sizes.first(len(self._waiting))
+            return size, [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
 
     def _nothing_to_wait_for(self) -> bool:
         return not self._decoding or len(self._waiting) >= self._max_batch

@@ -53,8 +53,7 @@ class Served:
         async with self._reloading:
             fresh = self._start(await asyncio.to_thread(self._open))
             await asyncio.to_thread(fresh.warm)
-            old, self.batcher = self.batcher, fresh
-            old.close()
+            self.batcher = fresh
 
 
 class Models(Mapping[str, Served]):

@@ -8,9 +8,11 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -25,6 +27,7 @@ from imgclf.serving.metrics import Metrics
 from imgclf.serving.served import Models, Served, names_of
 
 MAX_BATCH, MAX_WAIT_MS = 32, 5.0
+_HEADER_SECONDS = 10.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -108,9 +111,9 @@ def build(
     if not sources:
         raise UserError("There is nothing to serve: name the folder of a finished run or of an export.")
     limits, metrics = options.limits, Metrics()
-    decoders = ThreadPoolExecutor(_cpus(), thread_name_prefix="decode")
-    models = []
-    for name, path in names_of(sources).items():
+    named, models = names_of(sources), []
+    decoders = ThreadPoolExecutor(_cpus() + len(named), thread_name_prefix="decode")  # one per model computes
+    for name, path in named.items():
 
         def start(opened: Engine, name: str = name) -> Batcher:
             batcher = Batcher(opened, decoders, queue=limits.queue, max_batch=max_batch, max_wait=max_wait_ms / 1000)
@@ -131,6 +134,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI):
         super().__init__(config)
         self._app_served = app
+        self._idle: dict[Any, float] = {}  # connections without a request → since when
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.contextmanager
@@ -151,6 +155,17 @@ class _Server(uvicorn.Server):
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_all)
 
+    async def on_tick(self, counter: int) -> bool:
+        """Closes connections whose request has not begun, or whose headers have not ended, for longer than clients keep them for use."""
+        if counter % 10 == 0:
+            now, before = time.monotonic(), self._idle
+            connections = [one for one in self.server_state.connections if not _is_answering(one)]
+            self._idle = {one: before.get(one, now) for one in connections}
+            for connection, since in self._idle.items():
+                if now - since > _HEADER_SECONDS and connection.transport is not None:
+                    connection.transport.close()
+        return await super().on_tick(counter)
+
     def _reload_all(self) -> None:
         for served in self._app_served.state.handlers.models.values():
             task = asyncio.ensure_future(self._reload(served))
@@ -163,6 +178,12 @@ class _Server(uvicorn.Server):
             print(f"{served.name} is reloaded.", file=sys.stderr, flush=True)
         except (UserError, Refusal) as error:
             print(f"{served.name} stays as it was: {error}", file=sys.stderr, flush=True)
+
+
+def _is_answering(connection: Any) -> bool:
+    """Whether a request has been read to the end of its headers, and is not answered yet."""
+    cycle = getattr(connection, "cycle", None)  # of uvicorn's protocols for HTTP/1.1, all of them
+    return cycle is not None and not cycle.response_complete
 
 
 def _bound(host: str, port: int) -> socket.socket:

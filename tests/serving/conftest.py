@@ -1,10 +1,16 @@
 """A server's app around the small classifier of three colours, warm."""
 
 import io
+import re
+import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,6 +45,30 @@ def serving(color_classifier) -> Iterator[Serving]:
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until_ready(client)
         yield Serving(client, classifier)
+
+
+@pytest.fixture
+def served(color_classifier, tmp_path) -> Iterator[Callable[..., tuple[subprocess.Popen, str, Path]]]:
+    """Starts `imgclf serve` on a copy of the run; returns its process, its address and the copy, when it is ready."""
+    processes = []
+
+    def start(*options: str) -> tuple[subprocess.Popen, str, Path]:
+        run = shutil.copytree(color_classifier[0].folder, tmp_path / f"run{len(processes)}")
+        command = [sys.executable, "-c", "from imgclf.cli import main; main()", "serve", str(run), "--port", "0", *options]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        processes.append(process)
+        address = re.search(r"http://\S+", process.stderr.readline()).group()
+        for _ in range(600):
+            if httpx.get(f"{address}/readyz").status_code == 200:
+                return process, address, run
+            time.sleep(0.1)
+        raise AssertionError("not ready within a minute")
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stderr.close()
 
 
 def wait_until_ready(client: TestClient) -> None:
