@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from imgclf.serving.server import serve
     from imgclf.workflows.balance import balance
     from imgclf.workflows.bundle import bundle
+    from imgclf.workflows.compare import compare
     from imgclf.workflows.create import create
     from imgclf.workflows.evaluate import evaluate
     from imgclf.workflows.explain import explain
@@ -44,6 +45,7 @@ __all__ = [
     "UserError",
     "balance",
     "bundle",
+    "compare",
     "create",
     "evaluate",
     "explain",
@@ -68,6 +70,7 @@ _HOMES = {
     "ImageData": "imgclf.image_data",
     "balance": "imgclf.workflows.balance",
     "bundle": "imgclf.workflows.bundle",
+    "compare": "imgclf.workflows.compare",
     "create": "imgclf.workflows.create",
     "evaluate": "imgclf.workflows.evaluate",
     "explain": "imgclf.workflows.explain",

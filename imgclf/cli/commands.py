@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from imgclf.cli import endings
 from imgclf.cli.bundle import bundle
 from imgclf.cli.cache import cache
+from imgclf.cli.compare import compare
 from imgclf.cli.configs import configs
 from imgclf.cli.create import create
 from imgclf.cli.data import data
@@ -18,6 +19,7 @@ from imgclf.cli.explain import explain
 from imgclf.cli.export import export
 from imgclf.cli.label_errors import label_errors
 from imgclf.cli.lr_find import lr_find
+from imgclf.cli.map import map_
 from imgclf.cli.models import models
 from imgclf.cli.openimages import openimages
 from imgclf.cli.options import ConfigCommand
@@ -64,8 +66,10 @@ app.command(cls=ConfigCommand)(create)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(explain)
+app.command("map")(map_)
 app.command()(export)
 app.command()(serve)
+app.command()(compare)
 app.command()(study)
 app.command()(configs)
 app.command()(models)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from imgclf import config as config_lib
 from imgclf import files
-from imgclf.deploy import explaining, exporting, saving, scoring
+from imgclf.deploy import explaining, exporting, mapping, saving, scoring
 from imgclf.deploy.items import Data, dataset_of, is_many, take
 from imgclf.deploy.options import OnError, Options, check_on_error
 from imgclf.deploy.predictor import Predictor
@@ -161,6 +161,34 @@ class Classifier(Predictor):
         taken = take(sources, self.config.data)
         page = None if path is None else Path(path)
         return explaining.explain(self, taken, wanted, page, overwrite=overwrite, console=Console(quiet=not verbose))
+
+    def map(
+        self,
+        data: Data | None = None,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        most: int = mapping.MOST,
+        overwrite: bool = False,
+        verbose: bool = True,
+    ) -> pd.DataFrame:
+        """Lays images out in the plane, near each other where the network finds them alike, on a page that shows each when pointed at.
+
+        Args:
+          data: labeled images, from `imgclf.load_images`; None = all of the run's own. Features come from the cache, or are computed and
+            kept there.
+          path: of the page, a self-contained HTML file; None = map.html in the run's folder, or map-2.html, … where that is of others.
+          most: images on the map, 5,000 at most; of more, a sample by the hash of their names. 5,000 take about a minute.
+          overwrite: whether to replace what stands at `path`, if it is not an older map of this model and these images.
+          verbose: shows the progress, and tells where the page is.
+
+        Returns:
+          A row per image: `id`, `class_name`, `split`, `predicted` ("" where the run's predictions.csv doesn't tell), and `x`, `y` from 0
+          to 1. Only nearness means something.
+
+        Raises:
+          UserError: if the run's images are gone, or there are fewer than 5.
+        """
+        return mapping.map_images(self, data, path, most=most, overwrite=overwrite, console=Console(quiet=not verbose))
 
     def leaderboard(self) -> pd.DataFrame:
         """What `imgclf.create` tried within its time limit, a row per candidate in the order in which they came up.

@@ -123,7 +123,7 @@ def cards_of_rows(
     references, note = _references(predictor, None, console, most=SAMPLE)
     search = None
     if references is not None:
-        features = np.asarray(extract(model.config, model.network, dataset, rows=rows, console=console))
+        features = np.asarray(extract(model.config, model.network, dataset, rows=rows))
         search = Search(references, features, NEIGHBOURS, dataset.table["sha256"].iloc[rows].tolist())
     made = pictures.explained(model, read, labels, class_names=predictor.class_names, method="hirescam", search=search, console=console)
     views = len(augment.Preprocessing.of(predictor.config).evaluation)

@@ -51,7 +51,7 @@ def write_page(
     pictures = pages.thumbnails(dataset, shown.index.to_numpy(np.int64), edge, console)
     small = (table[["width", "height"]].max(axis=1) <= pages.LOSSLESS_EDGE).tolist()
     said, first = explained or (None, [])
-    cards = [
+    cards: list[dict[Any, Any]] = [
         {"src": f"data:image/webp;base64,{picture}", "small": blown, **row}
         for picture, blown, row in zip(pictures, small, shown.to_dict("records"), strict=True)
     ]

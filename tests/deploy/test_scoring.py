@@ -88,7 +88,7 @@ def test_mistakes_are_listed_and_shown(classifier, color_folder, tmp_path, capsy
     assert set(found["id"]) == set(wrong["id"])
     assert found["probability"].is_monotonic_decreasing
     assert (found["true_probability"] < found["probability"]).all()
-    assert page.read_text().count("<img src=") == len(found)
+    assert page.read_text().count("<article>") == len(found)
     assert f"{len(found)} mistake" in capsys.readouterr().out
     classifier.mistakes(data, page, verbose=False)  # its own page is replaced
     page.write_text("notes")

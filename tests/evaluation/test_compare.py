@@ -81,3 +81,16 @@ def test_unpaired_arms_are_refused():
         compare.paired(np.ones((1, 3), bool), np.ones((2, 3), bool))
     with pytest.raises(ValueError, match="shape"):
         compare.accuracy(np.ones(3, bool))
+
+
+def test_groups_are_what_is_flipped_and_drawn():
+    """Two images that always go together tell as much as one; where each is its own group nothing changes."""
+    rng = np.random.default_rng(3)
+    a, b = rng.random((2, 1, 40)) < 0.6
+    alone = compare.paired(a, b)
+    assert compare.paired(a, b, groups=np.arange(40)[::-1]) == alone
+    twice = compare.paired(np.repeat(a, 2, 1), np.repeat(b, 2, 1), groups=np.repeat(np.arange(40), 2))
+    assert twice["p"] == pytest.approx(alone["p"])
+    assert twice["difference_ci95"] == pytest.approx(alone["difference_ci95"])
+    assert twice["images_needed"] == pytest.approx(2 * alone["images_needed"], rel=0.05)
+    assert compare.paired(np.repeat(a, 2, 1), np.repeat(b, 2, 1))["p"] < twice["p"]

@@ -56,3 +56,14 @@ def test_the_interval_of_a_mean_of_proportions_covers_it():
     found = [intervals.mean_of_proportions(rng.binomial(n, shares), n) for _ in range(1000)]
     assert 0.93 < np.mean([low <= shares.mean() <= high for low, high in found]) < 0.99
     assert intervals.mean_of_proportions([7], [9]) == pytest.approx(intervals.wilson(7, 9))
+
+
+def test_the_interval_of_a_paired_difference_is_that_of_bonett_and_price():
+    """Their formula by hand: 2 and 8 of 50 differ, so that the shares are 3/52 and 9/52."""
+    low, high = intervals.paired_proportions(2, 8, 50)
+    share_a, share_b = 3 / 52, 9 / 52
+    half = 1.959964 * np.sqrt((share_a + share_b - (share_b - share_a) ** 2) / 52)
+    assert (low, high) == pytest.approx((share_b - share_a - half, share_b - share_a + half), abs=1e-6)
+    low, high = intervals.paired_proportions(0, 0, 10)
+    assert low == -high < -0.1
+    assert intervals.paired_proportions(1, 0, 1)[0] >= -1
