@@ -1,7 +1,8 @@
 """The exception that stands for a user's mistake."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 
 class UserError(Exception):
@@ -9,6 +10,23 @@ class UserError(Exception):
 
     The commands print it without a traceback and end with the exit code 2.
     """
+
+
+@contextlib.contextmanager
+def under_names(names: Mapping[str, str]) -> Iterator[None]:
+    """Has the errors raised in the block speak of fields by the caller's names for them.
+
+    Args:
+      names: field → what the user has written, such as {"config.model.name": "model"} where a function has an argument of that name.
+    """
+    try:
+        yield
+    except UserError as error:
+        told = str(error)
+        for field, name in names.items():
+            told = told.replace(f"{field}=", f"{name}=")
+        error.args = (told,)  # the same error, so that its class and what it knows besides stay
+        raise
 
 
 def missing_extra(what: str, package: str, extra: str) -> UserError:

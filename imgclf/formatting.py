@@ -33,6 +33,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
+def signed(value: float, digits: int = 0) -> str:
+    """Writes a difference with its sign, `+0.043`, `−0.074`, so many digits after the point."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def count(n: int, singular: str, plural: str | None = None) -> str:
     """Writes `1 image` or `1,797 images`."""
     return f"{n:,} {singular if n == 1 else plural or singular + 's'}"

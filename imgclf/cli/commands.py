@@ -18,6 +18,7 @@ from imgclf.cli.evaluate import evaluate
 from imgclf.cli.explain import explain
 from imgclf.cli.export import export
 from imgclf.cli.label_errors import label_errors
+from imgclf.cli.leaderboard import leaderboard
 from imgclf.cli.lr_find import lr_find
 from imgclf.cli.map import map_
 from imgclf.cli.models import models
@@ -64,6 +65,7 @@ app = typer.Typer(
 app.command(cls=ConfigCommand)(train)
 app.command(cls=ConfigCommand)(create)
 app.command()(evaluate)
+app.command()(leaderboard)
 app.command()(predict)
 app.command()(explain)
 app.command("map")(map_)

@@ -15,15 +15,17 @@ def models(
         float | None, typer.Option(help="With --best-for: leave out what costs more for an image, in billions of multiply-adds.", min=0.0)
     ] = None,
     commercial: Annotated[
-        bool, typer.Option("--commercial", help="With --best-for: leave out licences that forbid commercial use.")
+        bool,
+        typer.Option("--commercial", help="With --best-for: leave out licences that forbid commercial use, and those that are not stated."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Lists the models and their published weights: config.model.name and config.model.weights.
 
-    With --best-for probe, it lists the weights alone, the best fixed features first: by the published accuracy of a linear probe on
-    ImageNet, and after those by the top-1 of the network itself. GFLOPS are billions of multiply-adds for one image of the size at INPUT,
-    as papers count them.
+    With --best-for probe, it lists the weights alone, the best fixed features first. RANKED BY is the published accuracy of a linear probe
+    on ImageNet; below those, the top-1 of the network itself, which for weights trained with smoothed or mixed labels counts no more than
+    that of the same network trained without: such labels raise it, but not what the features are worth. GFLOPS are billions of
+    multiply-adds for one image of the size at INPUT, as papers count them.
 
     Examples:
 
@@ -41,12 +43,18 @@ def models(
 
     if best_for:
         found = [registry.described(entry) for entry in registry.best_for_probe(max_gmacs=max_gflops, commercial=commercial)]
+        if not found:
+            least = min(entry.gmacs for entry in registry.best_for_probe(commercial=commercial) if entry.gmacs is not None)
+            raise UserError(f"No published weights cost {max_gflops:g} GFLOPS or less; the least is {least:g}: raise --max-gflops.")
         if as_json:
             typer.echo(json.dumps(found, indent=2))
             return
         parameters = registry.parameters()
-        header = ("WEIGHTS", "PROBE %", "TOP-1 %", "GFLOPS", "PARAMETERS", "INPUT", "LICENCE")
-        _print([header, *(_ranked(weights, parameters) for weights in found)], right=(1, 2, 3, 4))
+        worth = registry.worth_of_features()
+        header = ("WEIGHTS", "RANKED BY", "PROBE %", "TOP-1 %", "GFLOPS", "PARAMETERS", "INPUT", "LICENCE")
+        _print([header, *(_ranked(weights, worth[weights["name"]], parameters) for weights in found)], right=(1, 2, 3, 4, 5))
+        if commercial:
+            typer.echo("Weights whose licence is not stated are left out, too; without --commercial they are listed.")
         return
     entries = registry.entries()
     if as_json:
@@ -80,10 +88,11 @@ def _columns(weights: dict[str, Any]) -> tuple[str, str, str, str]:
     return _input(weights), _number(weights["top1"], ".2f"), weights["name"], weights["licence"]
 
 
-def _ranked(weights: dict[str, Any], parameters: dict[str, int]) -> tuple[str, ...]:
+def _ranked(weights: dict[str, Any], worth: float | None, parameters: dict[str, int]) -> tuple[str, ...]:
     licence = weights["licence"] or "not stated"
     return (
         weights["name"],
+        _number(worth, ".1f"),
         _number(weights["linear_probe"], ".1f"),
         _number(weights["top1"], ".1f"),
         _number(weights["gmacs"], ".2f"),

@@ -105,10 +105,7 @@ def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, Dat
     """
     place = Path(path).expanduser()
     if not place.exists():
-        others = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
-        close = difflib.get_close_matches(place.name, others, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ": check the path."
-        raise UserError(f"There is no folder or table {str(path)!r} (in {place.parent.resolve()}){hint}")
+        raise missing(place)
     is_table = place.is_file() and place.name.lower().endswith(TABLES)
     if place.is_file() and not is_table:
         raise UserError(f"{path} is neither a folder nor a table (.csv, .tsv, .parquet): name the folder that holds the class folders.")
@@ -117,3 +114,11 @@ def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, Dat
     config.data.path = str(place)
     config_lib.override(config, {f"data.{name}": value for name, value in fields.items()})
     return load_dataset(config), config.data
+
+
+def missing(place: Path) -> UserError:
+    """The error for photos that are not there, with the nearest name that is."""
+    others = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
+    close = difflib.get_close_matches(place.name, others, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ": check the path."
+    return UserError(f"There is no folder or table {str(place)!r} (in {place.parent.resolve()}){hint}")

@@ -16,6 +16,8 @@ from imgclf import formatting
 from imgclf.data.capture import BURST_SECONDS, Captures
 from imgclf.data.table import Dataset
 
+TABLE = "scenes.csv"  # what a search leaves for people to correct
+
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:

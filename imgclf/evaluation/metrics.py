@@ -114,6 +114,9 @@ def headline(results: Mapping[str, Any]) -> str:
       results: what `compute` returned, with `split` (such as "test") where it is known.
     """
     right, split = round(results["top1"] * results["n"]), results.get("split", "")
+    if split == "train":
+        images = formatting.count(results["n"], "training image")
+        return f"{right:,} of {images} right, all of which it was trained on: none was held out, so that nothing is known of new ones"
     crossed = split == "cross_validation"
     images = f"{'' if crossed else split} image{'' if results['n'] == 1 else 's'}".strip()
     how, repeats = " in cross-validation" if crossed else "", ""

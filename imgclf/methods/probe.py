@@ -118,9 +118,9 @@ def _tell(about: dict[str, Any], console: Console) -> None:
     if scores is not None and len(scores) > 1:
         top1 = next(row["top1"] for row in scores if row["l2"] == about["l2"])
         told += (
-            f", l2 {about['l2']:g}: of {len(scores)}, the strongest within a standard error of the lowest loss over {about['folds']} folds "
+            f", l2 {about['l2']:g}: of the {len(scores)} penalties that were tried, the strongest whose loss is within a standard error of "
         )
-        told += f"of the training images (top-1 there {top1:.1%})"
+        told += f"the lowest, in {about['folds']} folds of the training images (top-1 there {top1:.1%})"
     elif about["solver"] == "nearest_mean":
         told += (
             ", nothing held out"

@@ -140,23 +140,35 @@ def best_for_probe(model: str | None = None, *, max_gmacs: float | None = None, 
     Args:
       model: whose weights; None = those of all models of this package.
       max_gmacs: leaves out what costs more for an image, in billions of multiply-adds (which papers call GFLOPs), or whose cost is unknown.
-      commercial: leaves out weights whose licence forbids commercial use.
+      commercial: leaves out weights whose licence forbids commercial use, and those for which none is stated.
     """
     found = list(weights(model).values())
-    plain: dict[str, float] = {}
-    for entry in found:
-        if not entry.soft_labels and entry.top1 is not None:
-            plain[entry.model] = max(plain.get(entry.model, 0.0), entry.top1)
+    worth = worth_of_features()
 
     def order(entry: Weights) -> tuple[Any, ...]:
         own = entry.top1 or 0.0 if entry.num_classes == 1000 else 0.0
-        top1 = min(own, plain.get(entry.model, own)) if entry.soft_labels else own
-        probe = entry.linear_probe
-        return probe is None, -(top1 if probe is None else probe), entry.soft_labels, -own, not entry.repo, entry.name
+        return entry.linear_probe is None, -(worth.get(entry.name) or 0.0), entry.soft_labels, -own, not entry.repo, entry.name
 
     if max_gmacs is not None:
         found = [entry for entry in found if entry.gmacs is not None and entry.gmacs <= max_gmacs]
-    return sorted((entry for entry in found if entry.commercial or not commercial), key=order)
+    return sorted((entry for entry in found if (entry.commercial and entry.licence) or not commercial), key=order)
+
+
+def worth_of_features() -> dict[str, float | None]:
+    """What `best_for_probe` goes by: of each name of weights the published linear probe, else the top-1 that counts, in percent."""
+    every = [entry for each in families() for entry in each.weights]
+    plain: dict[str, float] = {}
+    for entry in every:
+        if not entry.soft_labels and entry.top1 is not None:
+            plain[entry.model] = max(plain.get(entry.model, 0.0), entry.top1)
+
+    def of(entry: Weights) -> float | None:
+        own = entry.top1 if entry.num_classes == 1000 else None
+        if entry.linear_probe is not None or own is None:
+            return entry.linear_probe
+        return min(own, plain.get(entry.model, own)) if entry.soft_labels else own
+
+    return {entry.name: of(entry) for entry in every}
 
 
 def entries() -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ Names and paths come from the user's data, so that nothing reaches the page unes
 
 import base64
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ MATRIX_CLASSES = 40  # more than these, and the confusion matrix is condensed
 OPEN_CLASSES = 20  # more than these, and tables by class start folded
 ROWS = 200  # of a list of files; the run's own files hold them all
 SPLITS = ("train", "val", "test")
+
+
+_FACTS_IN_A_ROW = 8  # at most; nine are shown as five and four
 
 
 def write_report(run: Path) -> Path:
@@ -61,7 +65,8 @@ def _context(run: Path) -> dict[str, Any]:
         "source": source if source != title else "",
         "results": results,
         "headline": _headline(results, table),
-        "facts": _facts(results, table),
+        "facts": (facts := _facts(results, table)),
+        "fact_columns": math.ceil(len(facts) / math.ceil(max(1, len(facts)) / _FACTS_IN_A_ROW)),
         "leaderboard": leaderboard.section(run),
         "classes": _class_counts(table, names),
         "samples": _sample_grid(run, index),

@@ -15,7 +15,7 @@ from imgclf.data.scenes import Scenes
 from imgclf.data.table import Dataset
 from imgclf.reporting import pages
 
-PAGE, TABLE = "scenes.html", "scenes.csv"
+PAGE = "scenes.html"
 SCENES = 1000  # on the page; the table holds all
 SHOTS = 24  # of a scene that are shown
 WORDS = {

@@ -34,6 +34,7 @@ from imgclf.reporting import leaderboard, scenes
 from imgclf.training.trained_model import OutOfFold
 from imgclf.workflows import run_folder, train
 from imgclf.workflows.candidates import COMPILING_OVER_FEATURES, FEWEST_EPOCHS, STEP_OVER_FEATURES, Candidate, Speed, candidates
+from imgclf.workflows.console import bars_only
 from imgclf.workflows.time_limit import TimeLimit
 
 FOLDER = "candidates"
@@ -139,6 +140,7 @@ class _Search:
     def _first(self, candidate: Candidate) -> None:
         row = self._tried(candidate, {}, self._limit if candidate.trains else None)
         row.kept, row.decision = True, "kept"
+        self._tell(self._told(row))
         if not self._limit.left and not candidate.trains:
             self._tell(f"The limit of {self._limit} was too short for anything else.")
         self._rows.append(row)
@@ -166,7 +168,7 @@ class _Search:
             row.kept = True
             self._publish(row)
         self._save()
-        self._tell(f"{row.name}: {row.decision}.")
+        self._tell(self._told(row))
 
     def _with_time(self, candidate: Candidate, row: Row) -> Row:
         """Trains for as many epochs as there is time for."""
@@ -187,7 +189,8 @@ class _Search:
             return Row(candidate.name, candidate.about, fields, decision=f"not possible: {error}")
 
     def _tried(self, candidate: Candidate, fields: dict[str, Any], limit: TimeLimit | None) -> Row:
-        self._tell(f"{formatting.duration(self._limit.left)} left. Trying {candidate.name}: {candidate.about}.")
+        if candidate.trains:  # minutes without a word; the others are told of when they are done
+            self._tell(f"{candidate.name}: {candidate.about}, {formatting.duration(self._limit.left)} left.")
         start = time.monotonic()
         folder = self._folder / FOLDER / candidate.name
         config = self._asked.config.copy_and_resolve_references()
@@ -196,7 +199,7 @@ class _Search:
             fields = fields | {name: saved.train[name.removeprefix("train.")] for name in ("train.duration", "train.stop_after")}
         config_lib.override(config, fields)
         within = None if limit is None else TimeLimit(max(1.0, limit.left - self._after_training))
-        results = train.train(config, folder, console=self._console, dataset=self._dataset, time_limit=within)
+        results = train.train(config, folder, console=bars_only(self._console), dataset=self._dataset, time_limit=within)
         ended = config_lib.from_json((folder / run_folder.CONFIG).read_text(encoding="utf-8")).train.stop_after
         classifier = load(folder)
         row = Row(candidate.name, candidate.about, fields | ({"train.stop_after": ended} if ended else {}))
@@ -256,7 +259,7 @@ class _Search:
         lower = (before["loss"] - now["loss"]).to_numpy()
         error = ties.standard_error(lower, None, pd.factorize(now["group"])[0])
         more = int(now["right"].sum()) - int(before["right"].sum())
-        told = f"{'' if more < 0 else '+'}{more} of {len(common):,} right, loss {-lower.mean():+.3f} ± {error:.3f}"
+        told = f"{formatting.signed(more)} of {len(common):,} right, loss {formatting.signed(-lower.mean(), 3)} ± {error:.3f}"
         dearer = row.fields.get("train.method") == "lp_ft" or row.fields.get("eval.views") != self._kept.fields.get("eval.views")
         better = bool(lower.mean() > error and more >= int(dearer))  # what costs more has to get more images right
         worse = "no more right, and dearer" if dearer and lower.mean() > error else "within noise"
@@ -325,6 +328,14 @@ class _Search:
         kept = self._kept
         score = f": {formatting.percent(kept.top1)} ({formatting.interval((kept.low or 0.0, kept.high or 1.0))})" if kept.n else ""
         self._tell(f"Kept {kept.name}{score}, after {formatting.duration(self._limit.used)} of {self._limit}.")
+
+    @staticmethod
+    def _told(row: Row) -> str:
+        """A line about a candidate."""
+        if row.n is None:
+            return f"{row.name}: {row.decision}."
+        score = f"{formatting.percent(row.top1)} ({formatting.interval((row.low or 0.0, row.high or 1.0))})"
+        return f"{row.name}: {score} of {row.n:,}, {formatting.duration(row.seconds)}: {row.decision}."
 
     def _save(self) -> None:
         fields = {"time_limit": self._limit.seconds, "seconds": round(self._limit.used, 1), "config": self._asked.config.to_dict()}

@@ -106,7 +106,7 @@ def _touches(fields: Mapping[str, Any], fixed: Mapping[str, Any]) -> bool:
 
 def _stronger(config: Config) -> list[str]:
     """The published weights on this machine with better fixed features than the config's, the best one only."""
-    best = [entry.name for entry in registry.best_for_probe(commercial=True) if pretrained.at_hand(entry)]
+    best = [entry.name for entry in registry.best_for_probe() if entry.commercial and pretrained.at_hand(entry)]
     better = best[: best.index(config.model.weights)] if config.model.weights in best else []
     return better[:1]
 

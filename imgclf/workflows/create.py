@@ -13,6 +13,7 @@ import pandas as pd
 from rich.console import Console
 
 from imgclf import config as config_lib
+from imgclf import errors, formatting
 from imgclf.config import Config, validation
 from imgclf.config.fields import DataConfig
 from imgclf.data import audit, splits
@@ -118,10 +119,11 @@ def create(  # noqa: PLR0913  (options by name)
     seconds = None if time_limit is None else time_limits.seconds(time_limit)
     if seconds is not None and method == "auto":
         method = "fit" if _model(model, weights)[1] == "none" else "probe"
-    choice = settle(dataset, read_as, model=model, weights=weights, method=method, overrides=config)
-    console.print(choice.why, highlight=False, markup=False, soft_wrap=True)
-    checks.check_workdir(choice.config, place)
-    _fetch(choice.config)
+    with errors.under_names({"config.model.name": "model", "config.model.weights": "weights"}):
+        choice = settle(dataset, read_as, model=model, weights=weights, method=method, overrides=config)
+        console.print(choice.why, highlight=False, markup=False, soft_wrap=True)
+        checks.check_workdir(choice.config, place)
+        _fetch(choice.config)
     compilation_cache.enable()
     if seconds is not None:
         with _folder(choice.config.name, place) as folder:
@@ -254,7 +256,11 @@ def _model(model: str | None, weights: str | None) -> tuple[str, str, str]:
     known = registry.weights()
     if weights is None:
         if model is None:
-            found = weights_choice.choose()
+            try:
+                found = weights_choice.choose()
+            except UserError as error:
+                way_out = "weights='none' (on the command line: --weights none), or imgclf train folder:PHOTOS"
+                raise UserError(f"{error} Without any weights, a network is trained from scratch by {way_out}.") from error
             return found.entry.model, found.entry.name, found.why
         entries = [entry for entry in known.values() if entry.model == model]
         # those that can be fetched, torchvision's first recipe before all others
@@ -281,7 +287,7 @@ def _method(dataset: Dataset, config: Config, method: str) -> tuple[str, str]:
     images, classes = int((dataset.table["split"] == "train").sum()), len(dataset.class_names)
     forced = "(method='lp_ft' does it anyway)"
     if images < FINE_TUNE_PER_CLASS * classes:
-        few = f"{images / classes:.0f} training images per class, fine-tuning starts at {FINE_TUNE_PER_CLASS}"
+        few = f"{formatting.count(round(images / classes), 'training image')} per class, fine-tuning starts at {FINE_TUNE_PER_CLASS}"
         return "probe", f": {few} {forced}"
     if jax.default_backend() == "cpu" and images < FINE_TUNE_ON_CPU:
         return "probe", f": {images:,} training images, fine-tuning on a CPU starts at {FINE_TUNE_ON_CPU:,} {forced}"

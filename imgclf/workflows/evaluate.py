@@ -62,6 +62,8 @@ def evaluate(
     images = labeled_images(predictor, on, split)
     found = scoring.evaluate(predictor, images.dataset, console=or_terminal(console))
     found["split"] = images.split
+    if images.split == "val" and predictor.config.train.refit:
+        found["warnings"].append("The kept model was trained on the val images, too (train.refit): this says nothing of new ones.")
     if images.split == "test":
         found["warnings"] = []  # copies of test images were left out of training
     return found

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from imgclf.data.prepare import TABLES
+from imgclf.config.loading import shipped
+from imgclf.data.prepare import TABLES, missing
 
 
 def config_named(photos: str | os.PathLike[str]) -> str:
@@ -11,8 +12,14 @@ def config_named(photos: str | os.PathLike[str]) -> str:
 
     Args:
       photos: a folder of class folders, a table of paths and labels; or a config already: a name, a file, a run's folder.
+
+    Raises:
+      UserError: for a name of none of these.
     """
     path = Path(photos).expanduser()
+    named = os.fspath(photos).partition(":")[0]
+    if not path.exists() and not Path(named).expanduser().exists() and Path(named).stem not in shipped():
+        raise missing(path)
     if path.is_dir() and not (path / "config.json").exists():
         return f"folder:{os.fspath(photos)}"
     return f"csv:{os.fspath(photos)}" if path.is_file() and path.name.lower().endswith(TABLES) else os.fspath(photos)

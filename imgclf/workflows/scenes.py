@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from imgclf import files, models, outputs
+from imgclf import errors, files, formatting, models, outputs
 from imgclf.config import Config
 from imgclf.data.capture import captures
-from imgclf.data.scenes import FindScenes, Scenes, bursts, components, leave_small_classes, named, with_scenes
+from imgclf.data.scenes import TABLE, FindScenes, Scenes, bursts, components, leave_small_classes, named, with_scenes
 from imgclf.data.table import Dataset, load_dataset
+from imgclf.errors import UserError
 from imgclf.methods import resolve
 from imgclf.models import registry
 from imgclf.models.weights import files as weight_files
@@ -148,9 +149,10 @@ def find_scenes(
     """
     console = or_terminal(console)
     config = asked_for(config_named(photos) if isinstance(photos, str | os.PathLike) else photos, fields).config
-    if weights:
-        _set_weights(config, weights)
-    checked = resolve.check(config)
+    with errors.under_names({"config.model.weights": "weights"} if weights else {}):
+        if weights:
+            _set_weights(config, weights)
+        checked = resolve.check(config)
     checks.check_data_path(checked)
     folder = Path(out).expanduser() if out is not None else Path("runs") / f"{checked.name}-scenes"
     checks.check_apart(checked, folder, "--out")
@@ -158,10 +160,18 @@ def find_scenes(
     dataset = load_dataset(checked)
     of = page.identity(dataset, checked)
     outputs.check_file(folder / page.PAGE, of, overwrite=overwrite)
-    outputs.check_file(folder / page.TABLE, overwrite=overwrite)
+    if (folder / TABLE).exists() and not overwrite:
+        raise UserError(
+            f"{folder / TABLE} is there from an earlier search, perhaps with your corrections: give overwrite=True (on the command "
+            "line: --overwrite) to replace it, or another folder with out (--out)."
+        )
     found = finder(checked, console)(dataset)
     dataset = with_scenes(dataset, found.names)
     table = page.table(dataset, found)
+    if checked.model.weights == "none":
+        timed = formatting.count(found.about["with_time"], "photo has a capture time", "photos have a capture time")
+        told = f"Without weights only capture times tell scenes, and {timed}: name weights (`imgclf models`), whose features tell more."
+        found = dataclasses.replace(found, notes=(*found.notes, told))
     written = page.write(folder / page.PAGE, dataset, found, console, of=of)
-    files.write_text(folder / page.TABLE, table.to_csv(index=False))
-    return FoundScenes(table, len(found.why), found.sentence(), found.notes, written, folder / page.TABLE)
+    files.write_text(folder / TABLE, table.to_csv(index=False))
+    return FoundScenes(table, len(found.why), found.sentence(), found.notes, written, folder / TABLE)

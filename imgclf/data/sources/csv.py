@@ -9,6 +9,7 @@ import numpy as np
 from imgclf.data import class_names, lists
 from imgclf.data.paths import existing, printable
 from imgclf.data.readers import FileReader
+from imgclf.data.scenes import TABLE
 from imgclf.data.sources.base import SPLIT_WORDS, Listing, Source
 from imgclf.errors import UserError
 
@@ -92,6 +93,11 @@ class Csv(Source):
                 raise UserError(f"{listed.file}: no {field} in {listed.rows(missing)}; fill column {name!r}, or leave these rows out.")
         groups = lists.text(listed.table[names.group]).tolist() if names.group in listed.table else [""] * len(paths)
         scenes = lists.text(listed.table[names.scene]).tolist() if names.scene in listed.table else None
+        if scenes is None and os.path.basename(listed.file) == TABLE:
+            raise UserError(
+                f"{listed.file} has no column {names.scene!r}, by which the shots of a scene are told: put it back (`imgclf data scenes` "
+                "writes it), name it in config.data.columns.scene, or give the table another name if it is to say nothing of scenes."
+            )
         return _Columns(paths, class_names.numbers(labels), _splits(listed, names.split), groups, scenes)
 
     def _distinct(self, listed: lists.ImageList, located: lists.Located, columns: _Columns) -> tuple[np.ndarray, int]:

@@ -29,9 +29,10 @@ def choose(max_gmacs: float = MAX_GMACS, *, model: str | None = None, cached_onl
         config.model.name, config.model.weights = choice.entry.model, choice.entry.name
         print(choice.why)
 
-    It takes the first in the order of `registry.best_for_probe` that costs at most `max_gmacs`, whose licence allows commercial use, and
-    whose file is on this machine already (cached by the Hugging Face hub, or put in place by hand: see `pretrained.fetch`) or can be
-    fetched now. Without a network, that is the best on this machine; what costs more than `max_gmacs` is taken if there is nothing else.
+    It takes the first in the order of `registry.best_for_probe` that costs at most `max_gmacs`, whose licence doesn't forbid commercial
+    use, and whose file is on this machine already (cached by the Hugging Face hub, or put in place by hand: see `pretrained.fetch`) or
+    can be fetched now. Without a network, that is the best on this machine; what costs more than `max_gmacs` is taken if there is nothing
+    else.
 
     Args:
       max_gmacs: the budget, in billions of multiply-adds for one image of the weights' own size.
@@ -42,7 +43,7 @@ def choose(max_gmacs: float = MAX_GMACS, *, model: str | None = None, cached_onl
       UserError: where nothing can be had, with the file to fetch and the place to put it; for an unknown model, and for one whose
         published weights, if there are any, forbid commercial use.
     """
-    usable = registry.best_for_probe(model, commercial=True)
+    usable = [entry for entry in registry.best_for_probe(model) if entry.commercial]
     if not usable:
         raise UserError(f"There are no published weights of {model!r} for any use: name those that you mean, or give a file, path:FILE.")
     budget = math.inf if model is not None else max_gmacs
