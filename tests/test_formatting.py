@@ -56,3 +56,7 @@ def test_flops():
 def test_counts_and_durations():
     assert [formatting.count(n, "class", "classes") for n in (0, 1, 1797)] == ["0 classes", "1 class", "1,797 classes"]
     assert [formatting.duration(s) for s in (0.42, 12.3, 59.9, 185, 7800)] == ["0.42 s", "12 s", "60 s", "3 min 5 s", "2 h 10 min"]
+
+
+def test_a_difference_has_a_sign_that_is_no_hyphen():
+    assert [formatting.signed(-3), formatting.signed(0.0432, 3), formatting.signed(-0.0741, 3)] == ["−3", "+0.043", "−0.074"]

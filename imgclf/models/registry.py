@@ -143,7 +143,7 @@ def best_for_probe(model: str | None = None, *, max_gmacs: float | None = None, 
       commercial: leaves out weights whose licence forbids commercial use, and those for which none is stated.
     """
     found = list(weights(model).values())
-    worth = worth_of_features()
+    worth = worth_of_features(model)
 
     def order(entry: Weights) -> tuple[Any, ...]:
         own = entry.top1 or 0.0 if entry.num_classes == 1000 else 0.0
@@ -154,9 +154,9 @@ def best_for_probe(model: str | None = None, *, max_gmacs: float | None = None, 
     return sorted((entry for entry in found if (entry.commercial and entry.licence) or not commercial), key=order)
 
 
-def worth_of_features() -> dict[str, float | None]:
+def worth_of_features(model: str | None = None) -> dict[str, float | None]:
     """What `best_for_probe` goes by: of each name of weights the published linear probe, else the top-1 that counts, in percent."""
-    every = [entry for each in families() for entry in each.weights]
+    every = weights(model).values()
     plain: dict[str, float] = {}
     for entry in every:
         if not entry.soft_labels and entry.top1 is not None:

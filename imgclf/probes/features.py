@@ -1,12 +1,14 @@
 """Features of a frozen backbone, computed once for all heads, folds, studies and data sets that show it the same images."""
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import hashlib
 import json
+import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,16 +17,35 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 
-from imgclf import progress
+from imgclf import formatting, progress
 from imgclf.config import Config
 from imgclf.data import augment, pipeline
 from imgclf.data.table import Dataset
+from imgclf.errors import UserError
 from imgclf.models import registry
 from imgclf.models.network import Network
 from imgclf.probes.feature_store import FeatureStore
 from imgclf.training import batch_augment, work
 from imgclf.training.state import Tree, split_model, tree_sha256
 from imgclf.training.step import normalize
+
+
+class OutOfTime(UserError):
+    """Features that would not be there in the time that `within` allows. Those that were computed are in the cache."""
+
+
+_deadline: contextvars.ContextVar[float] = contextvars.ContextVar("_deadline", default=math.inf)
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Has `extract` in the block give up, by OutOfTime, as soon as its pace says that it would take longer than that from now on."""
+    token = _deadline.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
 
 # A kill costs at most the rows since the last block; a block costs two fsyncs.
 _BLOCK_ROWS, _BLOCK_SECONDS = 1024, 5.0
@@ -273,10 +294,31 @@ def _compute(request: _Request, stores: Mapping[int, FeatureStore], console: Con
             opened.callback(writer.flush)
         bar = opened.enter_context(progress.bar(console, rate="images"))
         task = bar.add_task("features", total=len(request.rows))
+        pace = _Pace(len(request.rows))
         for of_views in opened.enter_context(contextlib.closing(_computed(request, list(stores)))):
             for writer, features in zip(writers, of_views, strict=True):
                 writer.add(features)
             bar.update(task, advance=len(of_views[0]))
+            pace.check(len(of_views[0]))
+
+
+class _Pace:
+    """How long a pass will still take, by the batches after the first, which waits for the program to be compiled."""
+
+    def __init__(self, rows: int):
+        self._rows, self._done, self._counted, self._start = rows, 0, 0, 0.0
+
+    def check(self, rows: int) -> None:
+        """Counts a batch of rows that is done; raises OutOfTime if those that remain would be done too late."""
+        now, self._done = time.monotonic(), self._done + rows
+        if not self._start:
+            self._start = now
+            return
+        self._counted += rows
+        left, needed = _deadline.get() - now, (self._rows - self._done) * (now - self._start) / self._counted
+        if needed > max(left, 0.0):
+            told = f"{formatting.duration(needed)} more, and {formatting.duration(max(left, 0.0))} are left"
+            raise OutOfTime(f"its features would take about {told}")
 
 
 def _computed(request: _Request, views: Sequence[int]) -> Generator[list[np.ndarray]]:

@@ -7,6 +7,7 @@ it without a clock. `leaderboard.json` is written after every candidate, so that
 
 import dataclasses
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ from imgclf.errors import UserError
 from imgclf.evaluation import calibration, metrics
 from imgclf.evaluation.intervals import clustered
 from imgclf.methods.probe import OUT_OF_FOLD
-from imgclf.probes import ties
+from imgclf.probes import features, ties
 from imgclf.reporting import leaderboard, scenes
 from imgclf.training.trained_model import OutOfFold
 from imgclf.workflows import run_folder, train
@@ -184,7 +185,11 @@ class _Search:
     def _attempt(self, candidate: Candidate, fields: dict[str, Any], limit: TimeLimit | None) -> Row:
         """Runs a candidate; what it can't do with these images or this model is its decision."""
         try:
-            return self._tried(candidate, fields, limit)
+            # what a training has cost is not thrown away for the features of its evaluation
+            with features.within(math.inf if candidate.trains else self._limit.left - self._speed.run):
+                return self._tried(candidate, fields, limit)
+        except features.OutOfTime as error:
+            return Row(candidate.name, candidate.about, fields, decision=f"given up: {error}")
         except UserError as error:
             return Row(candidate.name, candidate.about, fields, decision=f"not possible: {error}")
 

@@ -1,10 +1,11 @@
-"""What `imgclf.create` tries within a time limit, in which order, and what each of them costs: changes of a config, nothing else."""
+"""Ways to make a classifier, as changes of a config; and which of them `imgclf.create` tries within a time limit, and what each costs."""
 
 import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from imgclf import config as config_lib
 from imgclf.config import Config
 from imgclf.models import registry
 from imgclf.models.weights import pretrained
@@ -21,7 +22,7 @@ HELD_BACK = 0.2  # share of the images on which fine-tuning chooses its epoch, a
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A change of what has been kept so far.
+    """A change of a config: of what has been kept so far, or of what is usual.
 
     Attributes:
       name: of its folder and row.
@@ -37,6 +38,13 @@ class Candidate:
     fields: Mapping[str, Any]
     views: float = 0.0
     trains: bool = False
+
+
+def changed(config: Config, fields: Mapping[str, Any]) -> Config:
+    """A copy of the config with these fields."""
+    copy = config.copy_and_resolve_references()
+    config_lib.override(copy, fields)
+    return copy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +88,10 @@ def candidates(config: Config, fixed: Mapping[str, Any], recipe: Mapping[str, An
     for resize, about in (("squash", "all of each image, squashed to the network's input"), ("pad", "all of each image, with a margin")):
         if config.data.resize != resize:
             found.append(Candidate(resize, about, {"data.resize": resize, "data.interpolation": own.interpolation}, views=1))
-    found.append(Candidate("flip", "the mean features of each image and its mirror image", {"eval.views": "flip"}, views=2))
-    found.append(Candidate("crops", "the mean features of six crops and flips", {"eval.views": "crops"}, views=6))
+    found.append(Candidate("flip", "the mean features of each image and its mirror image", {"eval.views": "flip"}, views=1))
+    both = "the mean features of two framings of each image and their mirror images"
+    found.append(Candidate("framings", both, {"eval.views": "framings"}, views=2))
+    found.append(Candidate("crops", "the mean features of six crops and flips", {"eval.views": "crops"}, views=4))
     found += [_backbone(entry_name, config) for entry_name in _stronger(config)]
     tuned = {
         **recipe,

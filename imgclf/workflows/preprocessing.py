@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from imgclf import config as config_lib
 from imgclf import models
 from imgclf.config import Config
 from imgclf.data.prepare import folds
@@ -20,7 +19,7 @@ from imgclf.data.table import Dataset
 from imgclf.methods import resolve
 from imgclf.probes.features import extract
 from imgclf.workflows import selection
-from imgclf.workflows.selection import Candidate
+from imgclf.workflows.candidates import Candidate, changed
 
 # Fields that decide it; a user who sets one has decided.
 FIELDS = ("data.resize", "data.crop_fraction", "data.interpolation", "data.image_size", "eval.views", "probe.views")
@@ -59,24 +58,16 @@ def select(config: Config, dataset: Dataset, find_scenes: FindScenes, console: C
     model = models.create(resolved, len(images.class_names), tell=lambda said: None)
     squashed = {"data.resize": "squash", "data.interpolation": resolved.data.interpolation}
     if small:  # all views will be needed: each image is decoded once for all of them
-        extract(_with(resolved, {"eval.views": "framings"}), model, images, console=console)
+        extract(changed(resolved, {"eval.views": "framings"}), model, images, console=console)
 
-    def judged(name: str, cost: float, fields: Mapping[str, Any]) -> selection.Judged:
-        return selection.judge(Candidate(name, _with(config, fields), cost), images, model, console)
+    def judged(name: str, about: str, fields: Mapping[str, Any]) -> selection.Judged:
+        return selection.judge(Candidate(name, about, fields), config, images, model, console)
 
-    tried = [judged("the weights' own crop", 1, {}), judged("all of each image, squashed", 1, squashed)]
+    tried = [judged("crop", "the weights' own crop", {}), judged("squash", "all of each image, squashed", squashed)]
     best = selection.choose(tried).candidate
-    fields = squashed if best.config.data.resize == "squash" else {}
-    tried.append(judged(f"{best.name}, and its mirror image", 2, fields | {"eval.views": "flip"}))
+    tried.append(judged("flip", f"{best.about}, and its mirror image", {**best.fields, "eval.views": "flip"}))
     if small:
-        tried.append(judged("the weights' own crop, all of each image, and their mirror images", 4, {"eval.views": "framings"}))
+        tried.append(judged("framings", "the weights' own crop, all of each image, and their mirror images", {"eval.views": "framings"}))
     chosen = selection.choose(tried)
-    console.print(f"Of {len(tried)} ways to show images to the network, the folds choose {chosen.candidate.name}.", highlight=False)
-    return _with(chosen.candidate.config, {"probe.folds": asked}), [one.row(chosen=one is chosen) for one in tried]
-
-
-def _with(config: Config, fields: Mapping[str, Any]) -> Config:
-    """A copy of the config with these fields."""
-    changed = config.copy_and_resolve_references()
-    config_lib.override(changed, fields)
-    return changed
+    console.print(f"Of {len(tried)} ways to show images to the network, the folds choose {chosen.candidate.about}.", highlight=False)
+    return changed(config, {**chosen.candidate.fields, "probe.folds": asked}), [one.row(chosen=one is chosen) for one in tried]

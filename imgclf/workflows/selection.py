@@ -1,6 +1,6 @@
 """Which of several ways to make a classifier: candidates, what cross-validation says of each, and the choice.
 
-    judged = [judge(candidate, dataset, model, console) for candidate in candidates]
+    judged = [judge(candidate, config, dataset, model, console) for candidate in candidates]
     chosen = choose(judged)
 
 Every candidate is judged by predictions of the same training images, each made without the fold of the image, so that losses can be
@@ -28,23 +28,9 @@ from imgclf.models.network import Network
 from imgclf.probes import ties
 from imgclf.training import sharding
 from imgclf.training.class_weights import class_counts, class_weights
+from imgclf.workflows.candidates import VIEWS, Candidate, changed
 
 MOST_IMAGES = 5000  # that a choice is made by
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A way to make a classifier.
-
-    Attributes:
-      name: for people, such as "all of each image".
-      config: the whole config of the run that would make it.
-      cost: of classifying an image, in passes through one and the same network; of candidates that are equally good, the cheapest is taken.
-    """
-
-    name: str
-    config: Config
-    cost: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +39,7 @@ class Judged:
 
     Attributes:
       candidate: what was judged.
+      cost: of classifying an image, in passes through one and the same network; of candidates that are equally good, the cheapest is taken.
       logits: float32 [N, C], of each image by a classifier that was trained without its fold.
       labels: int [N].
       groups: [N], anything that tells groups of images apart.
@@ -61,6 +48,7 @@ class Judged:
     """
 
     candidate: Candidate
+    cost: float
     logits: np.ndarray
     labels: np.ndarray
     groups: np.ndarray
@@ -69,12 +57,12 @@ class Judged:
 
     @classmethod
     def of(
-        cls, candidate: Candidate, logits: np.ndarray, labels: np.ndarray, fold: np.ndarray, groups: np.ndarray, seconds: float
+        cls, candidate: Candidate, cost: float, logits: np.ndarray, labels: np.ndarray, fold: np.ndarray, groups: np.ndarray, seconds: float
     ) -> "Judged":
         """Calibrates the logits of each fold, int [N], by the other folds, and takes their losses."""
         judged = results.Judged(results.CROSS_VALIDATION, logits, labels, fold)
         probabilities, _ = results.calibrate(judged, judged, temperature=True, alpha=0.0, val_chose_epoch=False)
-        return cls(candidate, logits, labels, groups, metrics.losses(probabilities, labels), seconds)
+        return cls(candidate, cost, logits, labels, groups, metrics.losses(probabilities, labels), seconds)
 
     @property
     def correct(self) -> np.ndarray:
@@ -84,21 +72,22 @@ class Judged:
     def row(self, *, chosen: bool) -> dict[str, Any]:
         """What results.json's `selection` says of it: name, top1 with its interval, loss, cost, seconds, chosen."""
         return {
-            "name": self.candidate.name,
+            "name": self.candidate.about,
             "top1": float(self.correct.mean()),
             "top1_ci95": list(clustered(self.correct, self.groups)),
             "loss": float(self.losses.mean()),
-            "cost": self.candidate.cost,
+            "cost": self.cost,
             "seconds": round(self.seconds, 2),
             "chosen": chosen,
         }
 
 
-def judge(candidate: Candidate, dataset: Dataset, model: Network, console: Console) -> Judged:
+def judge(candidate: Candidate, config: Config, dataset: Dataset, model: Network, console: Console) -> Judged:
     """Cross-validates a candidate's probe on the training images; features come from the cache, or go there.
 
     Args:
-      candidate: its config is a probe's, of any solver but minibatch, and need not be resolved yet.
+      candidate: what is changed in the config; it doesn't train the network.
+      config: of a probe, by any solver but minibatch; it need not be resolved yet.
       dataset: with its splits; images that don't train are not looked at.
       model: a network of the candidate's kind, with its weights.
       console: for the progress.
@@ -108,14 +97,14 @@ def judge(candidate: Candidate, dataset: Dataset, model: Network, console: Conso
     """
     start = time.perf_counter()
     train = subset(dataset, np.flatnonzero((dataset.table["split"] == "train").to_numpy()))
-    config = resolve.resolve(resolve.check(candidate.config), len(train.class_names))
+    config = resolve.resolve(resolve.check(changed(config, candidate.fields)), len(train.class_names))
     task = Task(config, train, model, sharding.create_mesh(), console)
     solver = LinearHead.check(task, class_weights(config, train.class_names, class_counts(train)))
     held = solver.solve(repeats=False).out_of_fold
     if held is None:
         raise UserError("Every class has one training image (or group): nothing can be held out to choose by; add images.")
     labels, groups = train.table["label"].to_numpy()[held.rows], groups_of(train.table)[held.rows]
-    return Judged.of(candidate, held.logits, labels, held.fold, groups, time.perf_counter() - start)
+    return Judged.of(candidate, VIEWS[config.eval.views], held.logits, labels, held.fold, groups, time.perf_counter() - start)
 
 
 def choose(judged: Sequence[Judged]) -> Judged:
@@ -125,7 +114,7 @@ def choose(judged: Sequence[Judged]) -> Judged:
       judged: one or more, on the same images; what is usual stands first.
     """
     tied = np.flatnonzero(ties.with_best(np.stack([one.losses for one in judged]), groups=judged[0].groups))
-    return min((judged[int(place)] for place in tied), key=lambda one: one.candidate.cost)
+    return min((judged[int(place)] for place in tied), key=lambda one: one.cost)
 
 
 def sample(dataset: Dataset, config: Config, most: int = MOST_IMAGES) -> Dataset:

@@ -35,12 +35,19 @@ def test_models_as_a_table():
 def test_the_best_models_for_a_probe():
     limits = ["models", "--best-for", "probe", "--max-gflops", "0.5"]
     lines = CliRunner().invoke(commands.app, limits).stdout.splitlines()
-    assert lines[0].split() == ["WEIGHTS", "PROBE", "%", "TOP-1", "%", "GFLOPS", "PARAMETERS", "INPUT", "LICENCE"]
+    assert lines[0].split() == ["WEIGHTS", "RANKED", "BY", "PROBE", "%", "TOP-1", "%", "GFLOPS", "PARAMETERS", "INPUT", "LICENCE"]
     row = next(line for line in lines if "mobilenetv3_large_100.ra_in1k" in line)
-    assert row.split() == ["timm/mobilenetv3_large_100.ra_in1k", "75.8", "0.23", "5,483,032", "224x224", "apache-2.0"]
+    assert row.split() == ["timm/mobilenetv3_large_100.ra_in1k", "75.3", "75.8", "0.23", "5,483,032", "224x224", "apache-2.0"]
+    start = lines[0].index("RANKED BY")
+    of_top1 = [line[start : start + 9] for line in lines[1:] if not line[start + 9 : start + 18].strip()]
+    ranks = [float(cell) for cell in of_top1 if cell.strip()]
+    assert len(ranks) > 20
+    assert ranks == sorted(ranks, reverse=True)
     found = json.loads(CliRunner().invoke(commands.app, [*limits, "--commercial", "--json"]).stdout)
     assert [entry["name"] for entry in found] == [entry.name for entry in registry.best_for_probe(max_gmacs=0.5, commercial=True)]
-    assert all(entry["gmacs"] <= 0.5 and entry["commercial"] for entry in found)
+    assert all(entry["gmacs"] <= 0.5 and entry["commercial"] and entry["licence"] for entry in found)
+    with pytest.raises(UserError, match=r"No published weights cost 0 GFLOPS or less; the least is 0\.\d+"):
+        CliRunner().invoke(commands.app, [*limits[:-1], "0"], catch_exceptions=False)
 
 
 def test_limits_without_a_purpose_and_unknown_purposes_are_told():

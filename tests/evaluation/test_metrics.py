@@ -62,6 +62,12 @@ def test_lopsided_classes_have_both_accuracies_in_the_headline():
     assert "balanced" not in metrics.headline(even)
 
 
+def test_the_headline_claims_nothing_where_nothing_was_held_out():
+    results = {"split": "train", "top1": 1.0, "n": 1, "top1_ci95": (0.2, 1.0)}
+    told = "1 of 1 training image right, all of which it was trained on: none was held out, so that nothing is known of new ones"
+    assert metrics.headline(results) == told
+
+
 def test_the_headline_is_a_sentence():
     results = {"top1": 350 / 360, "n": 360, "top1_ci95": wilson(350, 360), "split": "test"}
     assert metrics.headline(results).replace("\u00a0", " ") == "97.2 % (95 % interval 95.0–98.5 %, 350 of 360 test images right)"

@@ -131,6 +131,15 @@ def test_views_that_others_have_shown_are_not_computed_again_and_images_are_show
     np.testing.assert_allclose(found["framings"], (found["flip"] + cropped) / 2, rtol=1e-6, atol=1e-6)
 
 
+def test_a_pass_that_would_take_too_long_is_given_up_and_what_it_has_computed_stays(digits, computed):
+    config, model, dataset = digits
+    with features.within(0.0), pytest.raises(features.OutOfTime, match=r"its features would take about .* more, and 0 s are left"):
+        features.extract(config, model, dataset)
+    with features.within(600.0):
+        features.extract(config, model, dataset)
+    assert computed == [150, 22]  # two batches of 64 were there
+
+
 def test_what_is_there_is_never_computed_again(digits, computed):
     config, model, dataset = digits
     features.extract(config, model, dataset, rows=np.arange(100))

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from color_images import QUICK
 from rich.console import Console
+from typer.testing import CliRunner
 
 import imgclf
 from imgclf import config as config_lib
+from imgclf.cli import commands
 from imgclf.errors import UserError
 from imgclf.reporting import leaderboard
 from imgclf.workflows import budget, candidates, create, train
@@ -53,6 +55,15 @@ def test_the_leaderboard_tells_of_all_that_was_tried_and_one_is_kept(made):
     assert results[0]["params_sha256"] == results[1]["params_sha256"]
     loser = table["name"][~table["kept"]].item()
     assert not (made.folder / "candidates" / loser / "checkpoints").exists()
+
+
+def test_the_leaderboard_on_the_command_line(made, tmp_path):
+    table = tmp_path / "tried.csv"
+    lines = CliRunner().invoke(commands.app, ["leaderboard", str(made.folder), "--out", str(table)]).stdout.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["CANDIDATE", "probe", "unit-length"]
+    assert sum("  kept  " in line for line in lines[1:3]) == 1
+    assert "of 10 min 0 s." in lines[3]
+    assert pd.read_csv(table)["name"].tolist() == ["probe", "unit-length"]
 
 
 def test_what_is_kept_later_leaves_the_page_of_scenes_which_the_first_has_found(tmp_path):
@@ -150,12 +161,12 @@ def settled(tiny_weights, **fields):
 def test_the_cheap_comes_before_the_dear_and_the_user_is_heeded(tiny_weights):
     config = settled(tiny_weights, **{"data.resize": "weights"})
     found = candidates.candidates(config, {}, {"optimizer.learning_rate": 1e-4})
-    assert [one.name for one in found] == ["unit-length", "squash", "pad", "flip", "crops", "fine-tuning", "layer-decay"]
+    assert [one.name for one in found] == ["unit-length", "squash", "pad", "flip", "framings", "crops", "fine-tuning", "layer-decay"]
     assert found[-1].fields["optimizer.layer_decay"] < 1
     names = [one.name for one in candidates.candidates(config, {"eval.views": "flip", "seed": 1}, {})]
     assert names == ["unit-length", "squash", "pad"]
     assert [one.name for one in candidates.candidates(config, {"train.method": "probe", "data.resize": "pad"}, {})] == [
-        *("unit-length", "flip", "crops")
+        *("unit-length", "flip", "framings", "crops")
     ]
     assert candidates.candidates(settled(tiny_weights, **{"train.method": "fit"}), {}, {}) == []
 

@@ -54,10 +54,28 @@ def fields(**more) -> dict:
     return small | {"augment.crop_scale": (1.0, 1.0), "train.log_every": "1 steps", **more}
 
 
+def test_what_a_newcomer_gets_wrong_is_told(bursts, tmp_path):
+    with pytest.raises(UserError, match=r"There is no folder or table '.*photo' \(in .*\); did you mean 'photos'\?"):
+        imgclf.find_scenes(bursts.with_name("photo"), console=QUIET)
+    with pytest.raises(UserError, match=r"^weights='keras/mobilenet' are no known weights"):
+        imgclf.find_scenes(bursts, weights="keras/mobilenet", console=QUIET)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "scenes.csv").write_text("path,label\n")
+    with pytest.raises(UserError, match="from an earlier search, perhaps with your corrections"):
+        imgclf.find_scenes(bursts, out=tmp_path / "out", console=QUIET)
+    pd.DataFrame({"path": [str(bursts / "red" / "00a.jpg")], "label": ["red"]}).to_csv(tmp_path / "scenes.csv")
+    with pytest.raises(UserError, match="has no column 'scene'"):
+        load_path(tmp_path / "scenes.csv")
+
+
 def test_a_search_leaves_a_page_and_a_table_that_trains(bursts, tmp_path):
     found = imgclf.find_scenes(bursts, out=tmp_path / "out", console=QUIET)
     assert found.sentence == "Found 20 scenes of 3 shots among 66 photos (60 of them); the shots of each stay on one side."
-    assert (found.scenes, found.notes) == (20, ())
+    assert found.scenes == 20
+    assert found.notes == (
+        "Without weights only capture times tell scenes, and 60 photos have a capture time: name weights (`imgclf models`), whose features "
+        "tell more.",
+    )
     assert "taken within a minute by one camera" in found.page.read_text()
     dataset, _ = load_path(found.csv, root=str(bursts))
     assert (dataset.table["scene"] != "").sum() == 60

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 import imgclf
 from imgclf.config import default_config
 from imgclf.workflows import run_folder
-from imgclf.workflows.selection import Candidate, Judged, choose, sample
+from imgclf.workflows.candidates import Candidate
+from imgclf.workflows.selection import Judged, choose, sample
 
 
 def judged(name: str, cost: float, logits: np.ndarray, labels: np.ndarray) -> Judged:
-    return Judged.of(Candidate(name, default_config(), cost), logits, labels, np.arange(len(labels)) % 5, np.arange(len(labels)), 1.0)
+    return Judged.of(Candidate(name, name, {}), cost, logits, labels, np.arange(len(labels)) % 5, np.arange(len(labels)), 1.0)
 
 
 def drawn(n: int, strength: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
