@@ -38,6 +38,8 @@ def test_the_wheel_has_all_that_is_needed(installed, root):
     assert call("-c", "import imgclf; print(imgclf.__file__)").strip() == str(site / "imgclf" / "__init__.py")
     names = json.loads(call("-c", "import json; from imgclf.config import shipped; print(json.dumps(list(shipped())))"))
     assert names == sorted(path.stem for path in (root / "configs").glob("*.py"))
+    programs = {path.name for path in (site / "imgclf" / "exports" / "programs").glob("*.py")}  # that go along with an export
+    assert {"preprocess.py", "predict.py"} <= programs
     inside = {path.relative_to(site / "imgclf") for path in (site / "imgclf").rglob("*") if path.is_file() and path.suffix != ".pyc"}
     expected = {path.relative_to(root / "imgclf") for path in (root / "imgclf").rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert expected <= inside
