@@ -33,7 +33,7 @@ def serve(  # noqa: PLR0913  (options by name)
     threshold: Annotated[
         float | None, typer.Option(help='The answer is "unknown" where the probability is lower and a request doesn\'t say.')
     ] = None,
-    max_batch: Annotated[int, typer.Option(help="Images per batch at most.")] = 32,
+    max_batch: Annotated[int, typer.Option(help="Images per batch at most.")] = 16,
     max_wait_ms: Annotated[float, typer.Option(help="How long a batch waits for images that are being decoded, where batches pay.")] = 5.0,
     queue: Annotated[int, typer.Option(help="Images that may wait per model; beyond that: 503.")] = 256,
     timeout: Annotated[float, typer.Option(help="Seconds from a request's whole body to its answer; then 504.")] = 30.0,

@@ -39,9 +39,7 @@ Threshold = Annotated[
         examples=[0.8],
     ),
 ]
-ClassName = Annotated[
-    str, Query(alias="class", description="The class that is explained; default: the predicted one.", examples=["jacket"])
-]
+ClassName = Annotated[str, Query(alias="class", description="The class that is explained; default: the predicted one.")]
 _BODY = {
     "requestBody": {
         "required": True,
@@ -63,7 +61,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body is damaged."},
     401: {"model": Problem, "description": "The token is missing or wrong."},
     403: {"model": Problem, "description": "The server has no token, so that it does not reload by request."},
-    404: {"model": Problem, "description": "There is no such model."},
+    404: {"model": Problem, "description": "There is no such model, or it knows no such class."},
     408: {"model": Problem, "description": "The body came too slowly."},
     409: {"model": Problem, "description": "The model's state does not allow it: its engine explains nothing, or a reload failed."},
     413: {"model": Problem, "description": "The body, an image or their number is too large."},
@@ -267,7 +265,7 @@ class _Handlers:
                 409, "no_explainer", f"{served.name} runs in onnxruntime, which can't say what it looked at: serve the run itself."
             )
         if class_name and class_name not in served.engine.class_names:
-            raise Refusal(422, "class", f"{served.name} knows no class {class_name!r}; {nearest(class_name, served.engine.class_names)}")
+            raise Refusal(404, "class", f"{served.name} knows no class {class_name!r}; {nearest(class_name, served.engine.class_names)}")
         self.need_ready()
         async with self._uploads.of(request) as uploads:
             if self._explained + len(uploads) > self.options.limits.images:

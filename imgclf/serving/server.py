@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +28,7 @@ from imgclf.serving.limits import Limits, Refusal
 from imgclf.serving.metrics import Metrics
 from imgclf.serving.served import Models, Served, names_of
 
-MAX_BATCH, MAX_WAIT_MS = 32, 5.0
+MAX_BATCH, MAX_WAIT_MS = 16, 5.0
 _HEADER_SECONDS = 10.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -85,7 +87,10 @@ def serve(  # noqa: PLR0913  (options by name)
             limit_concurrency=limits.connections,
             timeout_graceful_shutdown=int(limits.seconds) + 1,
         )
-        _Server(config, app).run(sockets=[listening])
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a damaged body is its request's answer, not the server's log
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's on odd metadata
+            _Server(config, app).run(sockets=[listening])
     finally:
         listening.close()
 

@@ -168,7 +168,7 @@ def test_an_explanation_shows_the_view_the_heat_and_the_nearest_training_picture
     classes = pd.read_parquet(known).set_index("id")["class_name"]
     assert [classes[one.id] for one in explained.neighbours] == [one.class_name for one in explained.neighbours]
     answer = posted(serving, {"a.jpg": files["a.jpg"]}, "/explain", params={"class": "rad"})
-    assert (answer.status_code, answer.json()["error"]) == (422, "colors knows no class 'rad'; did you mean 'red'?")
+    assert (answer.status_code, answer.json()["error"]) == (404, "colors knows no class 'rad'; did you mean 'red'?")
 
 
 def test_a_training_picture_is_its_own_nearest_neighbour(serving):
