@@ -51,6 +51,7 @@ NO_ATTRIBUTES = {
     "parquet",
     "png",
     "py",
+    "sh",
     "svg",
     "txt",
 }
