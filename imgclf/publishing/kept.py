@@ -1,5 +1,6 @@
 """The kept model of a finished run, run over the run's images once more by the very code that training scored it with."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,17 @@ def trained(config: Config, dataset: Dataset, run: Path, results: dict[str, Any]
     return TrainedModel(model["params"], model["batch_stats"], about, progress, results["steps"], logits_of, folds)
 
 
-def write_safetensors(model: dict[str, Tree], about: dict[str, str], path: Path) -> None:
-    """Writes parameters and statistics under the paths that they have in imgclf, such as `params/backbone/stem/kernel`."""
+def write_safetensors(model: dict[str, Tree], about: dict[str, Any], path: Path) -> None:
+    """Writes parameters and statistics under the paths that they have in imgclf, such as `params/backbone/stem/kernel`.
+
+    What is said `about` them is one JSON text in the file's metadata, as safetensors writes several in another order each time.
+    """
     tensors = {
         f"{part}/{path_name(keys)}": np.ascontiguousarray(leaf)
         for part in ("params", "batch_stats")
         for keys, leaf in jax.tree_util.tree_leaves_with_path(model[part])
     }
-    save_file(tensors, path, metadata=about)
+    save_file(tensors, path, metadata={"imgclf": json.dumps(about, ensure_ascii=False, sort_keys=True)})
 
 
 def _logits_of(config: Config, dataset: Dataset, params: Tree, batch_stats: Tree, method: str, console: Console) -> LogitsOf:

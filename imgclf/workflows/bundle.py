@@ -217,7 +217,7 @@ def _other_versions(environment: Mapping[str, Any], pinned: Mapping[str, str]) -
 def _write_weights(made: _Run, staged: Path) -> None:
     """Writes the kept model as safetensors."""
     model, about = load_model(made.folder / made.results["checkpoint"])
-    said = {"class_names": json.dumps(list(about["class_names"]), ensure_ascii=False), "params_sha256": about["params_sha256"]}
+    said = {"class_names": list(about["class_names"]), "params_sha256": about["params_sha256"]}
     if about["params_sha256"] != made.results["params_sha256"]:
         raise UserError(
             f"{made.folder} is of two runs: its results.json and its kept model differ; restore it from a copy, or train again."
