@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
@@ -36,6 +36,8 @@ def forward_and_gradients(fn, x, kernel):
     stride=st.integers(1, 3),
     padding=st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2),
 )
+@example(size=(7, 6), channels=3, multiplier=1, kernel=(5, 5), stride=1, padding=((2, 2), (2, 2)))
+@example(size=(8, 7), channels=3, multiplier=1, kernel=(5, 5), stride=2, padding=((1, 2), (2, 2)))
 def test_both_forms_agree_with_their_gradients(size, channels, multiplier, kernel, stride, padding):
     x, weights = maps(2, *size, channels), maps(*kernel, 1, channels * multiplier, seed=1)
 
