@@ -45,7 +45,8 @@ def test_the_method_depends_on_the_data_and_the_weights(data, monkeypatch):
 
 
 def test_recipes_are_those_of_the_configs(root, color_folder):
-    for recipe, name, model in ((create.FINE_TUNING, "finetune", ",model=resnet50"), (create.FROM_SCRATCH, "folder", "")):
+    fine_tuning = [(create.fine_tuning(model), "finetune", f",model={model}") for model in ("resnet50", "mobilenet_v2")]
+    for recipe, name, model in (*fine_tuning, (create.FROM_SCRATCH, "folder", "")):
         config = runpy.run_path(str(root / "configs" / f"{name}.py"))["get_config"](f"{color_folder}{model}")
         fields, defaults = config_lib.flatten(config), config_lib.flatten(config_lib.default_config())
         theirs = {field: value for field, value in fields.items() if value != defaults[field]}
