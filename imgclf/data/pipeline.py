@@ -312,7 +312,8 @@ def _batches(
     fields = types.SimpleNamespace(**config.augment.to_dict())
     shown = augment.Preprocessing.of(config)
     if augmented and config.augment.image_size:
-        shown = dataclasses.replace(shown, size=tuple(config.augment.image_size))
+        height, width = config.augment.image_size
+        shown = dataclasses.replace(shown, size=(height, width))
     fetch = _Fetch(
         order=order,
         reader=dataset.reader,

@@ -94,10 +94,11 @@ class TrainingSetup:
 
 def check_train_size(config: Config, model: Network) -> None:
     """Raises a UserError for training images that leave no maps, or for which the model would have other parameters."""
-    size = tuple(config.augment.image_size)
-    if not size:
+    if not config.augment.image_size:
         return
-    field, name = f"config.augment.image_size={size}", config.model.name
+    height, width = config.augment.image_size
+    size, name = (height, width), config.model.name
+    field = f"config.augment.image_size={size}"
     if min(model.backbone.map_size(*size)) < 1:
         raise UserError(f"{field} is too small for config.model.name={name!r}; train on larger images.")
     other = config.copy_and_resolve_references()
