@@ -77,7 +77,7 @@ def explain(
     made = pictures.explained(
         model, read.pictures, labels, class_names=predictor.class_names, method=wanted.method, search=search, console=console
     )
-    said = page.about(wanted.method, len(augment.Preprocessing.of(predictor.config).evaluation), references, note)
+    said = page.about(wanted.method, model, references, note)
     table = _table(predictor, taken, read, probabilities, wanted)
     columns = {"class": [one.classes[-1] for one in made], "map": [one.maps[-1] for one in made]}
     columns |= {"neighbours": [[near.id for near in one.neighbours] for one in made]}
@@ -126,8 +126,7 @@ def cards_of_rows(
         features = np.asarray(extract(model.config, model.network, dataset, rows=rows))
         search = Search(references, features, NEIGHBOURS, dataset.table["sha256"].iloc[rows].tolist())
     made = pictures.explained(model, read, labels, class_names=predictor.class_names, method="hirescam", search=search, console=console)
-    views = len(augment.Preprocessing.of(predictor.config).evaluation)
-    return page.sentences(page.about("hirescam", views, references, note)), page.cards(made, references, console)
+    return page.sentences(page.about("hirescam", model, references, note)), page.cards(made, references, console)
 
 
 def _references(predictor: Predictor, neighbours: int | None, console: Console, most: int | None = None) -> tuple[References | None, str]:

@@ -10,6 +10,8 @@ from flax import nnx
 
 from imgclf import models
 from imgclf.config import Config
+from imgclf.models.airbench import ScaledHead
+from imgclf.models.heads import DenseHead
 from imgclf.models.network import Network
 from imgclf.training import step
 from imgclf.training.state import Tree, split_model
@@ -60,6 +62,14 @@ class Explained:
         image = jax.ShapeDtypeStruct((1, *self.config.data.image_size, 3), jnp.float32)
         shape = jax.eval_shape(lambda image: self.network.places(image)[0], image).shape
         return shape[1], shape[2]
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether HiResCAM's contributions are the logit without its bias: where a linear head gets the last maps, pooled or flattened."""
+        height, width = self.config.data.image_size
+        head, backbone = self.network.head, self.network.backbone
+        linear = isinstance(head, ScaledHead) or (isinstance(head, DenseHead) and head.depth == 0 and not head.normalize)
+        return linear and backbone.map_size(height, width) == self.place_count
 
     def features_and_logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pooled features, float32 [n, D], and logits, float32 [n, C], of images as evaluation shows them: uint8 [n, H, W, 3], or

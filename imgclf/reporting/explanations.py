@@ -4,6 +4,7 @@ A run keeps those of its worst mistakes in `samples/`, so that its report can be
     method      "hirescam" or "occlusion"
     views       how many views of each image the answers are of; the maps are of the plain one
     searched    among how many training images the nearest were looked for, 0 = they weren't; of: how many there are
+    adds_up     whether the contributions of HiResCAM are the logit without its bias
     note        what else a reader has to know; ""
     images      {id: {"picture": file, "maps": [{"class", "file"}], "neighbours": [{"id", "class", "similarity", "file"}]}}
 """
@@ -20,8 +21,10 @@ import pandas as pd
 from rich.console import Console
 
 from imgclf import files, formatting, outputs
+from imgclf.data.augment import Preprocessing
+from imgclf.explanation.explained import Explained
 from imgclf.explanation.neighbours import References
-from imgclf.explanation.pictures import NAMES, ExplainedImage
+from imgclf.explanation.pictures import ExplainedImage, Method
 from imgclf.reporting import pages
 
 PAGE = "explain.html"
@@ -31,10 +34,11 @@ NEIGHBOUR_EDGE = 96  # pixels of a training image's longer side
 Card = dict[str, Any]  # picture, maps [{class, file}], neighbours [{id, class, similarity, file}]; files are WebP, as bytes or by name
 
 
-def about(method: str, views: int, references: References | None, note: str = "") -> dict[str, Any]:
+def about(method: Method, model: Explained, references: References | None, note: str = "") -> dict[str, Any]:
     """What the page says of all its explanations; see the module."""
+    views = len(Preprocessing.of(model.config).evaluation)
     searched, of = (0, 0) if references is None else (len(references.features), references.of)
-    return {"method": method, "views": views, "searched": searched, "of": of, "note": note}
+    return {"method": method, "views": views, "adds_up": model.adds_up, "searched": searched, "of": of, "note": note}
 
 
 def cards(images: Sequence[ExplainedImage], references: References | None, console: Console) -> list[Card]:
@@ -95,9 +99,15 @@ def of_run(run: Path) -> tuple[dict[str, Any], dict[str, Card]] | None:
 
 def sentences(said: Mapping[str, Any]) -> dict[str, Any]:
     """What is said of all, with what stands under the heading: `text`, a list of sentences."""
+    how = "Occlusion: by how much the class's logit falls when a place is covered with grey."
+    if said["method"] == "hirescam":
+        not_linear = "do not quite add up to the class's logit, as what the network makes of them is not linear"
+        sums = "add up to the class's logit without its bias" if said["adds_up"] else not_linear
+        how = f"HiResCAM: the contributions of the places {sums}."
     text = [
-        f"Orange places speak for the class that stands under a picture, blue ones against it ({NAMES[said['method']]}). The colours of an "
-        "image have one scale, so that its classes can be compared; those of two images can't."
+        "Orange places speak for the class that stands under a picture, blue ones against it. The colours of an image have one scale, so "
+        "that its classes can be compared; those of two images can't.",
+        how,
     ]
     if said["views"] > 1:
         text.append(f"The answer is a mean over {said['views']} views of the image; the map is of the plain one.")

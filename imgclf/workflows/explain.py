@@ -99,7 +99,7 @@ def explain_mistakes(
         if crossed
         else ""
     )
-    said = explanations.about("hirescam", len(augment.Preprocessing.of(config).evaluation), references, note)
+    said = explanations.about("hirescam", model, references, note)
     cards = explanations.cards(made, references, console)
     explanations.save(folder, said, dict(zip(wrong["id"], cards, strict=True)))
 

@@ -30,6 +30,7 @@ def logits_of(model, images):
 @pytest.mark.parametrize("flatten", [False, True])
 def test_the_map_adds_up_to_the_logit_without_its_bias_where_the_head_is_linear(images, flatten):
     model = explained(**{"model.cnn.flatten": flatten})
+    assert model.adds_up
     found = cam.maps(model, images, LABELS)
     assert found.dtype == np.float32
     assert found.shape == (5, *model.place_count)
@@ -58,6 +59,7 @@ def test_of_a_linear_head_on_averaged_maps_it_is_cam(images):
 
 def test_of_an_image_s_classes_each_is_explained_as_if_alone_and_the_batch_does_not_matter(images):
     model = explained(**{"model.cnn.dense": (6,)})
+    assert not model.adds_up
     several = cam.maps(model, images, np.stack([LABELS, LABELS[::-1]], 1))
     assert several.shape[:2] == (5, 2)
     np.testing.assert_allclose(several[:, 0], cam.maps(model, images, LABELS), atol=1e-6)
