@@ -8,7 +8,7 @@
 
 All that the `imgclf` command does can be called, too: `imgclf.train("quickstart")`, `imgclf.evaluate("runs/quickstart")`, `imgclf.lr_find`,
 `imgclf.find_label_errors`, `imgclf.find_scenes`, `imgclf.robustness`, `imgclf.show`, `imgclf.balance`,
-`imgclf.serve`, `imgclf.bundle`, `imgclf.reproduce`.
+`imgclf.serve`, `imgclf.bundle`, `imgclf.reproduce`, `imgclf.push`.
 
 Importing imgclf is quick: JAX is imported when it is needed, no accelerator is touched before.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from imgclf.config.loading import load_config
     from imgclf.deploy.classifier import Classifier, load
     from imgclf.image_data import ImageData, load_images
+    from imgclf.publishing.hub import push
     from imgclf.serving.server import serve
     from imgclf.workflows.balance import balance
     from imgclf.workflows.bundle import bundle
@@ -55,6 +56,7 @@ __all__ = [
     "load_config",
     "load_images",
     "lr_find",
+    "push",
     "reproduce",
     "robustness",
     "serve",
@@ -80,6 +82,7 @@ _HOMES = {
     "load_config": "imgclf.config.loading",
     "load_images": "imgclf.image_data",
     "lr_find": "imgclf.workflows.lr_find",
+    "push": "imgclf.publishing.hub",
     "reproduce": "imgclf.workflows.reproduce",
     "robustness": "imgclf.workflows.robustness",
     "serve": "imgclf.serving.server",

@@ -25,6 +25,7 @@ from imgclf.cli.models import models
 from imgclf.cli.openimages import openimages
 from imgclf.cli.options import ConfigCommand
 from imgclf.cli.predict import predict
+from imgclf.cli.push import push
 from imgclf.cli.reproduce import reproduce
 from imgclf.cli.robustness import robustness
 from imgclf.cli.serve import serve
@@ -81,6 +82,7 @@ app.command(cls=ConfigCommand)(label_errors)
 app.command()(robustness)
 app.command()(bundle)
 app.command()(reproduce)
+app.command()(push)
 app.add_typer(openimages, name="openimages")
 app.add_typer(cache, name="cache")
 

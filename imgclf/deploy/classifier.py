@@ -9,7 +9,7 @@ from rich.console import Console
 
 from imgclf import config as config_lib
 from imgclf import files
-from imgclf.deploy import explaining, exporting, mapping, saving, scoring
+from imgclf.deploy import explaining, exporting, hub, mapping, saving, scoring
 from imgclf.deploy.items import Data, dataset_of, is_many, take
 from imgclf.deploy.options import OnError, Options, check_on_error
 from imgclf.deploy.predictor import Predictor
@@ -266,17 +266,24 @@ class Classifier(Predictor):
 
 
 def load(run: str | os.PathLike[str]) -> Classifier:
-    """Loads the kept model of a finished run, or a model that `Classifier.save` wrote.
+    """Loads the kept model of a finished run, a model that `Classifier.save` wrote, or one that was pushed to the Hugging Face hub.
 
         classifier = imgclf.load("runs/photos")
         classifier.predict("cat.jpg")
+        imgclf.load("hf://USER/NAME")  # or hf://USER/NAME@REVISION: a branch, a tag, a commit
+
+    What comes from the hub is kept in its cache, so that it can be loaded without a network again; see `deploy.hub` for why it can do no
+    harm.
 
     Args:
-      run: the folder.
+      run: the folder, or the address on the hub.
 
     Raises:
-      UserError: if the folder is not a finished run, or its model is damaged or not that of its config.
+      UserError: if the folder is not a finished run, or its model is damaged or not that of its config; if the address is of no model of
+        imgclf, or the hub can't be reached.
     """
+    if isinstance(run, str) and run.startswith(hub.PREFIX):
+        return _loaded(hub.fetch(run), run)
     folder = files.path_of(run, "the folder of a run")
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} (looked for as {folder.absolute()}): name the folder of a finished run.")
@@ -285,23 +292,32 @@ def load(run: str | os.PathLike[str]) -> Classifier:
             f"{folder} is not a finished run (it has no results.json): finish it with imgclf train CONFIG --workdir={folder}, or name "
             "another folder."
         )
+    return _loaded(folder, "")
+
+
+def _loaded(folder: Path, address: str) -> Classifier:
+    """The classifier in a folder; `address` is where on the hub the folder comes from, "" = it is the user's own."""
     compilation_cache.enable()
+    place = address or folder
     try:
         config = config_lib.from_json((folder / "config.json").read_text(encoding="utf-8"))
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         checkpoint = folder / results["checkpoint"]
+        rule = results.get("conformal")
+        conformal = Conformal(rule["alpha"], rule["threshold"], rule["n"]) if rule else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, UserError) as error:
         raise UserError(
-            f"{folder} is damaged: its config.json or results.json can't be read ({type(error).__name__}: {error}); restore the run from a "
+            f"{place} is damaged: its config.json or results.json can't be read ({type(error).__name__}: {error}); restore the run from a "
             "copy, or train again."
         ) from error
-    model, about = load_model(checkpoint)
+    if address:
+        hub.check_config(config, results, address)
+    model, about = hub.read_model(checkpoint, str(place)) if checkpoint.suffix == ".safetensors" else load_model(checkpoint)
     if list(about["class_names"]) != results.get("class_names", list(about["class_names"])):
         raise UserError(
-            f"{folder} is of two runs: its results.json names {len(results['class_names'])} classes, its kept model "
+            f"{place} is of two runs: its results.json names {len(results['class_names'])} classes, its kept model "
             f"{len(about['class_names'])} or others; restore it from a copy, or train again."
         )
-    rule = results.get("conformal")
     classifier = Classifier(
         config,
         tuple(about["class_names"]),
@@ -309,7 +325,7 @@ def load(run: str | os.PathLike[str]) -> Classifier:
         model["batch_stats"],
         results.get("temperature", 1.0),  # runs from before it was fitted have none
         tuple(results.get("logit_offset") or ()),
-        Conformal(rule["alpha"], rule["threshold"], rule["n"]) if rule else None,
+        conformal,
         open_set=OpenSet.load(folder, about["params_sha256"]),
         folder=folder,
     )

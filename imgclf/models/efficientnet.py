@@ -230,7 +230,7 @@ def _keras_stage(number: int, depth: int, parts: tuple[str, ...]) -> list[Rule]:
                 rules.append((f"{layer}se_{each}/kernel", f"{path}se/{each}/kernel", _keras_dense))
                 rules.append((f"{layer}se_{each}/bias", f"{path}se/{each}/bias", same))
         elif part == "depthwise":
-            rules.append((f"{layer}dwconv2?/(?:depthwise_)?kernel", f"{path}depthwise/conv/kernel", keras_depthwise))
+            rules.append((f"{layer}dwconv2?/(?:depthwise_kernel|kernel)", f"{path}depthwise/conv/kernel", keras_depthwise))
             rules += keras_batch_norm(f"{layer}bn", f"{path}depthwise/bn")
         else:
             rules.append((f"{layer}{part}_conv/kernel", f"{path}{part}/conv/kernel", same))
