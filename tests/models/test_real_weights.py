@@ -140,6 +140,7 @@ def test_bf16_gives_photographs_the_classes_that_f32_gives(shared, name, file, t
     assert error.max() < 0.1
 
 
+@pytest.mark.slow  # a second proof: its logits are compared above, and the way from photographs to an accuracy with SqueezeNet
 def test_accuracy_of_mobilenet_on_photographs(shared):
     config, table = photographs(shared, "mobilenet_v2", MOBILENET)
     hits = top_hits(config, 1000, dict(zip(table["wnid"], table["class_index"], strict=True)), 5)
