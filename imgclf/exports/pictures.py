@@ -142,33 +142,33 @@ class Pictures:
         if self._reader is None and "source" in self._table and os.path.isdir(os.path.expanduser(self._table["source"].iloc[row])):
             return Path(os.path.expanduser(self._table["source"].iloc[row]), name).read_bytes()
         reader: ImageReader
-        reader, place = (self._reader, row) if self._reader is not None else (self._loaded.reader, self._place(name))
+        reader, place = (self._reader, row) if self._reader is not None else self._found(name)
         while isinstance(reader, RowsReader):
             place = int(reader.rows[place])
             reader = reader.reader
         return reader.encoded(place)[0] if isinstance(reader, Reader) else reader[place]
 
-    def _place(self, name: str) -> int:
-        try:
-            return self._places[name]
-        except KeyError:
-            raise FileNotFoundError(name) from None
-
-    @functools.cached_property
-    def _loaded(self) -> Dataset:
-        """The whole data, of a source whose images are in no folder.
+    def _found(self, name: str) -> tuple[ImageReader, int]:
+        """The reader of the whole data, and an image's row there.
 
         Raises:
-          FileNotFoundError: if it is not there any more.
+          FileNotFoundError: if the data, or this image, is not there any more.
         """
+        if self._loaded is None or name not in self._places:
+            raise FileNotFoundError(name)
+        return self._loaded.reader, self._places[name]
+
+    @functools.cached_property
+    def _loaded(self) -> Dataset | None:
+        """The whole data, of a source whose images are in no folder; None where it is not there any more."""
         try:
             return load_dataset(self._config)
-        except UserError as error:
-            raise FileNotFoundError(str(error)) from error
+        except UserError:
+            return None
 
     @functools.cached_property
     def _places(self) -> dict[str, int]:
-        return {name: row for row, name in enumerate(self._loaded.table["id"])}
+        return {} if self._loaded is None else {name: row for row, name in enumerate(self._loaded.table["id"])}
 
     @functools.cached_property
     def _decoding(self) -> Decoding:

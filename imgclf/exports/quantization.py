@@ -23,6 +23,7 @@ from imgclf.exports.pictures import Labeled
 
 _CALIBRATION = 128  # training images
 _SCORED = 1000  # val images
+_CALIBRATED = 2  # images at a time, as all maps of a batch are in memory at once: 5 GB for 16 at MobileNetV2's size
 _BATCH = 16
 _TRIES = 5
 
@@ -99,7 +100,7 @@ def _quantize(whole: Path, path: Path, images: np.ndarray) -> None:
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
-            self._parts = _parts(images)
+            self._parts = _parts(images, _CALIBRATED)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(({"image": part} for part in self._parts), None)
@@ -148,8 +149,8 @@ def _session(path: Path) -> Any:
     return lambda image: session.run(["logits"], {"image": image})[0]
 
 
-def _parts(images: np.ndarray) -> Iterator[np.ndarray]:
-    return (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+def _parts(images: np.ndarray, size: int = _BATCH) -> Iterator[np.ndarray]:
+    return (images[start : start + size] for start in range(0, len(images), size))
 
 
 def _milliseconds(sessions: dict[str, Any], images: np.ndarray) -> dict[str, float]:
