@@ -1,6 +1,8 @@
 """A bundle in a repository of the Hugging Face hub: hf://USER/NAME, or hf://datasets/USER/NAME."""
 
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
@@ -25,7 +27,7 @@ class Hub(Address):
         Raises:
           UserError: for an address that is no repository's.
         """
-        super().__init__(url)
+        self._url = url.rstrip("/")
         parts = [part for part in url.removeprefix("hf://").split("/") if part]
         self._kind = _KINDS.get(parts[0], "model")
         names = parts[1:] if parts[0] in _KINDS else parts
@@ -43,6 +45,13 @@ class Hub(Address):
                 return {entry.path: entry.size for entry in tree if isinstance(entry, huggingface_hub.RepoFile)}
             except RepositoryNotFoundError:
                 return {}
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        with self._told("read"), tempfile.TemporaryDirectory(prefix="imgclf-hub-") as folder:
+            file = huggingface_hub.hf_hub_download(self._repository, path, repo_type=self._kind, local_dir=folder, library_name="imgclf")
+            with open(file, "rb") as opened:
+                while chunk := opened.read(1 << 20):
+                    yield chunk
 
     def write(self, path: str, source: Path | bytes) -> None:
         operation = CommitOperationAdd(path, source if isinstance(source, bytes) else str(source))
@@ -62,7 +71,6 @@ class Hub(Address):
             operations = [one for path, one in self._pending.items() if isinstance(one, CommitOperationAdd) or path in there]
             self._api.create_commit(self._repository, operations, commit_message="A bundle by imgclf", repo_type=self._kind)
         self._pending.clear()
-        self._system.invalidate_cache()
 
     def _reason(self, error: Exception, done: str) -> str:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0

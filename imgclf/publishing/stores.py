@@ -181,7 +181,7 @@ class Address:
 
     def _reason(self, error: Exception, done: str) -> str:
         text = " ".join(f"{type(error).__name__} {error} {error.__cause__ or ''}".split())
-        bucket = self._root.split("/")[0]
+        bucket = self._url.partition("://")[2].split("/")[0]
         if "NoCredentials" in text or "Unable to locate credentials" in text:
             return (
                 f"{self._url} can't be {done}: no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
