@@ -1,5 +1,6 @@
 """A bundle in a repository of the Hugging Face hub: hf://USER/NAME, or hf://datasets/USER/NAME."""
 
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ class Hub(Address):
         parts = [part for part in url.removeprefix("hf://").split("/") if part]
         self._kind = _KINDS.get(parts[0], "model")
         names = parts[1:] if parts[0] in _KINDS else parts
-        if len(names) != 2:
+        if len(names) != 2 or not all(re.fullmatch(r"[\w.-]+", name) for name in names):
             raise UserError(f"{url!r} names no repository of the hub: write hf://USER/NAME, or hf://datasets/USER/NAME.")
         self._repository = "/".join(names)
         self._api = huggingface_hub.HfApi()

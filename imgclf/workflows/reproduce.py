@@ -183,6 +183,7 @@ def _what_runs(folder: Path, whole: Manifest, *, new_environment: bool) -> str:
             f"{folder / 'run' / 'config.json'} is no config of imgclf's ({type(error).__name__}): don't use this bundle."
         ) from None
     named = [repr(value) for value in (config.data.source, config.model.name, config.optimizer.name) if ":" in value]
+    named += [f"the TFDS data set {config.data.tfds.name!r}"] if config.data.source == "tfds" else []  # its builder is code, too
     if not new_environment:
         return f"This bundle's config runs {', '.join(named)} with your rights." if named else ""
     packages = (folder / "lock.txt").read_text(encoding="utf-8").count("==")
