@@ -111,8 +111,10 @@ def test_importing_imgclf_is_quick():
 
 
 def test_nothing_loads_pickles_or_another_framework():
-    forbidden = {"pickle", "cloudpickle", "dill", "torch", "torchvision", "tensorflow"}
+    pickles, frameworks = {"pickle", "cloudpickle", "dill"}, {"torch", "torchvision", "tensorflow"}
     for name, path in draw_rooms.modules().items():
+        # what goes along with an export is run by others, where imgclf isn't
+        forbidden = pickles if name.startswith("imgclf.exports.programs.") else pickles | frameworks
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 roots = {alias.name.partition(".")[0] for alias in node.names}

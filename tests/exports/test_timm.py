@@ -1,4 +1,4 @@
-"""timm's names: what the file and config.json say; experiments/benchmarks/timm_exports.py has timm itself compute."""
+"""timm's names: what the file and config.json say; ask_timm.py has timm itself compute."""
 
 import dataclasses
 import json
