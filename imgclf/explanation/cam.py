@@ -41,7 +41,7 @@ def maps(model: Explained, images: np.ndarray, labels: np.ndarray, *, on_batch: 
       UserError: if the last maps have one place only, so that they can't tell places apart.
     """
     need_places(model)
-    explain = _compiled(model.graphdef, *model.normalization, is_single(model))
+    explain = compiled(model)
     classes = classes_of(labels)
     size = min(model.batch_size, 1 << max(0, len(images) - 1).bit_length())
     found = []
@@ -63,8 +63,13 @@ def need_places(model: Explained) -> None:
         )
 
 
+def compiled(model: Explained) -> jax.stages.Wrapped:
+    """The function under `jax.jit` that `maps` calls: (params, batch_stats, images, labels int32 [n, k]) to float32 [n, k, h, w]."""
+    return _compiled(model.graphdef, *model.normalization, is_single(model))
+
+
 @functools.lru_cache(maxsize=8)
-def _compiled(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...], single: bool) -> Callable[..., jax.Array]:
+def _compiled(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...], single: bool) -> jax.stages.Wrapped:
     @jax.jit
     def explain(params: Tree, batch_stats: Tree, image: jax.Array, labels: jax.Array) -> jax.Array:
         model = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))

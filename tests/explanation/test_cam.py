@@ -27,7 +27,7 @@ def logits_of(model, images):
     return np.asarray(model.network(normalize(images, *model.normalization)))
 
 
-@pytest.mark.parametrize("flatten", [False, True])
+@pytest.mark.parametrize("flatten", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_map_adds_up_to_the_logit_without_its_bias_where_the_head_is_linear(images, flatten):
     model = explained(**{"model.cnn.flatten": flatten})
     assert model.adds_up
@@ -39,6 +39,7 @@ def test_the_map_adds_up_to_the_logit_without_its_bias_where_the_head_is_linear(
     np.testing.assert_allclose(found.sum((1, 2)) + bias[LABELS], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_of_two_classes_with_one_output_the_second_is_explained_and_the_first_is_its_opposite(images):
     model = explained(classes=2, **{"model.output": "sigmoid"})
     both = cam.maps(model, images, np.tile([0, 1], (5, 1)))
@@ -48,6 +49,7 @@ def test_of_two_classes_with_one_output_the_second_is_explained_and_the_first_is
     assert np.asarray(scores(jnp.array([[0.0, 3.0], [0.0, 3.0]]), jnp.array([0, 1]), single=True)).tolist() == [-3.0, 3.0]
 
 
+@pytest.mark.slow
 def test_of_a_linear_head_on_averaged_maps_it_is_cam(images):
     """Zhou et al., 2016: the maps weighted by the class's weights."""
     model = explained()

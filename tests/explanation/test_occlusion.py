@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from conftest import explained
 
 from imgclf.explanation import occlusion
@@ -25,12 +26,14 @@ def test_the_drop_is_that_of_covering_the_place_and_cells_are_means_of_their_pat
     np.testing.assert_allclose(several[:, 0], found, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_of_a_picture_that_is_grey_already_nothing_drops():
     model = explained()
     grey = np.broadcast_to(np.round(255 * np.array(model.config.data.mean)).astype(np.uint8), (1, 16, 16, 3))
     assert np.abs(occlusion.maps(model, grey, np.array([1]))).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_corner_that_decides_alone_is_found():
     """A network of one convolution whose weights see the red channel: a bright corner on grey is all that speaks."""
     model = explained(**{"model.cnn.widths": (4,)})

@@ -6,6 +6,7 @@ import pytest
 from imgclf.explanation import projection
 
 
+@pytest.mark.slow
 def test_clusters_stay_together_and_the_map_is_the_same_again():
     rng = np.random.default_rng(0)
     label = np.repeat(np.arange(3), 8)
