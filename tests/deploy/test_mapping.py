@@ -25,7 +25,7 @@ def test_a_map_shows_the_run_s_images_or_others_with_what_they_were_taken_for(co
 
 def test_what_makes_no_map_is_told_in_a_sentence(color_classifier, tmp_path):
     classifier, (_, test) = color_classifier
-    with pytest.raises(UserError, match="most=4 .*a map shows 5 to 5,000 images"):
+    with pytest.raises(UserError, match=r"most=4 .*a map shows 5 to 5,000 images"):
         classifier.map(most=4, verbose=False)
     with pytest.raises(UserError, match="3 images make no map: it takes 5"):
         classifier.map(test[:3], tmp_path / "page.html", verbose=False)
