@@ -59,15 +59,20 @@ def _pad(x: jax.Array, padding: Edges) -> jax.Array:
     return lax.pad(x, lax.full((), 0, x.dtype), ((0, 0, 0), *((*edges, 0) for edges in padding), (0, 0, 0)))
 
 
-# The parts are computations of their own: XLA would else compute their operands anew for each place of the kernel.
+# The parts are computations of their own: XLA would else compute their operands anew for each place of the kernel, and in training the
+# convolution itself anew for each that reads it, such as the sums in the gradient of the normalisation that follows.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _shifts(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.Array:
-    return _shifts_forward(x, kernel, stride, padding)[0]
+    return _multiply_add(_padded(x, padding), kernel, stride)
+
+
+def _padded(x: jax.Array, padding: Edges) -> jax.Array:
+    return convolution.not_inlined(lambda x: _pad(x, padding))(x)
 
 
 def _shifts_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    x = convolution.not_inlined(lambda x: _pad(x, padding))(x)
-    return _multiply_add(x, kernel, stride), (x, kernel)
+    x = _padded(x, padding)
+    return convolution.not_inlined(lambda x, kernel: _multiply_add(x, kernel, stride))(x, kernel), (x, kernel)
 
 
 def _shifts_backward(stride: int, padding: Edges, residuals: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -95,8 +100,8 @@ def _input_gradient(grad: jax.Array, kernel: jax.Array, size: tuple[int, ...], s
         return convolution.not_inlined(by_places)(grad, kernel)
     around: Edges = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel.shape, padding, strict=False))  # type: ignore[assignment]
     if kernel.shape[0] > 3 and min(map(min, around)) >= 0:
-        padded = convolution.not_inlined(lambda grad: _pad(grad, around))(grad)
-        return convolution.not_inlined(lambda grad, kernel: _multiply_add(grad, lax.rev(kernel, (0, 1)), 1))(padded, kernel)
+        by_flipped = convolution.not_inlined(lambda grad, kernel: _multiply_add(grad, lax.rev(kernel, (0, 1)), 1))
+        return by_flipped(_padded(grad, around), kernel)
     unpadded = jax.ShapeDtypeStruct((grad.shape[0], *size, grad.shape[3]), grad.dtype)
 
     def transposed(grad: jax.Array, kernel: jax.Array) -> jax.Array:
