@@ -1,6 +1,5 @@
 """`imgclf serve`."""
 
-import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from imgclf.cli import endings
 from imgclf.cli.options import check_run
-from imgclf.errors import UserError, missing_extra
+from imgclf.errors import UserError
 
 
 def serve(  # noqa: PLR0913  (options by name)
@@ -59,14 +58,6 @@ def serve(  # noqa: PLR0913  (options by name)
     """
     if engine not in ("auto", "jax", "onnx"):
         raise UserError(f"--engine={engine} is unknown: jax, onnx, or auto, which is onnx for an export.")
-    for package, name in (
-        ("fastapi", "fastapi"),
-        ("uvicorn", "uvicorn"),
-        ("prometheus_client", "prometheus_client"),
-        ("python_multipart", "python-multipart"),
-    ):
-        if importlib.util.find_spec(package) is None:
-            raise missing_extra("imgclf serve", name, "serve")
     for source in sources:
         folder = Path(source if Path(source).exists() else source.partition("=")[2] or source)
         if not (folder / "export.json").exists():

@@ -1,7 +1,6 @@
 """What computes the answers: a run's own network in JAX, or an export in onnxruntime; both decode images as `imgclf predict` does."""
 
 import dataclasses
-import functools
 import os
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -67,11 +66,7 @@ class JaxEngine:
         self.predictor = dataclasses.replace(predictor, config=config)
         self.class_names, self.conformal = predictor.class_names, predictor.conformal
         self.device_count: int = jax.device_count()
-
-    @functools.cached_property
-    def explainer(self) -> Explainer | None:
-        """Of the same network."""
-        return Explainer(self.predictor)
+        self.explainer: Explainer | None = Explainer(self.predictor)
 
     def view(self, data: bytes) -> np.ndarray:
         """See `Engine`."""

@@ -1,7 +1,10 @@
 """The server as a process: how it ends, reloads and treats clients that stall. Real sockets, real signals."""
 
+import base64
 import concurrent.futures
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -103,3 +106,49 @@ def test_schemathesis_finds_no_failure(served, files, tmp_path, token):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     print(done.stdout[-6000:])
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def test_the_page_in_a_browser(served, files, tmp_path):
+    """Narrow and dark, by the keyboard: pictures are answered, explained, and nothing is asked of anybody else."""
+    if (binary := shutil.which("chromium") or shutil.which("google-chrome")) is None:
+        pytest.skip("no Chromium")
+    sys.path.append(str(Path(__file__).parents[1] / "reporting"))
+    from chromium import Browser
+
+    _, address, _ = served("--threshold", "1")
+    browser = Browser(binary, tmp_path)
+    try:
+        browser.call("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True)
+        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+        browser.call("Page.navigate", url=f"{address}/")
+        browser.wait_for("Page.loadEventFired")
+        waits = "new Promise(async done => {{ while (!({})) await new Promise(next => setTimeout(next, 50)); done(true); }})"
+        browser.evaluate(waits.format("state.models.length"))
+        assert browser.evaluate("byId('about').textContent") == "run0: 3 classes (blue, green, red)"
+        pictures = {name: base64.b64encode(data).decode() for name, data in files.items() if name in ("a.jpg", "b.png")}
+        pictures["broken.jpg"] = base64.b64encode(b"no picture").decode()
+        browser.evaluate(
+            f"add(Object.entries({json.dumps(pictures)}).map(([name, data]) => "
+            "new File([Uint8Array.from(atob(data), one => one.charCodeAt(0))], name, {type: 'image/x'}))), true"
+        )
+        browser.evaluate(waits.format("!state.running && !document.querySelector('.waiting')"))
+        headings = browser.evaluate("[...document.querySelectorAll('.result h2')].map(one => one.textContent)")
+        assert len(headings) == 3
+        assert headings[2] == "No answer"
+        assert browser.evaluate("document.querySelectorAll('ol.bars li').length") == 6
+        assert browser.evaluate("document.querySelectorAll('ul.near img').length") == 12
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 360
+        assert browser.evaluate("[...document.images].every(one => one.hasAttribute('alt'))")
+        browser.evaluate("document.querySelector('.toggle').focus()")
+        for kind in ("keyDown", "keyUp"):
+            browser.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r")
+        assert browser.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+        assert browser.evaluate("document.querySelectorAll('img.heat').length") == 1
+        asked = [event["params"]["request"]["url"] for event in browser.events if event.get("method") == "Network.requestWillBeSent"]
+        assert asked
+        assert all(url.startswith((f"{address}/", "data:", f"blob:{address}/")) for url in asked)
+        problems = [event for event in browser.events if event.get("method") == "Runtime.exceptionThrown"]
+        problems += [event for event in browser.events if "Content Security Policy" in str(event)]
+        assert not problems
+    finally:
+        browser.close()

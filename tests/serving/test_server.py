@@ -1,12 +1,13 @@
 """What `imgclf serve` says to mistakes, and how its process ends."""
 
+import importlib.util
 import socket
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-import imgclf
+import imgclf.serving
 from imgclf.cli import commands
 from imgclf.errors import UserError
 from imgclf.serving import server
@@ -67,3 +68,12 @@ def test_names(tmp_path, monkeypatch):
     assert names_of(["x=a=b"]) == {"x": Path("a=b")}
     with pytest.raises(UserError, match="Two models are called 'photos'"):
         names_of(["a/photos", "b/photos"])
+
+
+def test_a_missing_extra_names_the_line_that_installs_it(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else found(name))
+    with pytest.raises(UserError, match=r"imgclf serve needs uvicorn: python -m pip install 'imgclf\[serve\]'"):
+        importlib.reload(imgclf.serving)
+    monkeypatch.undo()
+    importlib.reload(imgclf.serving)
