@@ -26,10 +26,11 @@ FILE = "lock.txt"
 _OPTIONAL = ("pillow-heif",)  # changes which photos can be read
 
 
-def distributions(more: Iterable[str] = ()) -> dict[str, importlib.metadata.Distribution]:
+def distributions(own: Iterable[str], more: Iterable[str] = ()) -> dict[str, importlib.metadata.Distribution]:
     """The installed distributions that imgclf needs, by canonical name, imgclf itself left out.
 
     Args:
+      own: imgclf's requirements, as its wheel states them: what a checkout was installed with may be older than the checkout.
       more: names of further distributions, such as those that the user's own code imports; what they need is added too.
 
     Raises:
@@ -39,11 +40,12 @@ def distributions(more: Iterable[str] = ()) -> dict[str, importlib.metadata.Dist
     optional = {name for name in _OPTIONAL if _installed(name) is not None}
     found: dict[str, importlib.metadata.Distribution] = {}
     extras: dict[str, set[str]] = {}
-    waiting = [(name, set[str]()) for name in ("imgclf", *sorted(plugins | optional | set(more)))]
+    waiting = [(name, set[str]()) for name in sorted(plugins | optional | set(more))]
+    waiting += [(need.name, set(need.extras)) for need in map(Requirement, own) if _applies(need, ("",))]
     while waiting:
         name, wanted = waiting.pop()
         key = canonicalize_name(name)
-        if key in found and wanted <= extras[key]:
+        if key == "imgclf" or (key in found and wanted <= extras[key]):
             continue
         distribution = _installed(name)
         if distribution is None:
@@ -52,10 +54,14 @@ def distributions(more: Iterable[str] = ()) -> dict[str, importlib.metadata.Dist
         extras[key] = extras.get(key, set()) | wanted
         for text in distribution.requires or []:
             need = Requirement(text)
-            if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in ("", *extras[key])):
+            if _applies(need, ("", *extras[key])):
                 waiting.append((need.name, set(need.extras)))
-    del found["imgclf"]
     return dict(sorted(found.items()))
+
+
+def _applies(need: Requirement, extras: Iterable[str]) -> bool:
+    """Whether a requirement holds here, for some of these extras."""
+    return need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in extras)
 
 
 def of_no_index(distribution: importlib.metadata.Distribution) -> dict[str, Any] | None:

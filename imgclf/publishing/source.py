@@ -4,6 +4,7 @@ import ast
 import base64
 import csv
 import dataclasses
+import email
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -74,13 +75,12 @@ def user_code(config: Config) -> UserCode:
     return UserCode(fields, files, tuple(sorted(distributions)))
 
 
-def pack(folder: Path, made_by: str | None, *, no_index: Mapping[str, importlib.metadata.Distribution]) -> dict[str, Any]:
+def pack(folder: Path, made_by: str | None) -> dict[str, Any]:
     """Writes the source into `folder`/source/: imgclf's wheel, its history and uncommitted changes where it is a checkout.
 
     Args:
       folder: of the bundle that is being made.
       made_by: what the run's environment.json says of git; None = the run was made by an installed imgclf.
-      no_index: distributions of the environment that no index has: their wheels lie beside imgclf's.
 
     Returns:
       What the manifest says of it: `imgclf` (version), `commit` (None where it is no checkout), `changed` (whether there are uncommitted
@@ -94,8 +94,6 @@ def pack(folder: Path, made_by: str | None, *, no_index: Mapping[str, importlib.
     version = importlib.metadata.version("imgclf")
     notes: list[str] = []
     checkout = Path(__file__).resolve().parents[2]
-    for distribution in no_index.values():
-        _pack_distribution(distribution, target)
     if not ((checkout / ".git").exists() and (checkout / "pyproject.toml").exists()):
         _repack(importlib.metadata.distribution("imgclf"), target)
         return {"imgclf": version, "commit": None, "changed": False, "notes": notes}
@@ -107,6 +105,25 @@ def pack(folder: Path, made_by: str | None, *, no_index: Mapping[str, importlib.
     elif made_by.endswith("-dirty"):
         notes.append("The run was made with uncommitted changes; those of the day on which it was bundled are here.")
     return {"imgclf": version, "commit": commit, "changed": changed, "notes": notes}
+
+
+def requirements(folder: Path) -> list[str]:
+    """What the wheel of imgclf in `folder`/source/ requires, as it states it."""
+    (wheel,) = (folder / WHEELS).glob("imgclf-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        stated = email.message_from_bytes(archive.read(name))
+    return [str(need) for need in stated.get_all("Requires-Dist", [])]
+
+
+def pack_others(folder: Path, no_index: Mapping[str, importlib.metadata.Distribution]) -> None:
+    """Makes the wheels of distributions that were not installed from an index, beside imgclf's.
+
+    Raises:
+      UserError: if a wheel can't be made.
+    """
+    for distribution in no_index.values():
+        _pack_distribution(distribution, folder / WHEELS)
 
 
 def check_wheels(folder: Path) -> None:

@@ -161,7 +161,9 @@ def _check_apart(target: Path, made: _Run) -> None:
 def _contents(made: _Run, described: examples.Described, staged: Path, place: str) -> tuple[dict[str, Any], dict[str, Path | bytes]]:
     """What the manifest says of the bundle, and its files but for their metadata: path → contents."""
     code = source.user_code(made.config)
-    pinned, no_index = _split(lock.distributions(code.distributions))
+    packed = source.pack(staged, made.environment.get("git"))
+    pinned, no_index = _split(lock.distributions(source.requirements(staged), code.distributions))
+    source.pack_others(staged, no_index)
     about: dict[str, Any] = {
         "name": made.name,
         "subject": made.subject,
@@ -170,7 +172,7 @@ def _contents(made: _Run, described: examples.Described, staged: Path, place: st
         "place": place,
         "data": described.where | {"images": len(described.table)},
         "user_code": {"fields": dict(code.fields), "files": sorted(code.files)},
-        "source": source.pack(staged, made.environment.get("git"), no_index=no_index),
+        "source": packed,
     }
     about["source"]["notes"] += _other_versions(made.environment, pinned)
     lock.write(staged / lock.FILE, pinned)

@@ -1,13 +1,17 @@
 """The code in a bundle: wheels made again of what is installed, and the modules that a config names."""
 
 import importlib.metadata
+import tomllib
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from imgclf.config import default_config
 from imgclf.errors import UserError
 from imgclf.publishing import lock, source
+
+OWN = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["dependencies"]
 
 
 @pytest.fixture
@@ -86,9 +90,10 @@ def test_wheels_that_unfold_too_far_are_refused(tmp_path, monkeypatch):
 
 
 def test_the_lock_has_what_a_run_needs_and_nothing_else():
-    needed = lock.distributions()
-    assert {"jax", "jaxlib", "flax", "numpy", "pyarrow", "huggingface-hub"} <= set(needed)
+    needed = lock.distributions(OWN)
+    assert {"jax", "jaxlib", "flax", "numpy", "pyarrow", "huggingface-hub", "h5py", "packaging"} <= set(needed)
+    assert "hypothesis" not in lock.distributions(['hypothesis; extra == "test"', 'packaging; python_version > "3"'])
     assert not {"imgclf", "pytest", "hypothesis", "moto"} & set(needed)
-    assert "hypothesis" in lock.distributions(["hypothesis"])
+    assert "hypothesis" in lock.distributions(OWN, ["hypothesis"])
     with pytest.raises(UserError, match="no-such-thing is not installed"):
-        lock.distributions(["no-such-thing"])
+        lock.distributions(OWN, ["no-such-thing"])
