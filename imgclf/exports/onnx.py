@@ -47,8 +47,13 @@ def model_of(exportable: Exportable) -> Any:
 
     run, (batch,) = program(exportable), jax.export.symbolic_shape("b")
     image = jax.ShapeDtypeStruct((batch, *exportable.size, 3), np.uint8)
+
+    def in_order(image: jax.Array) -> list[jax.Array]:
+        outputs = run(image)
+        return [outputs[name] for name in OUTPUTS]
+
     with forms.portable("plain"):
-        graph, names = graph_of(lambda image: [run(image)[name] for name in OUTPUTS], image)
+        graph, names = graph_of(in_order, image)
     for name, output in zip(names, OUTPUTS, strict=True):
         graph.named(name, output)
     classes: list[Any] = ["batch", len(exportable.class_names)]

@@ -37,12 +37,12 @@ def program(exportable: Exportable) -> Callable[[jax.Array], dict[str, jax.Array
         return model.features_and_logits(normalize(image, tuple(data.mean), tuple(data.std)))
 
     def outputs(image: jax.Array) -> dict[str, jax.Array]:
-        features, logits = both(image)
-        if exportable.flips:
-            features_of_mirror, logits_of_mirror = both(jax.lax.rev(image, (2,)))
-            features = (features + features_of_mirror) * np.float32(0.5)
-            takes = model.head.takes_features
-            logits = model.logits_of_features(features) if takes else (logits + logits_of_mirror) * np.float32(0.5)
+        if exportable.flips:  # in one pass, so that the parameters stand in the graph once
+            views = jnp.concatenate([image, jax.lax.rev(image, (2,))])
+            features, logits = (value.reshape(2, image.shape[0], -1).sum(0) * np.float32(0.5) for value in both(views))
+            logits = model.logits_of_features(features) if model.head.takes_features else logits
+        else:
+            features, logits = both(image)
         scaled = (logits + offset if exportable.logit_offset else logits) * np.float32(1 / exportable.temperature)
         return {"logits": logits, "probabilities": jax.nn.softmax(scaled, axis=-1), "features": features}
 
