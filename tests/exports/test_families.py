@@ -15,14 +15,9 @@ from imgclf.models.weights import pretrained
 from imgclf.training.state import split_model
 
 _SIZES = {"inception_v3_tiny": 75, "xception_tiny": 71, "vit_tiny_dinov2": 56}
-_FAST = (
-    "cnn",
-    "mobilenet_v3_tiny",
-    "convnext_micro",
-    "vit_tiny_dinov3",
-)
+_FAST = ("mobilenet_v3_tiny", "vit_tiny_dinov3")
 _SMALL = [name for name in registry.NAMES if name.endswith(("_tiny", "_micro")) and name not in ("convnext_tiny", "convnextv2_tiny")]
-_SMALL += ["vit_tiny_dinov2", "vit_tiny_siglip", "resnet20"]
+_SMALL += ["vit_tiny_dinov2", "vit_tiny_dinov3", "vit_tiny_siglip", "resnet20"]
 
 
 def exportable(name: str, **fields: object) -> Exportable:
