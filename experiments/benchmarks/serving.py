@@ -70,7 +70,7 @@ def compare(args: argparse.Namespace) -> None:
         ports = {name: stack.enter_context(started(name, args)) for name in names}
         found: dict[tuple[str, int], list[tuple[float, float]]] = {}
         for name, port in ports.items():
-            wrk(port, 4, 3, script, environment)  # warm
+            wrk(port, 1, args.seconds, script, environment)  # warm
             print(f"{name} is up", flush=True)
         for connections, pair in itertools.product(args.connections, range(args.pairs)):
             for name in names if pair % 2 == 0 else names[::-1]:
@@ -84,10 +84,13 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def row(own: list[tuple[float, float]], naive: list[tuple[float, float]]) -> str:
-    """Medians: requests/s and p99, and the ratio of each to naive's in the same turn."""
-    rate, p99 = (statistics.median(one[k] for one in own) for k in (0, 1))
-    ratios = [statistics.median(a[k] / b[k] for a, b in zip(own, naive, strict=True)) for k in (0, 1)]
-    return f"{rate:.0f}/s ({ratios[0]:.2f}x), p99 {1000 * p99:.0f} ms ({ratios[1]:.2f}x)"
+    """Medians of requests/s and p99, and of the ratio of each to naive's in the same turn, with its range."""
+    told = []
+    for k, (scale, unit) in enumerate(((1, "/s"), (1000, " ms"))):
+        ratios = sorted(a[k] / b[k] for a, b in zip(own, naive, strict=True))
+        middle = scale * statistics.median(one[k] for one in own)
+        told.append(f"{middle:.0f}{unit} ({statistics.median(ratios):.2f}x; {ratios[0]:.2f}–{ratios[-1]:.2f})")
+    return f"{told[0]}, p99 {told[1]}"
 
 
 def write_bodies(source: Path, folder: Path, count: int) -> str:
@@ -157,6 +160,8 @@ def wrk(port: int, connections: int, seconds: int, script: Path, environment: di
     out = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True).stdout
     if wrong := re.search(r"Non-2xx.*|Socket errors.*", out):
         raise SystemExit(f"wrk: {wrong.group()}")
+    if int(re.search(r"(\d+) requests in", out).group(1)) < 2 * connections:
+        raise SystemExit(f"fewer than {2 * connections} answers in {seconds} s say nothing: give more --seconds, or a quieter machine.")
     value, unit = re.search(r"99%\s+([\d.]+)(us|ms|s|m)", out).groups()
     return float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)), float(value) * UNITS[unit]
 
