@@ -207,16 +207,16 @@ def _made_by_installer(file: importlib.metadata.PackagePath) -> bool:
 
 
 def _history(checkout: Path, target: Path, notes: list[str]) -> tuple[str, bool]:
-    """Writes imgclf.gitbundle, and uncommitted.diff where there are changes; returns the commit, and whether there are."""
+    """Writes history.gitbundle, and uncommitted.diff where there are changes; returns the commit, and whether there are."""
     commit = _git(checkout, "rev-parse", "HEAD").decode().strip()
     made = subprocess.run(
-        ["git", "-C", str(checkout), "-c", "pack.threads=1", "bundle", "create", "--quiet", str(target / "imgclf.gitbundle"), "HEAD"],
+        ["git", "-C", str(checkout), "-c", "pack.threads=1", "bundle", "create", "--quiet", str(target / "history.gitbundle"), "HEAD"],
         capture_output=True,
         text=True,
         check=False,
     )
     if made.returncode:
-        (target / "imgclf.gitbundle").unlink(missing_ok=True)
+        (target / "history.gitbundle").unlink(missing_ok=True)
         notes.append(f"The history of imgclf is not packed: git says {made.stderr.strip().splitlines()[-1]!r}.")
     with tempfile.TemporaryDirectory() as folder:  # an index of our own, so that the user's stays as it is
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
