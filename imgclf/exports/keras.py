@@ -215,6 +215,7 @@ def _read_back(path: Path, params: Tree, stats: Tree, target: _Target) -> None:
 
 _LOAD = f"""
 def load(folder):
+    sys.dont_write_bytecode = True  # the folder holds what was written into it, nothing else
     sys.path.insert(0, folder)
     from {NETWORK.removesuffix(".py")} import load as load_network
     return load_network(folder)

@@ -229,6 +229,7 @@ def _by_rules(rules: Sequence[Rule], names: Mapping[str, Any]) -> list[str]:
 
 _LOAD = f"""
 def load(folder):
+    sys.dont_write_bytecode = True  # the folder holds what was written into it, nothing else
     sys.path.insert(0, folder)
     from {NETWORK.removesuffix(".py")} import load as load_network
     return load_network(folder)
