@@ -29,11 +29,12 @@ from imgclf.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "experiments" / "README.md"]
 FLAGS = {option for parameter in typer.main.get_command(run_py.app).params for option in parameter.opts}
-TOPS = ("imgclf", "configs", "docs", "experiments", "tests", ".ci")
+TOPS = ("imgclf", "configs", "deployment", "docs", "experiments", "tests", ".ci")
 FILES = {path.name for top in (ROOT, *map(ROOT.joinpath, TOPS)) for path in (top.glob("*.py") if top == ROOT else top.rglob("*.py"))}
-OTHERS = {  # files that are not ours: the reader's own, Google's retrain.py, the PyTorch sides of benchmarks, ImageNet-C's
+OTHERS = {  # files that are not ours: the reader's own, Google's retrain.py, the PyTorch sides of benchmarks, ImageNet-C's, a client's
     *("flips.py", "my_model.py", "my_optimizer.py", "my_source.py", "my_study.py", "my_config.py"),
     *("retrain.py", "torch_cnn.py", "torch_loader.py", "torch_models.py", "make_imagenet_c.py"),
+    *("hf_api.py", "lfs.py", "file_download.py"),
 }
 NO_ATTRIBUTES = {
     "csv",
@@ -51,6 +52,7 @@ NO_ATTRIBUTES = {
     "parquet",
     "png",
     "py",
+    "safetensors",
     "sh",
     "svg",
     "txt",
@@ -143,7 +145,7 @@ def test_functions_named_after_their_module_exist():
     for name, written in found_in_texts(r"(?<![\w./])`([a-z_]+\.[A-Za-z_]\w*)"):
         stem, _, attribute = written.partition(".")
         homes = [module for module in MODULES if module.rpartition(".")[2] == stem]
-        if stem in ("classifier", "dataset", "tfds") or attribute in NO_ATTRIBUTES or written in FIELDS:
+        if stem in ("classifier", "dataset", "tfds", "timm") or attribute in NO_ATTRIBUTES or written in FIELDS:
             continue
         if homes and not any(hasattr(importlib.import_module(home), attribute) for home in homes):
             missing.append((name, written))

@@ -30,7 +30,7 @@ class _InMemory(MultiPartParser):
 
 
 class Uploads:
-    """Reads requests' images; all of them together hold no more than `limits.held_bytes`."""
+    """Reads requests' images; all of them together hold no more than `Limits.held_bytes`."""
 
     def __init__(self, limits: Limits):
         self.limits = limits
