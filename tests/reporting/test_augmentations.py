@@ -10,7 +10,7 @@ from imgclf.errors import UserError
 from imgclf.reporting import augmentations
 
 # Fields that only say more about those that the page shows.
-DETAILS = {"crop_ratio", "fill_value", "erase_area", "erase_ratio", "mix_switch", "mix_probability", "flip_alternating"}
+DETAILS = {"crop_ratio", "fill_value", "erase_area", "erase_ratio", "mix_switch", "mix_probability", "flip_alternating", "image_size"}
 
 
 def picture(h: int = 60, w: int = 90) -> np.ndarray:
