@@ -1,15 +1,18 @@
-"""A bounded queue in front of an engine: images are decoded in threads and computed in batches, by one thread at a time.
+"""A bounded queue in front of an engine: images are decoded in threads, and computed in batches by as many of them as pays.
 
-The thread that has decoded an image computes it, too, if the engine is free, and goes on with what has arrived meanwhile; so a lone image
-changes threads no more often than without a queue. The engine never waits for a batch to fill while it could work: batches grow with the
-load by themselves. Which batch sizes are worth their padding is measured when the model is warmed. Where larger batches are cheaper per
-image, as on a GPU, it waits a few milliseconds for images that are being decoded already, never for ones that may come.
+The thread that has decoded the last image that has arrived computes, too, if the engine is free, and goes on with what came meanwhile; so
+a lone image changes threads no more often than without a queue. The engine never waits for images that may come: batches grow with the load
+by themselves. Which batch sizes are worth their padding, and how many batches to compute at once, is measured when the model is
+warmed. Where larger batches are cheaper per image, as on a GPU, one is computed at a time, and waits a few milliseconds for images that are
+being decoded already, never for ones that may come. On a CPU a thread per core keeps all cores busy: what one network computes in parallel
+would wait for a core that decodes.
 """
 
 import asyncio
 import collections
 import contextlib
 import dataclasses
+import itertools
 import logging
 import math
 import threading
@@ -26,7 +29,7 @@ from imgclf.serving.engines import Engine
 from imgclf.serving.limits import Refusal
 
 _log = logging.getLogger("imgclf.serving")
-_CLOSE = 1.1  # batches that take no more than this times the least time are as good: the smallest of them answers soonest
+_CLOSE = 1.1  # times that differ by no more than this factor are as good
 _ROUNDS, _SECONDS = 7, 5.0  # of measuring, whichever ends first; the quickest counts, as other programs may run beside it
 
 
@@ -58,12 +61,21 @@ class Sizes:
         # A smaller batch that seems to take longer than a larger one was measured while something else ran: it counts as that one.
         self.seconds = {size: min(cost for other, cost in seconds.items() if other >= size) for size in sorted(seconds)}
         self.largest = max(seconds)
+        self._worth = self._worthwhile()
         least = [0.0]
         self._first = [0]
         for n in range(1, self.largest + 1):
-            costs = {size: cost + least[max(0, n - size)] for size, cost in self.seconds.items()}
+            costs = {size: self.seconds[size] + least[max(0, n - size)] for size in self._worth}
             least.append(min(costs.values()))
-            self._first.append(next(size for size, cost in costs.items() if cost <= _CLOSE * least[n]))
+            self._first.append(next(size for size, cost in costs.items() if cost == least[n]))
+
+    def _worthwhile(self) -> list[int]:
+        """The sizes of which an image costs clearly less than of every smaller one: the others answer no sooner, and keep more waiting."""
+        worth: list[int] = []
+        for size, cost in self.seconds.items():
+            if not worth or _CLOSE * cost / size < self.seconds[worth[-1]] / worth[-1]:
+                worth.append(size)
+        return worth
 
     def first(self, waiting: int) -> int:
         """The size of the next batch when so many images wait."""
@@ -71,8 +83,13 @@ class Sizes:
 
     @property
     def worth_waiting(self) -> bool:
-        """Whether an image of the largest batch costs less than three quarters of one by itself."""
-        return self.seconds[self.largest] / self.largest < 0.75 * self.seconds[min(self.seconds)] / min(self.seconds)
+        """Whether an image of the largest batch costs less than a quarter of one by itself, as on a GPU."""
+        return self.seconds[self.largest] / self.largest < 0.25 * self.seconds[min(self.seconds)] / min(self.seconds)
+
+    @property
+    def best(self) -> int:
+        """The size of which an image costs least: no more need to wait."""
+        return self._worth[-1]
 
     def per_image(self) -> float:
         """Seconds per image when many wait."""
@@ -82,11 +99,12 @@ class Sizes:
 class Batcher:
     """An engine with its queue. All but the work itself happens in the event loop's thread."""
 
-    def __init__(self, engine: Engine, decoders: ThreadPoolExecutor, *, queue: int, max_batch: int, max_wait: float):
+    def __init__(self, engine: Engine, decoders: ThreadPoolExecutor, *, threads: int = 1, queue: int, max_batch: int, max_wait: float):
         """
         Args:
           engine: what computes.
           decoders: the threads that decode; shared among models.
+          threads: how many these are.
           queue: images that may wait or be computed at once.
           max_batch: the largest batch.
           max_wait: seconds that a batch waits at most for images that are being decoded.
@@ -94,10 +112,12 @@ class Batcher:
         self.engine = engine
         self.admitted = 0  # images that are not answered yet
         self.on_batch: Callable[[int, float], None] = lambda images, seconds: None  # called in the engine's thread
-        self._decoders, self._queue, self._max_batch, self._max_wait = decoders, queue, max_batch, max_wait
+        self._decoders, self._threads, self._queue, self._max_batch, self._max_wait = decoders, threads, queue, max_batch, max_wait
         self._waiting: collections.deque[_Job] = collections.deque()
-        self._decoding = 0
-        self._computing = False
+        self._decoding = 0  # images that are not decoded yet
+        self._untouched = 0  # of these, that no thread has begun with
+        self._computing = 0  # threads that compute, `lanes` at most
+        self.lanes = 1
         self._changed = threading.Condition()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.sizes: Sizes | None = None
@@ -125,7 +145,22 @@ class Batcher:
                 seconds[size] = min(seconds[size], _seconds(self.engine.answers, self.engine.blank(size)))
             if time.perf_counter() - started > _SECONDS:
                 break
-        self.sizes = Sizes(seconds)
+        measured = Sizes(seconds)
+        self.lanes = 1 if measured.worth_waiting or count > 1 else self._best_lanes()
+        self.sizes = measured
+
+    def _best_lanes(self) -> int:
+        """The most threads, up to those that decode, that together compute single images about as quickly as any other number does."""
+        most = self._threads
+        counts = sorted({min(2**power, most) for power in range(most.bit_length() + 1)})
+        seconds = dict.fromkeys(counts, math.inf)
+        blank = self.engine.blank(1)
+        for _, lanes in itertools.product(range(_ROUNDS), counts):
+            with ThreadPoolExecutor(lanes) as threads:
+                started = time.perf_counter()
+                list(threads.map(self.engine.answers, [blank] * (2 * most)))
+                seconds[lanes] = min(seconds[lanes], time.perf_counter() - started)
+        return max(lanes for lanes in counts if seconds[lanes] <= _CLOSE * min(seconds.values()))
 
     def submit(self, images: Sequence[bytes]) -> list[asyncio.Future[Answer | str]]:
         """Takes images; each future is its answer, or the reason why it can't be read. To be called in the event loop.
@@ -143,12 +178,16 @@ class Batcher:
         self.admitted += len(jobs)
         with self._changed:
             self._decoding += len(jobs)
+            self._untouched += len(jobs)
         for job in jobs:
             self._decoders.submit(self._decode, job)
         return [job.answered for job in jobs]
 
     def _decode(self, job: _Job) -> None:
         """In one of the decoders' threads."""
+        assert self.sizes is not None
+        with self._changed:
+            self._untouched -= 1
         outcome: str | BaseException = ""
         if not job.answered.cancelled():
             try:
@@ -162,8 +201,9 @@ class Batcher:
             self._decoding -= 1
             if job.view is not None:
                 self._waiting.append(job)
-            leads = bool(self._waiting) and not self._computing
-            self._computing |= leads
+            enough = self._untouched == 0 or len(self._waiting) >= self.sizes.best  # else this thread decodes first
+            leads = bool(self._waiting) and self._computing < self.lanes and enough
+            self._computing += leads
             self._changed.notify()
         if job.view is None:
             self._tell([(job, outcome)])
@@ -185,7 +225,7 @@ class Batcher:
             self._tell(outcomes)
 
     def _take(self) -> tuple[int, list[_Job]] | None:
-        """Takes the next batch, with the size that it is padded to; None when nothing waits, and the engine is free from then on."""
+        """Takes the next batch, with the size that it is padded to; None when nothing waits: this thread then computes no more."""
         assert self.sizes is not None
         with self._changed:
             if self.sizes.worth_waiting:
@@ -195,8 +235,8 @@ class Batcher:
                 self._waiting.remove(job)
             if gone:
                 self._tell([(job, "") for job in gone])
-            self._computing = bool(self._waiting)
             if not self._waiting:
+                self._computing -= 1
                 return None
             size = self.sizes.first(len(self._waiting))
             return size, [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]

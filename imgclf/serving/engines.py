@@ -49,7 +49,7 @@ class Engine(Protocol):
         """The network's input for the bytes of an image file, uint8; raises `images.ImageError`. Called in several threads."""
 
     def answers(self, views: np.ndarray) -> Answers:
-        """Of stacked views, uint8 [n, …]. Called in one thread at a time."""
+        """Of stacked views, uint8 [n, …]. Called in several threads."""
 
     def blank(self, count: int) -> np.ndarray:
         """So many views of nothing, to warm up with."""
@@ -106,6 +106,7 @@ class OnnxEngine:
         self._preprocessing = Preprocessing(**framing | {"size": export.size})
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = _cpus()  # not those of the machine: a container may have fewer
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # else threads that wait keep those busy that could decode
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(export.model, options)

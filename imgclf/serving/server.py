@@ -121,7 +121,7 @@ def build(
     for name, path in named.items():
 
         def start(opened: Engine, name: str = name) -> Batcher:
-            batcher = Batcher(opened, decoders, queue=limits.queue, max_batch=max_batch, max_wait=max_wait_ms / 1000)
+            batcher = Batcher(opened, decoders, threads=_cpus(), queue=limits.queue, max_batch=max_batch, max_wait=max_wait_ms / 1000)
             batcher.on_batch = lambda images, seconds: metrics.batch(name, images, seconds)
             metrics.watch_queue(name, lambda: batcher.admitted)
             return batcher

@@ -53,7 +53,7 @@ def run(work: Callable, seconds: dict[int, float], queue: int = 100) -> Engine:
             batcher.sizes = Sizes(seconds)
             await asyncio.wait_for(work(batcher, engine), 20)
         await asyncio.sleep(0)  # the threads have ended: what they told is heard now
-        assert (batcher.admitted, batcher._decoding, batcher._computing) == (0, 0, False)
+        assert (batcher.admitted, batcher._decoding, batcher._computing) == (0, 0, 0)
 
     asyncio.run(running())
     return engine
