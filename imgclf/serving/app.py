@@ -105,16 +105,21 @@ def create_app(models: Models, options: AppOptions, metrics: Metrics, console: C
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        ending = threading.Event()
+
         def warm() -> None:
             for served in models.values():
-                if not served.batcher.ready:
+                if not served.batcher.ready and not ending.is_set():
                     served.warm(console)
             for served in models.values():
-                if served.engine.explainer:
+                if served.engine.explainer and not ending.is_set():
                     served.engine.explainer.warm()
 
-        threading.Thread(target=warm, name="warm", daemon=True).start()
+        warming = threading.Thread(target=warm, name="warm", daemon=True)
+        warming.start()
         yield
+        ending.set()
+        await asyncio.to_thread(warming.join)  # a compilation that is under way at the interpreter's end would abort the process
 
     app = FastAPI(
         title="imgclf",
