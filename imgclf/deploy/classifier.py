@@ -18,7 +18,7 @@ from imgclf.evaluation.conformal import Conformal
 from imgclf.evaluation.open_set import OpenSet
 from imgclf.explanation.pictures import Method, check_method
 from imgclf.exports.exportable import Options as ExportOptions
-from imgclf.exports.folder import Export
+from imgclf.exports.folder import EXPORT_JSON, Export
 from imgclf.reporting import leaderboard
 from imgclf.runtime import compilation_cache
 from imgclf.training.checkpoint import load_model
@@ -288,6 +288,10 @@ def load(run: str | os.PathLike[str]) -> Classifier:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} (looked for as {folder.absolute()}): name the folder of a finished run.")
     if not (folder / "results.json").exists():
+        if (folder / "manifest.json").exists():
+            raise UserError(f"{folder} is a bundle: its run is in {folder / 'run'}, name that.")
+        if (folder / EXPORT_JSON).exists():
+            raise UserError(f"{folder} is an export, which imgclf serve and its own predict.py open: name the run that it was made from.")
         raise UserError(
             f"{folder} is not a finished run (it has no results.json): finish it with imgclf train CONFIG --workdir={folder}, or name "
             "another folder."

@@ -59,6 +59,8 @@ def explain(
     label = _label(predictor, wanted.class_name)
     if wanted.method == "hirescam":
         cam.need_places(predictor.explained)
+    if not len(taken):
+        raise UserError("There is no picture to explain: name one or more.")
     if len(taken) > MOST:
         raise UserError(f"{len(taken):,} pictures are more than one page can show ({MOST}): explain fewer at a time.")
     if path is not None:

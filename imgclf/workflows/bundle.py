@@ -236,7 +236,7 @@ def _of_run(made: _Run) -> dict[str, Path]:
         found += [path for path in (folder / kept_model).rglob("*") if path.is_file()]
     for export in folder.glob("*/**/export.json"):
         found += [path for path in export.parent.rglob("*") if path.is_file()]
-    return {f"run/{path.relative_to(folder).as_posix()}": path for path in found if not path.name.startswith(".")}
+    return {f"run/{path.relative_to(folder).as_posix()}": path for path in found if not path.name.startswith(".") and path.suffix != ".pyc"}
 
 
 def _inputs(config: Config) -> dict[str, Path]:

@@ -132,11 +132,15 @@ def _read(folder: Path, name: str) -> _Run:
             raise UserError(
                 f"{folder} is not the folder of a finished run (it has no {needed}): finish it with imgclf train, or name another."
             )
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    table = pd.read_parquet(folder / "dataset.parquet")
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        table = pd.read_parquet(folder / "dataset.parquet")
+        said = pd.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
+        said = said.astype({"probability": float})[["id", "true", "predicted", "probability"]]
+    except (OSError, ValueError, LookupError) as error:
+        raise UserError(f"{folder} is damaged ({error}): restore the run from a copy, or train it again.") from error
     if "id" not in table:
         raise UserError(f"{folder} is a saved model, which does not keep the names of its images: name the run itself.")
-    said = pd.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False).astype({"probability": float})
     table = table.assign(group=groups_of(table)).set_index("id")
     if not set(said["id"]) <= set(table.index):
         raise UserError(f"{folder} is of two runs: its predictions.csv names images that are not in its dataset.parquet; train it again.")

@@ -69,6 +69,8 @@ def test_the_page_stands_alone_and_describes_its_pictures(explained):
 
 
 def test_what_can_not_be_explained_is_told_in_a_sentence(classifier, tmp_path):
+    with pytest.raises(UserError, match="no picture to explain"):
+        classifier.explain([], tmp_path / "page.html")
     one = picture(tmp_path / "one.png", 7, 0)
     with pytest.raises(UserError, match=r"no class 'gren'; did you mean 'green'"):
         classifier.explain(one, class_name="gren", verbose=False)

@@ -1,6 +1,7 @@
 """An export from a run to a folder that works without imgclf; and what keeps one from being finished."""
 
 import dataclasses
+import importlib
 import json
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import imgclf
 from imgclf.deploy import exporting
 from imgclf.errors import UserError
 from imgclf.exports import folder, formats, told
@@ -74,6 +76,31 @@ def test_a_changed_byte_or_a_missing_file_is_named(exported, tmp_path, name):
     (place / name).unlink()
     with pytest.raises(UserError, match=name):
         folder.read(place)
+
+
+def test_its_own_program_answers_what_can_be_read_and_says_what_can_not(exported, color_folder, tmp_path, monkeypatch, capsys):
+    for name in ("predict", "preprocess"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(exported.folder))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    program = importlib.import_module("predict")
+    photo = str(next(color_folder.rglob("*.png")))
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff half")
+    assert program.main([str(tmp_path / "broken.jpg"), photo, "missing.jpg"]) == "2 of 3 images can't be read."
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{photo}\t")
+    assert "missing.jpg can't be read" in said.err
+    assert program.main([photo]) == ""
+    assert program.main(["--help"]) == "python predict.py PHOTO..."
+    monkeypatch.setattr(program.Model.__init__, "__defaults__", (tmp_path,))
+    assert "can't be opened (FileNotFoundError" in program.main([photo])
+    for name in ("predict", "preprocess"):
+        sys.modules.pop(name)
+
+
+def test_imgclf_load_says_what_else_a_folder_is(exported):
+    with pytest.raises(UserError, match="is an export"):
+        imgclf.load(exported.folder)
 
 
 def test_another_version_is_refused(exported, tmp_path):

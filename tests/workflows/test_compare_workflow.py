@@ -137,6 +137,9 @@ def test_what_can_not_be_compared_is_told_in_a_sentence(photos, tmp_path):
     pd.read_parquet(saved / "dataset.parquet", columns=["sha256", "split"]).to_parquet(saved / "dataset.parquet")
     with pytest.raises(UserError, match="saved model, which does not keep the names"):
         compare([a, saved], console=QUIET)
+    (other / "predictions.csv").write_text("garbage")
+    with pytest.raises(UserError, match="other is damaged"):
+        compare([a, other], console=QUIET)
     said = CliRunner().invoke(app, ["compare", str(a)])
     assert isinstance(said.exception, UserError)
 

@@ -72,10 +72,25 @@ def of_library(path: pathlib.Path) -> Run:
     return run
 
 
+def main(photos: Sequence[str]) -> str:
+    """Prints a line per photo: its name, class and probability. Returns what went wrong, "" = nothing."""
+    if not photos or photos[0] in ("-h", "--help"):
+        return "python predict.py PHOTO..."
+    try:
+        model = Model()
+    except Exception as error:  # onnxruntime, JAX, timm and Keras have no kind of error in common
+        return f"The model in {HERE} can't be opened ({type(error).__name__}: {str(error).splitlines()[0]}): restore the export."
+    unread = 0
+    for photo in photos:
+        try:
+            row = model.probabilities([photo])[0]
+        except (OSError, ValueError) as error:
+            print(f"{photo} can't be read: {error}", file=sys.stderr)
+            unread += 1
+        else:
+            print(f"{photo}\t{model.class_names[row.argmax()]}\t{row.max():.4f}")
+    return f"{unread} of {len(photos)} images can't be read." if unread else ""
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("python predict.py PHOTO...")
-    model = Model()
-    for photo in sys.argv[1:]:
-        row = model.probabilities([photo])[0]
-        print(f"{photo}\t{model.class_names[row.argmax()]}\t{row.max():.4f}")
+    sys.exit(main(sys.argv[1:]) or 0)
