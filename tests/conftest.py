@@ -10,9 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["durations"]
+
+# The same cases at every run: a test that fails has found something that the last change did.
+hypothesis.settings.register_profile("deterministic", derandomize=True)
+hypothesis.settings.load_profile("deterministic")
 
 # Before JAX starts: one cache of compiled programs for the whole session and its subprocesses, apart from the user's.
 if "IMGCLF_CACHE" not in os.environ:

@@ -80,7 +80,7 @@ class Box(NamedTuple):
 
 
 def pixel_box(x_min: float, y_min: float, x_max: float, y_max: float, width: int, height: int, options: CropOptions) -> Box:
-    """Returns the pixels of a box, padded and squared as `options` say; there is at least one.
+    """Returns the pixels of a box, padded and squared as `options` say; there is at least one, and padding takes none away.
 
     Args:
       x_min, y_min, x_max, y_max: the box in shares of the photo.
@@ -88,8 +88,13 @@ def pixel_box(x_min: float, y_min: float, x_max: float, y_max: float, width: int
       options: of them, `padding` and `square` are used.
     """
     pad_x, pad_y = options.padding * (x_max - x_min), options.padding * (y_max - y_min)
-    left, right = _span((x_min - pad_x) * width, (x_max + pad_x) * width, width)
-    top, bottom = _span((y_min - pad_y) * height, (y_max + pad_y) * height, height)
+    left, right = _span(x_min * width, x_max * width, width)
+    top, bottom = _span(y_min * height, y_max * height, height)
+    # Of a box of less than a pixel, the padded one may round to a neighbouring pixel: both are taken.
+    padded_left, padded_right = _span((x_min - pad_x) * width, (x_max + pad_x) * width, width)
+    padded_top, padded_bottom = _span((y_min - pad_y) * height, (y_max + pad_y) * height, height)
+    left, right = min(left, padded_left), max(right, padded_right)
+    top, bottom = min(top, padded_top), max(bottom, padded_bottom)
     if options.square:
         side = max(right - left, bottom - top)
         left, right = _widened(left, right, side, width)
