@@ -24,7 +24,7 @@ import urllib.request
 from pathlib import Path
 
 BOUNDARY = "imgclf-benchmark"
-LUA = """
+READ_BODIES = """
 local bodies = {}
 for line in io.lines(os.getenv("BODIES")) do
   local file = io.open(line, "rb")
@@ -32,6 +32,8 @@ for line in io.lines(os.getenv("BODIES")) do
   file:close()
 end
 local at = 0
+"""
+LUA = f"""{READ_BODIES}
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "multipart/form-data; boundary=imgclf-benchmark"
 function request()
@@ -101,16 +103,13 @@ def write_bodies(source: Path, folder: Path, count: int) -> str:
         head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="{number}.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
         paths.append(folder / f"{number}.body")
         paths[-1].write_bytes(head.encode() + path.read_bytes() + f"\r\n--{BOUNDARY}--\r\n".encode())
-    (folder / "list").write_text("".join(f"{path}\n" for path in paths))
-    return str(folder / "list")
+    return listed(paths, folder)
 
 
 @contextlib.contextmanager
 def started(name: str, args: argparse.Namespace):
     """Yields the port of a server in a process of its own, when it is ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     if name == "imgclf":
         command = [
             sys.executable,
@@ -130,34 +129,46 @@ def started(name: str, args: argparse.Namespace):
     path = {"imgclf": "/readyz", "naive": "/openapi.json", "litserve": "/health"}[name]
     process = subprocess.Popen(command)
     try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5)
-                break
-            if process.poll() is not None:
-                raise SystemExit(f"{name} ended with {process.returncode}")
-            time.sleep(0.5)
+        wait_until_answered(f"http://127.0.0.1:{port}{path}", process)
         yield port
     finally:
         process.terminate()
         process.wait(60)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def wait_until_answered(url: str, process: subprocess.Popen) -> None:
+    for _ in range(600):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(url, timeout=5)
+            return
+        if process.poll() is not None:
+            raise SystemExit(f"the server of {url} ended with {process.returncode}")
+        time.sleep(0.5)
+    raise SystemExit(f"nothing answered {url} within five minutes")
+
+
+def said_by_wrk(port: int, connections: int, seconds: int, script: Path, environment: dict[str, str]) -> str:
+    """What wrk prints of so many seconds with so many connections; BODIES in the environment is the list of bodies."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "--latency"]
+    command += ["-s", str(script), f"http://127.0.0.1:{port}"]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True).stdout
+
+
+def listed(paths: list[Path], folder: Path) -> str:
+    """Writes the list of bodies that the scripts of wrk read; returns its path."""
+    (folder / "list").write_text("".join(f"{path}\n" for path in paths))
+    return str(folder / "list")
+
+
 def wrk(port: int, connections: int, seconds: int, script: Path, environment: dict[str, str]) -> tuple[float, float]:
     """Requests/s and the 99th percentile of the latency, in seconds."""
-    command = [
-        "wrk",
-        "-t1",
-        f"-c{connections}",
-        f"-d{seconds}s",
-        "--timeout",
-        "60s",
-        "--latency",
-        "-s",
-        str(script),
-        f"http://127.0.0.1:{port}",
-    ]
-    out = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True).stdout
+    out = said_by_wrk(port, connections, seconds, script, environment)
     if wrong := re.search(r"Non-2xx.*|Socket errors.*", out):
         raise SystemExit(f"wrk: {wrong.group()}")
     if int(re.search(r"(\d+) requests in", out).group(1)) < 2 * connections:

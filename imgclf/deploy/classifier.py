@@ -158,9 +158,7 @@ class Classifier(Predictor):
             can't tell places apart, or where neighbours are asked for and the run's images are gone.
         """
         wanted = explaining.Wanted(check_method(method), class_name, neighbours, top_k)
-        taken = take(sources, self.config.data)
-        page = None if path is None else Path(path)
-        return explaining.explain(self, taken, wanted, page, overwrite=overwrite, console=Console(quiet=not verbose))
+        return explaining.explain(self, sources, wanted, path, overwrite=overwrite, console=Console(quiet=not verbose))
 
     def map(
         self,

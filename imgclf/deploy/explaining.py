@@ -1,6 +1,7 @@
 """What a classifier looked at, and which training images are near: `Classifier.explain`, and the pictures of its mistakes."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,9 +54,11 @@ class _Read(NamedTuple):
 
 
 def explain(
-    predictor: Predictor, taken: NamedItems, wanted: Wanted, path: Path | None, *, overwrite: bool, console: Console
+    predictor: Predictor, sources: object, wanted: Wanted, path: str | os.PathLike[str] | None, *, overwrite: bool, console: Console
 ) -> pd.DataFrame:
     """Explains images and writes the page; see `Classifier.explain`."""
+    taken = items.take(sources, predictor.config.data)
+    path = None if path is None else Path(path)
     label = _label(predictor, wanted.class_name)
     if wanted.method == "hirescam":
         cam.need_places(predictor.explained)

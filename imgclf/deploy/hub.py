@@ -179,11 +179,12 @@ def write_model(model: dict[str, Tree], about: dict[str, Any], path: Path) -> No
 
     Args:
       model: `params` and `batch_stats`, nested dicts of arrays.
-      about: what stands beside them, `class_names` and `params_sha256` at least; anything that JSON can hold.
+      about: what stands beside them, `class_names` and `params_sha256` at least; anything that JSON can hold. It is one text in the
+        file's metadata, as safetensors writes several in another order each time.
       path: of the file.
     """
     tensors = {f"{part}/{name}": np.ascontiguousarray(leaf) for part, tree in model.items() for name, leaf in flatten(tree).items()}
-    save_file(tensors, path, {"imgclf": json.dumps(about)})
+    save_file(tensors, path, {"imgclf": json.dumps(about, sort_keys=True)})
 
 
 def read_model(path: Path, place: str) -> tuple[dict[str, Tree], dict[str, Any]]:

@@ -19,7 +19,7 @@ from imgclf.errors import UserError
 from imgclf.exports import folder, process
 from imgclf.exports.exportable import Exportable, Options
 from imgclf.exports.formats import UNASKED, Answers, Format
-from imgclf.exports.naming import EPSILON, WAY_OUT, adapted, own_variant, published, telling
+from imgclf.exports.naming import EPSILON, WAY_OUT, adapted, own_variant, program_of, published, read_back, telling
 from imgclf.exports.program import network
 from imgclf.models import keras_layers, registry
 from imgclf.models.convnext import ConvNeXt
@@ -27,7 +27,6 @@ from imgclf.models.heads import DenseHead
 from imgclf.models.network import Network
 from imgclf.models.vgg import VGGHead
 from imgclf.models.weights import conversion, inversion
-from imgclf.models.weights import files as weight_files
 from imgclf.models.weights.conversion import Rule, Tree
 
 MODEL_FILE, DESCRIPTION, NETWORK = "model.weights.h5", "keras.json", "keras_network.py"
@@ -201,25 +200,7 @@ def _normalizes(target: _Target) -> bool:
     return target.builder.startswith("EfficientNetB")
 
 
-def _read_back(path: Path, params: Tree, stats: Tree, target: _Target) -> None:
-    """Converts the file as any file of Keras's, and compares it with what it was made of, bit by bit."""
-    again = conversion.convert(weight_files.read(path), target.rules, params, stats)
-    for ours, theirs in zip((params, stats), again, strict=True):
-        theirs = conversion.flatten(theirs)
-        for name, value in conversion.flatten(ours).items():
-            if not np.array_equal(value, theirs[name]):
-                raise AssertionError(f"{name} does not come back from {path.name} as it went there")
-
-
 # ---- the format ----
-
-_LOAD = f"""
-def load(folder):
-    sys.dont_write_bytecode = True  # the folder holds what was written into it, nothing else
-    sys.path.insert(0, folder)
-    from {NETWORK.removesuffix(".py")} import load as load_network
-    return load_network(folder)
-"""
 
 
 def _check(exportable: Exportable, options: Options) -> None:
@@ -235,7 +216,7 @@ def _write(exportable: Exportable, place: Path, options: Options) -> dict[str, A
     params, stats = map(conversion.nest, adapted(exportable, target.epsilon))
     layers = _layers(exportable, model, target, params, stats)
     _write_file(place / MODEL_FILE, layers, _normalization(exportable, target))
-    _read_back(place / MODEL_FILE, params, stats, target)
+    read_back(place / MODEL_FILE, target.rules, params, stats)
     reversed_channels = any(transform is conversion.bgr for _, _, transform in target.rules)
     about = {
         "builder": target.builder,
@@ -253,7 +234,7 @@ def _write(exportable: Exportable, place: Path, options: Options) -> dict[str, A
 def _answers(place: Path, images: np.ndarray, options: Options) -> Answers:
     if not options.python and not importlib.util.find_spec("keras"):
         return UNASKED
-    return process.answers(place, images, _LOAD, ("imgclf",), options)
+    return process.answers(place, images, program_of(NETWORK), ("imgclf",), options)
 
 
 FORMAT = Format("keras", MODEL_FILE, (folder.PREPROCESS, folder.PREDICT, NETWORK), _check, _write, _answers)

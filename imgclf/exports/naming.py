@@ -1,7 +1,8 @@
 """What the exports to other libraries' names, timm's and Keras's, have in common: which options tell networks apart, and parameters in the
 form that both libraries have."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ from imgclf.config import parse_arguments
 from imgclf.exports.exportable import Exportable
 from imgclf.models import registry
 from imgclf.models.weights import conversion
-from imgclf.models.weights.conversion import Weights
+from imgclf.models.weights import files as weight_files
+from imgclf.models.weights.conversion import Rule, Tree, Weights
 
 WAY_OUT = "export it with --to onnx or --to stablehlo, which take every network."
 EPSILON = 1e-5  # of batch normalisation, where a config doesn't say otherwise
@@ -49,3 +51,24 @@ def adapted(exportable: Exportable, epsilon: float) -> tuple[dict[str, np.ndarra
         for leaf in ("head/logits/kernel", "head/logits/bias"):
             params[leaf] = np.concatenate([np.zeros_like(params[leaf]), params[leaf]], axis=-1)
     return params, stats
+
+
+def read_back(path: Path, rules: Sequence[Rule], params: Tree, stats: Tree) -> None:
+    """Converts a library's file as any of its making, and compares it with what it was made of, bit by bit."""
+    again = conversion.convert(weight_files.read(path), rules, params, stats)
+    for ours, theirs in zip((params, stats), again, strict=True):
+        theirs = conversion.flatten(theirs)
+        for name, value in conversion.flatten(ours).items():
+            if not np.array_equal(value, theirs[name]):
+                raise AssertionError(f"{name} does not come back from {path.name} as it went there")
+
+
+def program_of(network: str) -> str:
+    """What `process.answers` runs: the export's own file that opens the network, such as "timm_network.py"."""
+    return f"""
+def load(folder):
+    sys.dont_write_bytecode = True  # the folder holds what was written into it, nothing else
+    sys.path.insert(0, folder)
+    from {network.removesuffix(".py")} import load as load_network
+    return load_network(folder)
+"""

@@ -22,7 +22,7 @@ from imgclf.errors import UserError
 from imgclf.exports import folder, process
 from imgclf.exports.exportable import Exportable, Options
 from imgclf.exports.formats import UNASKED, Answers, Format
-from imgclf.exports.naming import EPSILON, WAY_OUT, adapted, own_variant, published, telling
+from imgclf.exports.naming import EPSILON, WAY_OUT, adapted, own_variant, program_of, published, read_back, telling
 from imgclf.exports.program import network
 from imgclf.models import registry
 from imgclf.models.heads import DenseHead
@@ -30,7 +30,6 @@ from imgclf.models.network import Network
 from imgclf.models.vgg import VGGHead
 from imgclf.models.vit import VisionTransformer, resampled_positions
 from imgclf.models.weights import conversion, inversion
-from imgclf.models.weights import files as weight_files
 from imgclf.models.weights.conversion import Rule, Tree
 
 MODEL_FILE, CONFIG, NETWORK = "model.safetensors", "config.json", "timm_network.py"
@@ -174,16 +173,6 @@ def _tensors(params: Tree, stats: Tree, target: _Target) -> dict[str, np.ndarray
     return tensors | {f"{name}num_batches_tracked": np.zeros((), np.int64) for name in counted}
 
 
-def _read_back(path: Path, params: Tree, stats: Tree, target: _Target) -> None:
-    """Converts the file as any file of timm's, and compares it with what it was made of, bit by bit."""
-    again = conversion.convert(weight_files.read(path), target.rules, params, stats)
-    for ours, theirs in zip((params, stats), again, strict=True):
-        theirs = conversion.flatten(theirs)
-        for name, value in conversion.flatten(ours).items():
-            if not np.array_equal(value, theirs[name]):
-                raise AssertionError(f"{name} does not come back from {path.name} as it went there")
-
-
 # ---- config.json ----
 
 
@@ -227,14 +216,6 @@ def _by_rules(rules: Sequence[Rule], names: Mapping[str, Any]) -> list[str]:
 
 # ---- the format ----
 
-_LOAD = f"""
-def load(folder):
-    sys.dont_write_bytecode = True  # the folder holds what was written into it, nothing else
-    sys.path.insert(0, folder)
-    from {NETWORK.removesuffix(".py")} import load as load_network
-    return load_network(folder)
-"""
-
 
 def _check(exportable: Exportable, options: Options) -> None:
     del options
@@ -254,7 +235,7 @@ def _write(exportable: Exportable, place: Path, options: Options) -> dict[str, A
     params, stats = _adapted(exportable, model, target)
     tensors = _tensors(params, stats, target)
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, place / MODEL_FILE, {"format": "pt"})
-    _read_back(place / MODEL_FILE, params, stats, target)
+    read_back(place / MODEL_FILE, target.rules, params, stats)
     files.write_json(place / CONFIG, _hub_config(exportable, model, target, tensors))
     return {"timm": {"architecture": target.architecture, "model_args": target.model_args}}
 
@@ -262,7 +243,7 @@ def _write(exportable: Exportable, place: Path, options: Options) -> dict[str, A
 def _answers(place: Path, images: np.ndarray, options: Options) -> Answers:
     if not options.python and not all(importlib.util.find_spec(name) for name in ("timm", "torch")):
         return UNASKED
-    return process.answers(place, images, _LOAD, ("imgclf", "jax", "flax"), options)
+    return process.answers(place, images, program_of(NETWORK), ("imgclf", "jax", "flax"), options)
 
 
 FORMAT = Format("timm", MODEL_FILE, (folder.PREPROCESS, folder.PREDICT, NETWORK), _check, _write, _answers)

@@ -1,15 +1,12 @@
 """The kept model of a finished run, run over the run's images once more by the very code that training scored it with."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from rich.console import Console
-from safetensors.numpy import save_file
 
 from imgclf import models
 from imgclf.config import Config
@@ -22,7 +19,7 @@ from imgclf.training import sharding
 from imgclf.training.checkpoint import load_model
 from imgclf.training.evaluate import Evaluator
 from imgclf.training.loop import ImageLogits
-from imgclf.training.state import Tree, path_name, split_model
+from imgclf.training.state import Tree, split_model
 from imgclf.training.step import make_eval_step
 from imgclf.training.trained_model import LogitsOf, OutOfFold, TrainedModel, TrainProgress
 
@@ -54,19 +51,6 @@ def trained(config: Config, dataset: Dataset, run: Path, results: dict[str, Any]
     logits_of = LogitsOfBoth(logits[1], logits[0]) if first else logits[0]
     folds = OutOfFold.load(run / OUT_OF_FOLD) if results["method"] == "probe" else None
     return TrainedModel(model["params"], model["batch_stats"], about, progress, results["steps"], logits_of, folds)
-
-
-def write_safetensors(model: dict[str, Tree], about: dict[str, Any], path: Path) -> None:
-    """Writes parameters and statistics under the paths that they have in imgclf, such as `params/backbone/stem/kernel`.
-
-    What is said `about` them is one JSON text in the file's metadata, as safetensors writes several in another order each time.
-    """
-    tensors = {
-        f"{part}/{path_name(keys)}": np.ascontiguousarray(leaf)
-        for part in ("params", "batch_stats")
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(model[part])
-    }
-    save_file(tensors, path, metadata={"imgclf": json.dumps(about, ensure_ascii=False, sort_keys=True)})
 
 
 def _logits_of(config: Config, dataset: Dataset, params: Tree, batch_stats: Tree, method: str, console: Console) -> LogitsOf:

@@ -17,6 +17,7 @@ from imgclf import config as config_lib
 from imgclf import files
 from imgclf.config import Config
 from imgclf.data import run_images
+from imgclf.deploy import hub
 from imgclf.errors import UserError, nearest
 from imgclf.methods.probe import OUT_OF_FOLD
 from imgclf.publishing import card, examples, kept, lock, manifest, metadata, places, source, stores, texts, writing
@@ -225,7 +226,7 @@ def _write_weights(made: _Run, staged: Path) -> None:
             f"{made.folder} is of two runs: its results.json and its kept model differ; restore it from a copy, or train again."
         )
     (staged / "weights").mkdir()
-    kept.write_safetensors(model, said, staged / "weights" / "model.safetensors")
+    hub.write_model(model, said, staged / "weights" / "model.safetensors")
 
 
 def _of_run(made: _Run) -> dict[str, Path]:

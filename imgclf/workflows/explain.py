@@ -14,7 +14,6 @@ from imgclf.data.readers import decoded_as
 from imgclf.data.table import Dataset
 from imgclf.deploy import explaining
 from imgclf.deploy.classifier import load
-from imgclf.deploy.items import take
 from imgclf.evaluation.results import CROSS_VALIDATION
 from imgclf.explanation import pictures
 from imgclf.explanation.explained import Explained
@@ -55,10 +54,7 @@ def explain(  # noqa: PLR0913  (options by name)
       UserError: if there is no such run, and as `Classifier.explain` does.
     """
     wanted = explaining.Wanted(check_method(method), class_name, neighbours, top_k)
-    predictor = load(run)
-    taken = take(sources, predictor.config.data)
-    page = None if path is None else Path(path)
-    return explaining.explain(predictor, taken, wanted, page, overwrite=overwrite, console=or_terminal(console))
+    return explaining.explain(load(run), sources, wanted, path, overwrite=overwrite, console=or_terminal(console))
 
 
 def explain_mistakes(

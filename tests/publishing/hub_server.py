@@ -5,14 +5,11 @@ file_download.py: create, preupload, LFS batch and PUT, the commit as lines of J
 """
 
 import base64
-import contextlib
 import dataclasses
 import hashlib
 import http.server
 import json
-import threading
 import urllib.parse
-from collections.abc import Iterator
 
 TOKEN, READER = "hf_writes", "hf_reads"  # a token that may write, and one that may not
 _REGULAR = (".json", ".md", ".py", ".csv")  # kept in git itself; all else is LFS
@@ -63,18 +60,6 @@ def _oid(text: str, number: int) -> str:
 
 def git_oid(content: bytes) -> str:
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
-
-
-@contextlib.contextmanager
-def serve() -> Iterator[Hub]:
-    with Hub() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -6,7 +6,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import hub_server
 import huggingface_hub
 import numpy as np
 import pytest
@@ -21,20 +20,6 @@ from imgclf.deploy import hub as reading
 from imgclf.publishing import hub
 
 ADDRESS = "hf://user/photos"
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    with hub_server.serve() as server:
-        # what HF_ENDPOINT and HF_HOME set when huggingface_hub is imported
-        monkeypatch.setattr(hub_constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
-        monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(hub_constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(hub_constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """Bundles in a repository of the hub, against a server of its protocol on loopback."""
 
-import hub_server
 import pytest
-from hub_server import READER, TOKEN
-from huggingface_hub import constants as hub_constants
+from hub_server import READER
 from rich.console import Console
 
 from imgclf.errors import UserError
@@ -13,20 +11,6 @@ from imgclf.publishing.manifest import Manifest
 QUIET = Console(quiet=True)
 CONTENTS = {"README.md": b"# food\n", "run/config.json": b"{}", **{f"data/{n}.bin": bytes([n]) * 100 for n in range(5)}}
 PLACE = "hf://user/food"
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    with hub_server.serve() as server:
-        # what HF_ENDPOINT and HF_HOME set when huggingface_hub is imported
-        monkeypatch.setattr(hub_constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
-        monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(hub_constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(hub_constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield server
 
 
 def of(contents) -> Manifest:

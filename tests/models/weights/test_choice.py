@@ -1,8 +1,8 @@
 """Which weights are chosen where the user names none: with a hub, without one, and with what lies on this machine."""
 
 import http.server
-import threading
 
+import loopback
 import pytest
 from huggingface_hub import constants as hub_constants
 
@@ -115,20 +115,11 @@ class Refusing(http.server.BaseHTTPRequestHandler):
 
 
 def test_where_the_hub_refuses_one_the_next_is_asked_for(monkeypatch, tmp_path):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+    with loopback.running(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)) as server:
         server.asked = []
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setattr(hub_constants, "ENDPOINT", url)
-        monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-        monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
-        try:
-            with pytest.raises(UserError, match="timm/probed can't be fetched"):
-                choice.choose(5.0)
-        finally:
-            server.shutdown()
-            thread.join()
+        loopback.use_hub(f"http://127.0.0.1:{server.server_port}", tmp_path / "hub", monkeypatch)
+        with pytest.raises(UserError, match="timm/probed can't be fetched"):
+            choice.choose(5.0)
     assert {path.split("/resolve")[0] for path in server.asked} == {"/timm/probed", "/timm/plain"}
 
 

@@ -1,6 +1,5 @@
 """Weights by name and by file: what is loaded, what is said, and what goes wrong. The hub is a server in this process."""
 
-import contextlib
 import dataclasses
 import hashlib
 import http.server
@@ -10,12 +9,11 @@ import pickle
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import jax
+import loopback
 import numpy as np
 import pytest
 from flax import nnx
@@ -319,35 +317,17 @@ class Hub(http.server.BaseHTTPRequestHandler):
 class HubServer(http.server.ThreadingHTTPServer):
     """`sent` is what is answered, `genuine` what is promised."""
 
-    genuine = sent = b""
-
-    def __init__(self):
+    def __init__(self, content: bytes):
+        self.genuine = self.sent = content
         super().__init__(("127.0.0.1", 0), Hub)
         self.requests: list[str] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
-@contextlib.contextmanager
-def serve(content: bytes) -> Iterator[HubServer]:
-    with HubServer() as server:
-        server.genuine = server.sent = content
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.fixture
 def hub(file, monkeypatch, tmp_path):
-    with serve(file.read_bytes()) as server:
-        # what HF_ENDPOINT and HF_HOME set when huggingface_hub is imported
-        monkeypatch.setattr(hub_constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
-        monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
+    with loopback.running(HubServer(file.read_bytes())) as server:
+        loopback.use_hub(server.url, tmp_path / "hub", monkeypatch)
         yield server
 
 
@@ -434,7 +414,7 @@ def test_the_hubs_own_settings_hold(file, tmp_path):
         done = subprocess.run([sys.executable, "-c", _SCRIPT], env=environment, capture_output=True, text=True, check=True)
         return done.stdout
 
-    with serve(file.read_bytes()) as server:
+    with loopback.running(HubServer(file.read_bytes())) as server:
         assert fetch("home", server.url) == f"fetched {file.stat().st_size}\n"
     assert fetch("home", server.url) == f"fetched {file.stat().st_size}\n"
     told = fetch("other", server.url)

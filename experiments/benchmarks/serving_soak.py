@@ -1,6 +1,6 @@
 """Does a server's memory stay flat? Many requests with small pictures, some of them damaged, some refused, and reloads in between.
 
-    python experiments/serving_soak.py RUN DIR [--requests 100000] [--connections 16] [--seconds 10]
+    python experiments/benchmarks/serving_soak.py RUN DIR [--requests 100000] [--connections 16] [--seconds 10]
 
 RUN is a finished run with a small model, DIR holds pictures. wrk sends them in rounds; after each round the server's resident memory, open
 files and threads are read from /proc, and every tenth round SIGHUP has the model read anew. The verdict compares the median memory of the
@@ -11,29 +11,25 @@ import argparse
 import os
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
-LUA = """
-local bodies = {}
-for line in io.lines(os.getenv("BODIES")) do
-  local file = io.open(line, "rb")
-  bodies[#bodies + 1] = file:read("*a")
-  file:close()
-end
-local at = 0
+from serving import READ_BODIES, free_port, listed, said_by_wrk, wait_until_answered
+
+LUA = (
+    READ_BODIES
+    + """
 function request()
   at = at % #bodies + 1
   local kind = at % 9 == 0 and "application/json" or at % 2 == 0 and "image/png" or "multipart/form-data; boundary=soak"
   return wrk.format("POST", "/predict", {["Content-Type"] = kind}, bodies[at])
 end
 """
+)
 
 
 def main() -> None:
@@ -44,17 +40,15 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=int, default=10)
     args = parser.parse_args()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-c", "from imgclf.cli import main; main()", "serve", args.run, "--port", str(port)]
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"BODIES": write_bodies(Path(args.folder), Path(folder))}
+        environment = {"BODIES": write_bodies(Path(args.folder), Path(folder))}
         (Path(folder) / "wrk.lua").write_text(LUA)
         with (Path(folder) / "log").open("w") as log:
             server = subprocess.Popen(command, stderr=log)
         try:
-            wait_until_ready(port)
+            wait_until_answered(f"http://127.0.0.1:{port}/readyz", server)
             soak(args, server.pid, port, Path(folder) / "wrk.lua", environment)
         finally:
             server.send_signal(signal.SIGTERM)
@@ -66,8 +60,7 @@ def soak(args: argparse.Namespace, pid: int, port: int, script: Path, environmen
     while done < args.requests:
         if len(rounds) % 10 == 9:
             os.kill(pid, signal.SIGHUP)
-        sent = [f"-c{args.connections}", f"-d{args.seconds}s", "--timeout", "60s", "-s", str(script), f"http://127.0.0.1:{port}"]
-        out = subprocess.run(["wrk", "-t1", *sent], env=environment, capture_output=True, text=True, check=True).stdout
+        out = said_by_wrk(port, args.connections, args.seconds, script, environment)
         done += int(re.search(r"(\d+) requests in", out).group(1))
         if errors := re.search(r"Socket errors.*", out):
             print(errors.group())
@@ -94,19 +87,7 @@ def write_bodies(source: Path, folder: Path) -> str:
         parts = [b"--soak\r\n" + head.format(k).encode() + picture + b"\r\n" for k, picture in enumerate(chosen)]
         paths.append(folder / str(number))
         paths[-1].write_bytes(chosen[0] if number % 2 == 0 else b"".join(parts) + b"--soak--\r\n")
-    (folder / "list").write_text("".join(f"{path}\n" for path in paths))
-    return str(folder / "list")
-
-
-def wait_until_ready(port: int) -> None:
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    raise SystemExit("the server was not ready within five minutes")
+    return listed(paths, folder)
 
 
 if __name__ == "__main__":
