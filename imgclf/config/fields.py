@@ -1,5 +1,7 @@
 """Every field of an experiment, its default, its type and its meaning. Their checks stand in validation.py.
 
+Those that say how a network trains stand in training_fields.py.
+
 A config file states only what differs:
 
     from imgclf.config import Config, default_config
@@ -15,29 +17,14 @@ Durations are strings: `"500 steps"`, `"10 epochs"`, `"20%"`; a bare number is o
 a square. Both hold however a field is set: in a config file, by a flag, from Python, in a saved config.
 """
 
-from collections.abc import Callable, ItemsView, KeysView, Mapping
-from typing import TYPE_CHECKING, Any, Self, cast, get_type_hints
+from collections.abc import Callable
+from typing import Any, cast, get_type_hints
 
 from ml_collections import ConfigDict
 
-from imgclf.config.written_values import Duration, Durations, OptionalSize, Renames, Size, Stages, Weights
-
-
-class Group:
-    """What every group of fields can do: the part of ConfigDict's interface that imgclf uses."""
-
-    if TYPE_CHECKING:
-
-        def __getitem__(self, name: str) -> Any: ...
-        def __setitem__(self, name: str, value: Any) -> None: ...
-        def __contains__(self, name: str) -> bool: ...
-        def get(self, name: str, default: Any = None) -> Any: ...
-        def keys(self) -> KeysView[str]: ...
-        def items(self) -> ItemsView[str, Any]: ...
-        def update(self, *other: "Mapping[str, Any] | Group", **fields: Any) -> None: ...
-        def update_from_flattened_dict(self, fields: Mapping[str, Any]) -> None: ...
-        def to_dict(self) -> dict[str, Any]: ...
-        def copy_and_resolve_references(self) -> Self: ...
+from imgclf.config.group import Group
+from imgclf.config.training_fields import FreezeConfig, MeshConfig, OptimizerConfig, ProbeConfig, TrainConfig
+from imgclf.config.written_values import OptionalSize, Renames, Size
 
 
 class ColumnsConfig(Group):
@@ -225,102 +212,6 @@ class ModelConfig(Group):
     cnn: CnnConfig
 
 
-class EarlyStoppingConfig(Group):
-    """When training stops before its duration is over."""
-
-    patience: int = 0  # evaluations without improvement of best_metric after which training stops; 0 = off
-    min_delta: float = 0.0
-
-
-class TrainConfig(Group):
-    """How long, and by what method, the network is trained."""
-
-    method: str = "auto"  # auto (lp_ft with model.weights, else fit) | fit | probe (a head on cached features) | lp_ft (probe, then fit)
-    duration: Duration = "10 epochs"  # "auto": BiT-HyperRule's by the number of training images, 500 steps of 512 below 20,000
-    # ends the training here, with the schedule of its whole duration cut off; what a time limit has decided stands here. "" = never
-    stop_after: str = ""
-    label_smoothing: float = 0.0
-    # none | balanced (n / classes·n_c) | turicreate (1/n_c over their sum) | weights of classes, those left out weigh 1: "cat=1, dog=2.5".
-    # A name with a comma, or with quotes at its beginning, stands in quotes, in which \ takes the next character as it is: "'cat, big'=1".
-    class_weights: Weights = "none"
-    clip_norm: float = 0.0  # global gradient norm; 0 = off
-    accumulate: int = 1  # batches whose gradients are averaged into one update
-    ema: float = 0.0  # decay of the average of the parameters that is evaluated and kept; 0 = off
-    log_every: Duration = "50 steps"
-    eval_every: Duration = "1 epochs"
-    checkpoint_every: Duration = "1 epochs"
-    checkpoint_seconds: float = 600.0  # also whenever this long has passed since the last one
-    best_metric: str = "val_loss"  # val_loss (lowest) | val_top1 (highest) picks the kept parameters; "" = the last ones
-    # distillation: the folder of a finished run of the same classes, with a head on averaged features; "" = none. Its probabilities of the
-    # plain image are teacher_share of each image's label, which itself is the rest
-    teacher: str = ""
-    teacher_share: float = 0.5
-    early_stopping: EarlyStoppingConfig
-    # when the best length is found on val, train again for that long on train and val together, and keep that model; calibration stays that
-    # of the first one's val logits
-    refit: bool = False
-    soup: int = 0  # keep so many best models, and average at the end those that together are better on val; 0 = off
-
-
-class FreezeConfig(Group):
-    """What does not train."""
-
-    preset: str = "none"  # none | head (only it trains) | last_stage (it and the head train) | first_N_layers (Keras's count) | table
-    # preset=table: rows (regex over parameter paths, True = frozen), first match wins; end with (".*", False)
-    table: tuple[tuple[str, bool], ...] = ()
-    # statistics of the backbone's: auto (frozen with the layer, if folded into the weights, and in trainings too short) | frozen | train
-    batch_norm: str = "auto"
-    # instead of one preset, rows (duration, preset) one after another; the last takes what is left
-    stages: Stages = ()
-
-
-class ProbeConfig(Group):
-    """The probe of train.method=probe and lp_ft: the backbone is frozen, and its pooled features are cached."""
-
-    # logistic | ridge | nearest_mean (of features of length 1, for classes of one to five images; no penalty, no class weights) |
-    # minibatch (model.head, by optimizer, for train.duration, in loader.batch_size)
-    solver: str = "logistic"
-    # strength of the penalty, scikit-learn's 1 / (n·C); several = chosen by cross-validation, () = along a path from strong to weak
-    l2: tuple[float, ...] = ()
-    # of the cross-validation that chooses, and that scores and calibrates the probe where there is no val: stratified, groups stay whole
-    folds: int = 5
-    # what the penalty sees: standardize (each feature of variance 1) | none (the features as they are) | shrunk (halfway: each
-    # divided by the root of its own variance and the mean one together; best for few photos); the head then is made to fit plain features
-    scaling: str = "shrunk"
-    views: int = 0  # augmented views of each training image beside the plain one
-
-
-class ScheduleConfig(Group):
-    """The learning rate over the steps of a training."""
-
-    name: str = "constant"  # constant | cosine | linear | step | exponential | time (Keras's: lr / (1 + rate·step)) | one_cycle (fastai's)
-    warmup: Duration = "0 steps"  # linear, from 0; then the schedule named above
-    final: float = 0.0  # cosine, linear: the share of the learning rate at the end
-    boundaries: Durations = ("50%", "75%")  # step: when the learning rate is multiplied by rate
-    rate: float = 0.1  # step, exponential, time
-    every: Duration = "1 epochs"  # exponential: the rate applies once per this
-
-
-class OptimizerConfig(Group):
-    """The optimizer, and what applies to each parameter."""
-
-    # an optimizer of optax (adamw), also of its modules (optax.contrib.muon), or a function of one's own, "my_module:make", that takes
-    # learning_rate (a float32 scalar, another one in each step) and args, and returns an optax.GradientTransformation
-    name: str = "adamw"
-    args: str = ""  # its keyword arguments, such as "momentum=0.9, nesterov=True"; learning rate and weight decay stand below
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0  # decoupled for adamw and its like; added to the gradient (L2) for sgd and rmsprop
-    # (regex over parameter paths, multiplier); first match wins; by default, only kernels decay
-    weight_decay_table: tuple[tuple[str, float], ...] = ((".*/(scale|bias|position|class_token|registers)", 0.0), (".*", 1.0))
-    # (regex over parameter paths, multiplier of the learning rate); first match wins
-    lr_table: tuple[tuple[str, float], ...] = ((".*", 1.0),)
-    # a frozen BatchNorm multiplies the kernel before it, in MobileNetV2 up to tenfold, and so the step that Adam takes in it: divide the
-    # learning rate of such a kernel by the layer's median multiplier, where that is above 1
-    undo_norm_gain: bool = False
-    layer_decay: float = 1.0  # multiplies the learning rate once per block of the backbone on the way from the head to the parameter
-    schedule: ScheduleConfig
-
-
 class EvalConfig(Group):
     """How the trained model is evaluated."""
 
@@ -357,6 +248,7 @@ class Config(Group):
     freeze: FreezeConfig
     probe: ProbeConfig
     optimizer: OptimizerConfig
+    mesh: MeshConfig
     eval: EvalConfig
 
 

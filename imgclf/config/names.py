@@ -8,7 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from imgclf.config.fields import Config, Group, default_config
+from imgclf.config.fields import Config, default_config
+from imgclf.config.group import Group
 from imgclf.errors import UserError
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from imgclf.config.fields import Config, Group, default_config
+from imgclf.config.fields import Config, default_config
+from imgclf.config.group import Group
 from imgclf.config.names import check_field, flatten, tuples
 from imgclf.errors import UserError
 
@@ -46,7 +47,8 @@ def from_json(text: str) -> Config:
     return config
 
 
-# What may change when a run is resumed: none of it alters a single bit of the result. Paths may, as the data's hash is compared.
+# What may change when a run is resumed: none of it alters a single bit of the result, but for the mesh, which rounds sums otherwise, as
+# another number of devices does. Paths may, as the data's hash is compared.
 FREE_ON_RESUME = (
     "name",
     "data.path",
@@ -60,6 +62,10 @@ FREE_ON_RESUME = (
     "train.log_every",
     "train.checkpoint_every",
     "train.checkpoint_seconds",
+    "mesh.fsdp",
+    "mesh.model",
+    "mesh.rules",
+    "mesh.split_from_mb",
     "eval.split",
     "eval.top_k",
     "eval.temperature",

@@ -134,6 +134,9 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "probe.l2": (lambda v: all(l2 > 0 for l2 in v), "one or more numbers above 0, or () for a grid to choose from"),
     "probe.folds": (lambda v: v >= 2, "2 or more"),
     "probe.views": _NOT_NEGATIVE,
+    "mesh.fsdp": _AT_LEAST_ONE,
+    "mesh.model": _AT_LEAST_ONE,
+    "mesh.split_from_mb": _NOT_NEGATIVE,
     "eval.top_k": _AT_LEAST_ONE,
     "eval.conformal": _BELOW_ONE,
     "eval.logit_adjustment": _NOT_NEGATIVE,
@@ -173,6 +176,7 @@ def validate(config: Config) -> None:
     _validate_table(fields, "optimizer.weight_decay_table", "(regex, multiplier), such as ('.*/bias', 0.0)")
     _validate_table(fields, "optimizer.lr_table", "(regex, multiplier), such as ('head/.*', 10.0)")
     _validate_table(fields, "freeze.table", "(regex, True or False), such as ('backbone/stem/.*', True)")
+    _validate_texts(fields, "mesh.rules", "(regex, how), such as ('head/.*', 'whole')")
     _validate_freeze(config)
     _validate_combinations(config)
 
@@ -184,6 +188,16 @@ def _validate_table(fields: dict[str, Any], name: str, expected: str) -> None:
             re.compile(pattern)
             float(value)
         except (TypeError, ValueError, re.error) as error:
+            raise UserError(f"config.{name} has a row {row!r} that is not {expected}: {error}.") from None
+
+
+def _validate_texts(fields: dict[str, Any], name: str, expected: str) -> None:
+    for row in fields[name]:
+        if not (isinstance(row, tuple) and len(row) == 2 and all(isinstance(item, str) for item in row)):
+            raise UserError(f"config.{name} has a row {row!r} that is not {expected}.")
+        try:
+            re.compile(row[0])
+        except re.error as error:
             raise UserError(f"config.{name} has a row {row!r} that is not {expected}: {error}.") from None
 
 

@@ -1,13 +1,21 @@
-"""Data parallelism: one mesh over all devices of all hosts, the state on each, every batch split among them."""
+"""The mesh of all devices of all hosts, and how batches are split over it.
+
+It is data × fsdp × model: each batch is split over the first two, so that each device computes its images; parameters may be split over
+the last two.
+"""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from imgclf.config.training_fields import MeshConfig
 from imgclf.errors import UserError
+
+BATCH = ("data", "fsdp")  # the axes of the mesh that a batch is split over
 
 
 def initialize_distributed(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
@@ -38,18 +46,44 @@ def initialize_distributed(coordinator: str = "", num_processes: int = 0, proces
         ) from error
 
 
-def create_mesh() -> Mesh:
-    """One axis, `data`, over all devices of all processes."""
-    return Mesh(np.asarray(jax.devices()), ("data",))
+def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: MeshConfig | None = None) -> Mesh:
+    """The mesh `data` × `fsdp` × `model` over devices, which are put in order: a host's stand together, whatever order they come in.
+
+    Args:
+      devices: None = all of all processes.
+      sizes: `config.mesh`; None = all in `data`.
+
+    Raises:
+      UserError: where the sizes don't divide the devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    fsdp, model = (sizes.fsdp, sizes.model) if sizes is not None else (1, 1)
+    _check_sizes(fsdp, model, len(devices))
+    ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.asarray(ordered).reshape(-1, fsdp, model), (*BATCH, "model"))
 
 
-def check_batch_size(size: int, field: str) -> None:
-    """Raises a UserError unless a global batch of `size` divides evenly among the devices."""
-    count = jax.device_count()
+def _check_sizes(fsdp: int, model: int, count: int) -> None:
+    """Raises a UserError unless fsdp × model divides the number of devices."""
+    if count % (fsdp * model) == 0:
+        return
+    divisors = [str(size) for size in range(1, count + 1) if count % size == 0]
+    fitting = f"{', '.join(divisors[:-1])} or {divisors[-1]}" if len(divisors) > 1 else "1"
+    raise UserError(
+        f"config.mesh.fsdp={fsdp} and config.mesh.model={model} do not divide {count} device{'s' * (count > 1)}; fsdp times model must be "
+        f"{fitting}."
+    )
+
+
+def check_batch_size(size: int, field: str, sizes: MeshConfig) -> None:
+    """Raises a UserError unless the mesh of all devices fits, and a global batch of `size` divides evenly among those that split it."""
+    _check_sizes(sizes.fsdp, sizes.model, jax.device_count())
+    count = jax.device_count() // sizes.model
     if size % count:
         down, up = size // count * count, -(-size // count) * count
         choices = f"{up}" if not down else f"{down} or {up}"
-        raise UserError(f"config.{field}={size} does not divide among {count} devices; use {choices}.")
+        among = f"{count} devices" if sizes.model == 1 else f"{count} groups of config.mesh.model={sizes.model} devices"
+        raise UserError(f"config.{field}={size} does not divide among {among}; use {choices}.")
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
@@ -62,7 +96,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Makes global arrays [B, …] out of this process's rows [B / processes, …], split over the mesh."""
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    sharding = NamedSharding(mesh, PartitionSpec(BATCH))
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}

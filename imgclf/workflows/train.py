@@ -127,7 +127,9 @@ class Training:
                 console.print(prepared.scenes.sentence(), highlight=False)
 
             model = models.create(config, len(dataset.class_names), tell=console.print)
-            method = choice.check(Task(config, dataset, model, sharding.create_mesh(), console, self.on_evaluation, deadline))
+            method = choice.check(
+                Task(config, dataset, model, sharding.create_mesh(sizes=config.mesh), console, self.on_evaluation, deadline)
+            )
             if jax.process_index() == 0:
                 run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's
             trained = method.train(folder)

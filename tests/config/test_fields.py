@@ -1,7 +1,7 @@
 """The typed view of the config: it is what default_config gives, and a type checker knows its fields."""
 
 import json
-import shutil
+import re
 import subprocess
 import sys
 from types import UnionType
@@ -13,7 +13,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from imgclf.config import default_config, load_config
-from imgclf.config.fields import Config, Fields, Group
+from imgclf.config.fields import Config, Fields
+from imgclf.config.group import Group
 from imgclf.errors import UserError
 from imgclf.training import class_weights
 
@@ -40,10 +41,11 @@ def test_the_defaults_are_those_of_the_classes_and_of_their_types():
 def checked(tmp_path_factory, root):
     pytest.importorskip("mypy")
     file = tmp_path_factory.mktemp("typed") / "use.py"
-    of_config = root / "imgclf" / "config"  # two of its files alone, so that mypy need not read JAX
-    shutil.copy(of_config / "written_values.py", file.parent)
-    text = (of_config / "fields.py").read_text(encoding="utf-8")
-    (file.parent / "fields.py").write_text(text.replace("imgclf.config.written_values", "written_values"), encoding="utf-8")
+    files = ("fields.py", "training_fields.py", "group.py", "written_values.py")  # these alone, so that mypy need not read JAX
+    for name in files:
+        text = (root / "imgclf" / "config" / name).read_text(encoding="utf-8")
+        text = re.sub(r"imgclf\.config\.(group|training_fields|written_values)", r"\1", text)
+        (file.parent / name).write_text(text, encoding="utf-8")
     file.write_text(
         "from fields import default_config\n"
         "config = default_config()\n"
@@ -53,7 +55,7 @@ def checked(tmp_path_factory, root):
         "reveal_type(config.data.split.fractions)\n"
     )
     options = ["--follow-imports=skip", "--ignore-missing-imports", "--config-file="]
-    command = [sys.executable, "-m", "mypy", *options, "use.py", "fields.py", "written_values.py"]
+    command = [sys.executable, "-m", "mypy", *options, "use.py", *files]
     return subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=False).stdout.splitlines()
 
 
