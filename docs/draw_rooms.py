@@ -16,6 +16,7 @@ ROOMS = {
     "files": "atomic writes, locks, the cache folder",
     "outputs": "what may be replaced",
     "progress": "progress bars",
+    "remote": "URLs read, listed, written, tried again",
     "config": "fields, their checks, flags, durations",
     "runtime": "XLA's flags, compiled programs, parallel jobs",
     "data": "images → table → splits → audit → batches",

@@ -6,14 +6,14 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "imgclf"
 
 # What is made in one place: a name that is imported or called, and the file that may.
-IMPORTS = {"fcntl": "files.py", "filelock": "files.py", "rich.progress": "progress.py", "urllib3.util.retry": "openimages/transport.py"}
+IMPORTS = {"fcntl": "files.py", "filelock": "files.py", "rich.progress": "progress.py", "urllib3.util.retry": "remote/retrying.py"}
 CALLS = {
     "os.replace": "files.py",
     "os.rename": "files.py",
     "tempfile.mkdtemp": "files.py",
     "tempfile.mkstemp": "files.py",
     "tempfile.NamedTemporaryFile": "files.py",
-    "time.sleep": "openimages/resuming.py",  # as long as urllib3's Retry says
+    "time.sleep": "remote/retrying.py",  # as long as urllib3's Retry says
 }
 # What is something else, by the file that does it.
 KNOWN = {

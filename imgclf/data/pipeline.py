@@ -29,7 +29,7 @@ from imgclf.config.fields import LoaderConfig
 from imgclf.data import augment, main_guard, sampling
 from imgclf.data.images import ImageError
 from imgclf.data.orders import EvalOrder, ListedOrder, Order, TrainOrder
-from imgclf.data.readers import ImageReader
+from imgclf.data.readers import ImageReader, ahead
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 
@@ -230,20 +230,29 @@ class _Fetch:
         batch: Batch = {"image": image, "label": label, "index": rows, "mask": mask}
         if self.augmented:
             batch |= self._nothing(len(rows))
-        for i, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
-            if row < 0:
-                continue
-            if not self.augmented:  # from whole images, so that evaluation shows what `Preprocessing.shown` has of an array
-                image[i] = self.shown.shown(self._image(row, 1, self._full_size(row)))
-                continue
-            image[i], drawn = self._view(row, epoch)
-            if drawn.color is not None:
-                batch["color"][i] = augment.color.matrix(drawn.color, image[i])
-            if drawn.erase is not None:
-                batch["erase"][i] = augment.erase.boxes(drawn.erase, self.fields, self.shown.size)
-                if "erase_seed" in batch:
-                    batch["erase_seed"][i] = drawn.erase.seed
+        with ahead(self.reader, [row for row in rows.tolist() if row >= 0 and not self._is_kept(row)]):
+            for i, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
+                if row >= 0:
+                    self._put(batch, i, row, epoch)
         return batch
+
+    def _put(self, batch: Batch, i: int, row: int, epoch: int) -> None:
+        """Fills the place `i` of a batch."""
+        image = batch["image"]
+        if not self.augmented:  # from whole images, so that evaluation shows what `Preprocessing.shown` has of an array
+            image[i] = self.shown.shown(self._image(row, 1, self._full_size(row)))
+            return
+        image[i], drawn = self._view(row, epoch)
+        if drawn.color is not None:
+            batch["color"][i] = augment.color.matrix(drawn.color, image[i])
+        if drawn.erase is not None:
+            batch["erase"][i] = augment.erase.boxes(drawn.erase, self.fields, self.shown.size)
+            if "erase_seed" in batch:
+                batch["erase_seed"][i] = drawn.erase.seed
+
+    def _is_kept(self, row: int) -> bool:
+        """Whether the image is in memory at some scale, which is most often the one that is needed."""
+        return self.decoded is not None and any((row, factor) in self.decoded for factor in (1, 2, 4, 8))
 
     def _nothing(self, count: int) -> Batch:
         """The arrays for the training step, as they are for images to which it does nothing."""

@@ -1,9 +1,12 @@
 """Readers: row number → pixels. All are picklable and small, since workers are spawned with a copy."""
 
 import abc
+import contextlib
 import copy
 import dataclasses
+import functools
 import os
+import uuid
 from collections.abc import Sequence
 from typing import Protocol, Self
 
@@ -11,6 +14,8 @@ import numpy as np
 
 from imgclf.data import images
 from imgclf.errors import UserError
+from imgclf.remote import places, transfer
+from imgclf.remote.ahead import WINDOW
 
 
 class ImageReader(Protocol):
@@ -99,48 +104,71 @@ def decoded_as(reader: ImageReader, decoding: images.Decoding) -> ImageReader:
     return reader.decoded_as(decoding) if isinstance(reader, Reader) and reader.decoding != decoding else reader
 
 
+def ahead(reader: ImageReader, rows: Sequence[int]) -> contextlib.AbstractContextManager[None]:
+    """While the block runs, the images of these rows, which will be read in this order, are fetched ahead where they lie at URLs."""
+    while isinstance(reader, RowsReader):
+        rows, reader = [int(reader.rows[row]) for row in rows], reader.reader
+    return reader.ahead(rows) if isinstance(reader, FileReader) else contextlib.nullcontext()
+
+
 class FileReader(Reader):
-    """Reads image files under one folder."""
+    """Reads image files under one folder, on this machine or at a URL."""
 
     def __init__(self, root: str, paths: Sequence[str], sizes: np.ndarray):
         """
         Args:
-          root: absolute path of the folder.
-          paths: of the files, relative to root (or absolute), as `os` gives them.
-          sizes: int64 [n], bytes; a file that has another size when it is read has changed since it was verified.
+          root: absolute path of the folder, or its URL.
+          paths: of the files, relative to root (or absolute, or URLs), as `os` gives them.
+          sizes: int64 [n], bytes; a file that has another size when it is read has changed since it was verified; -1 = unknown.
         """
         # One string with offsets pickles and copies far faster than a million strings.
         encoded = [os.fsencode(path) for path in paths]
         self._root, self._names = root, b"".join(encoded)
         self._offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         self._sizes = np.asarray(sizes, np.int64)
+        self._has_urls = places.is_url(root) or any(map(places.is_url, paths))
+        self._key = uuid.uuid4().hex  # tells its rows from other readers' in the window of what is fetched ahead
 
     def __len__(self) -> int:
         return len(self._sizes)
 
     def path(self, row: int) -> str:
-        """The file's absolute path."""
-        return os.path.join(self._root, os.fsdecode(self._names[self._offsets[row] : self._offsets[row + 1]]))
+        """The file's absolute path, or its URL."""
+        name = os.fsdecode(self._names[self._offsets[row] : self._offsets[row + 1]])
+        return places.join(self._root, name) if self._has_urls else os.path.join(self._root, name)
+
+    def ahead(self, rows: Sequence[int]) -> contextlib.AbstractContextManager[None]:
+        """See the function of this name."""
+        if not self._has_urls:
+            return contextlib.nullcontext()
+        coming = [row for row in rows if places.is_url(self.path(row))]
+        return WINDOW.announced([((self._key, row), functools.partial(self._fetched, row), int(self._sizes[row])) for row in coming])
 
     def encoded(self, row: int) -> tuple[bytes, int]:
         """The file's bytes, and -1."""
+        if self._has_urls and places.is_url(self.path(row)):
+            data = WINDOW.take((self._key, row))
+            return self._fetched(row) if data is None else data, -1
         with open(self.path(row), "rb") as file:
             return file.read(), -1
+
+    def _fetched(self, row: int) -> bytes:
+        return transfer.read(self.path(row), int(self._sizes[row]))
 
     def read(self, row: int, min_size: tuple[int, int] | None = None) -> np.ndarray:
         """uint8 [h, w, 3]; reduced to no less than min_size (height, width) where that is cheap.
 
         Raises:
-          UserError: if the file has changed since it was verified.
+          UserError: if the file has changed since it was verified, or lies at a URL that can't be reached.
         """
         try:
             data, _ = self.encoded(row)
-            if len(data) != self._sizes[row]:
+            if self._sizes[row] >= 0 and len(data) != self._sizes[row]:
                 raise images.ImageError("changed", f"{len(data)} bytes instead of {self._sizes[row]}")
             return self._decoded(row, data, min_size)
         except (OSError, images.ImageError) as error:
             raise UserError(
-                f"{self.path(row)} has changed since it was verified ({error}): restore it, or start again to verify it anew."
+                f"{places.shown(self.path(row))} has changed since it was verified ({error}): restore it, or start again to verify it anew."
             ) from error
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from imgclf import files, progress
 from imgclf.data import images, native_messages
-from imgclf.data.readers import Reader
+from imgclf.data.readers import Reader, ahead
 from imgclf.files import cache_dir
 
 _log = logging.getLogger(__name__)
@@ -83,7 +83,8 @@ def _inspect_all(reader: Reader, rows: np.ndarray, max_pixels: int, columns: dic
     chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
 
     def work(chunk: np.ndarray) -> None:
-        results = [_inspect_row(reader, int(row), max_pixels) for row in chunk]
+        with ahead(reader, chunk.tolist()):
+            results = [_inspect_row(reader, int(row), max_pixels) for row in chunk]
         for name, values in zip(_DTYPES, zip(*results, strict=True), strict=True):
             columns[name][chunk] = values
         todo[chunk] = False

@@ -21,6 +21,7 @@ from imgclf.data import images
 from imgclf.openimages import transport
 from imgclf.openimages.jobs import FetchOptions, Job
 from imgclf.openimages.rates import HostRates
+from imgclf.remote import retrying
 
 _CHUNK = 64 << 10
 _PLACEHOLDER_NAME = re.compile(r"photo_unavailable|image_?not_?found", re.IGNORECASE)
@@ -82,7 +83,7 @@ class Fetcher:
     def _fetch_url(self, job: Job, source: str, url: str) -> dict[str, Any] | None:
         """Tries a URL as often as it may be; returns its record, or None where the run is being stopped."""
         rates = self.rates[source]
-        retry = transport.retries(self.options.tries)
+        retry = retrying.retries(self.options.tries)
         tries = 0
         while True:
             rates.acquire(url, self.stop)
@@ -142,7 +143,7 @@ class Fetcher:
         """Returns the record of an answer whose body is not worth reading; None for one that may be the photo."""
         code = response.status_code
         answer = f"{code} {response.reason or ''}".strip()
-        if code in transport.BUSY:
+        if code in retrying.BUSY:
             raise _Later(answer, transport.retry_after(response), code)
         if code in (401, 403):  # the host may have banned us for a while: the photo is not dead, and another run asks again
             return self._failed(job, source, url, number, detail=answer)

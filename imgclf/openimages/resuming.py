@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import urllib3
 from imgclf import files
 from imgclf.errors import UserError
 from imgclf.openimages import transport
+from imgclf.remote import retrying
 
 _CHUNK = 1 << 20
 _TRIES = 5  # in a row without a byte of progress
@@ -66,7 +66,7 @@ def _have(part: Path) -> int:
 
 def _fetch_whole(session: requests.Session, url: str, part: Path, timeout: float, advance: Advance) -> dict[str, Any]:
     """Sends requests until all of the file is in `part`; returns what is known of the whole."""
-    retry = transport.retries(_TRIES)
+    retry = retrying.retries(_TRIES)
     while True:
         before = _have(part)
         try:
@@ -77,14 +77,14 @@ def _fetch_whole(session: requests.Session, url: str, part: Path, timeout: float
             now = part.stat().st_size if part.exists() else 0
             hopeless = not now and isinstance(error, requests.ConnectionError)  # nobody is there, and never was
             try:
-                retry = transport.retries(_TRIES) if now > before else retry.increment("GET", url)
+                retry = retrying.retries(_TRIES) if now > before else retry.increment("GET", url)
             except urllib3.exceptions.MaxRetryError:
                 hopeless = True
             if hopeless:
                 kept = f"; {now:,} bytes are kept, and the same command continues there" if now else ""
                 raise UserError(f"{url} can't be fetched: {transport.reason(error)}{kept}. Check the network and the base URL.") from None
             wait = error.wait if isinstance(error, _BusyError) else None
-            time.sleep(min(retry.get_backoff_time() if wait is None else wait, transport.LONGEST_WAIT))
+            retrying.wait(min(retry.get_backoff_time() if wait is None else wait, transport.LONGEST_WAIT))
 
 
 def _continue(session: requests.Session, url: str, part: Path, timeout: float, advance: Advance) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _continue(session: requests.Session, url: str, part: Path, timeout: float, a
     known = json.loads(_note_of(part).read_text()) if have else {}
     headers = {"Range": f"bytes={have}-", "If-Range": known["validator"]} if known.get("validator") else {}
     with transport.get(session, url, timeout=timeout, headers=headers) as response:
-        if response.status_code in transport.BUSY:
+        if response.status_code in retrying.BUSY:
             raise _BusyError(f"it answers {response.status_code}", transport.retry_after(response))
         if response.status_code in (200, 206):
             have, known = _receive(response, part, have, known, advance)

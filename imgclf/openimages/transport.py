@@ -9,15 +9,13 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from urllib3.util.retry import RequestHistory, Retry
 
 from imgclf.errors import UserError
+from imgclf.remote import retrying
 
 USER_AGENT = "imgclf (Open Images downloader; respects Retry-After and X-Robots-Tag)"
 REDIRECTS = 5
-BUSY = frozenset({408, 429, 500, 502, 503, 504})  # answers after which another try may help
 LONGEST_WAIT = 300.0  # seconds; a server that asks for more is left to another run
-BACKOFF = 0.5  # seconds before the second try; they double from try to try, up to a minute
 _REDIRECT_CODES = (301, 302, 303, 307, 308)
 
 
@@ -124,27 +122,11 @@ def get(session: requests.Session, url: str, *, timeout: float, headers: dict[st
     raise requests.TooManyRedirects(f"more than {REDIRECTS} redirects, the last to {url}")
 
 
-def retries(tries: int) -> Retry:
-    """Returns urllib3's policy for a URL that may be tried so many times.
-
-    `increment` counts a failure and raises urllib3's MaxRetryError where none is left; `get_backoff_time` is the wait before the next
-    try, in seconds, with jitter, so that many clients don't return together. urllib3 would try the second time at once: a first entry in
-    the history lets it wait then as well.
-    """
-    return Retry(
-        total=tries - 1,
-        backoff_factor=BACKOFF / 2,
-        backoff_jitter=BACKOFF / 2,
-        backoff_max=60,
-        history=(RequestHistory("GET", None, None, None, None),),
-    )
-
-
 def retry_after(response: requests.Response) -> float | None:
     """Returns the seconds that the server asks to wait (RFC 9110, 10.2.3: a number or a date), or None."""
     value = response.headers.get("Retry-After")
     try:
-        return Retry().parse_retry_after(value) if value else None
+        return retrying.retries(None).parse_retry_after(value) if value else None
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):  # neither a number nor a date that there is
         return None
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from release_server import ReleaseServer
 
-from imgclf.openimages import transport
 from imgclf.openimages.metadata import Metadata
+from imgclf.remote import retrying
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def server(running):
 @pytest.fixture
 def quick(monkeypatch):
     """Nobody waits between tries."""
-    monkeypatch.setattr(transport, "BACKOFF", 0.01)
+    monkeypatch.setattr(retrying, "BACKOFF", 0.01)
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""HTTP: who may be reached, and when a URL is tried again."""
+"""HTTP: who may be reached, and when a server says that it may be asked again."""
 
 import pytest
 import requests
-import urllib3
 
 from imgclf.openimages import transport
 
@@ -34,18 +33,6 @@ def test_private_addresses_are_refused_from_outside(server):
         assert transport.is_private(address), address
     assert not transport.is_private("8.8.8.8")
     assert not transport.is_private("2606:4700::1111")
-
-
-def test_waits_double_from_the_first_one_on_and_end(monkeypatch):
-    monkeypatch.setattr(transport, "BACKOFF", 0.5)
-    retry, waits = transport.retries(10), []
-    for _ in range(9):
-        retry = retry.increment("GET", "http://h/")
-        waits.append(retry.get_backoff_time())
-    for number, wait in enumerate(waits):
-        assert min(60, 0.5 * 2**number) <= wait <= min(60, 0.5 * 2**number + 0.25)
-    with pytest.raises(urllib3.exceptions.MaxRetryError):
-        retry.increment("GET", "http://h/")
 
 
 @pytest.mark.parametrize("value", ["soon", "", "-1", "Wed, 99 Oct 99999 07:28:00 GMT"])
