@@ -12,8 +12,12 @@ from imgclf.models.weights import pretrained
 from imgclf.training import mixing, optimizer_names, sharding
 
 
-def check(config: Config) -> Config:
+def check(config: Config, devices: int | None = None) -> Config:
     """Makes every check that needs no data; returns a copy of the config in which stands what `train.method` asks of other fields.
+
+    Args:
+      config: the whole config.
+      devices: how many the batches are split among; None = as many as all processes have.
 
     Raises:
       UserError: for fields that are not valid or don't go together, batches that don't divide among the devices, and an optimizer, a model
@@ -22,8 +26,8 @@ def check(config: Config) -> Config:
     config = config.copy_and_resolve_references()
     validation.validate(config)
     policies.check(config)
-    sharding.check_batch_size(config.loader.batch_size, "loader.batch_size", config.mesh)
-    sharding.check_batch_size(config.loader.eval_batch_size, "loader.eval_batch_size", config.mesh)
+    sharding.check_batch_size(config.loader.batch_size, "loader.batch_size", config.mesh, devices)
+    sharding.check_batch_size(config.loader.eval_batch_size, "loader.eval_batch_size", config.mesh, devices)
     optimizer_names.check(config)
     pretrained.check_name(config.model.name)
     _settle_method(config)

@@ -75,10 +75,18 @@ def _check_sizes(fsdp: int, model: int, count: int) -> None:
     )
 
 
-def check_batch_size(size: int, field: str, sizes: MeshConfig) -> None:
-    """Raises a UserError unless the mesh of all devices fits, and a global batch of `size` divides evenly among those that split it."""
-    _check_sizes(sizes.fsdp, sizes.model, jax.device_count())
-    count = jax.device_count() // sizes.model
+def check_batch_size(size: int, field: str, sizes: MeshConfig, devices: int | None = None) -> None:
+    """Raises a UserError unless the mesh of all devices fits, and a global batch of `size` divides evenly among those that split it.
+
+    Args:
+      size: of the batch.
+      field: of the config, that gives it.
+      sizes: `config.mesh`.
+      devices: how many there are; None = as many as all processes have.
+    """
+    devices = jax.device_count() if devices is None else devices
+    _check_sizes(sizes.fsdp, sizes.model, devices)
+    count = devices // sizes.model
     if size % count:
         down, up = size // count * count, -(-size // count) * count
         choices = f"{up}" if not down else f"{down} or {up}"
