@@ -13,12 +13,11 @@ class TrainOrder:
 
     rows: np.ndarray  # int64 [N]
     sampler: sampling.Sampler
-    size: int  # of this shard's batches
-    shard: int
-    shards: int
+    size: int  # of the global batch
+    own: np.ndarray  # int64 [b], the places in it that this process supplies
 
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        places = (step * self.shards + self.shard) * self.size + np.arange(self.size)
+        places = step * self.size + self.own
         passes, places = np.divmod(places, len(self.rows))
         rows, epochs = np.empty_like(places), np.empty_like(places)
         for number in np.unique(passes):
@@ -33,12 +32,11 @@ class EvalOrder:
     """The rows in order, then -1."""
 
     rows: np.ndarray
-    size: int
-    shard: int
-    shards: int
+    size: int  # of the global batch
+    own: np.ndarray  # int64 [b], the places in it that this process supplies
 
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        places = (step * self.shards + self.shard) * self.size + np.arange(self.size)
+        places = step * self.size + self.own
         rows = np.where(places < len(self.rows), self.rows[np.minimum(places, len(self.rows) - 1)], -1)
         return rows, np.zeros_like(places)
 

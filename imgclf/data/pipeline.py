@@ -58,29 +58,27 @@ def train_batches(
     *,
     start_step: int = 0,
     num_steps: int | None = None,
-    shard: int = 0,
-    shards: int = 1,
+    own: np.ndarray | None = None,
 ) -> "Batches":
-    """Streams this shard's rows of the global training batches `start_step`, `start_step + 1`, …
+    """Streams this process's rows of the global training batches `start_step`, `start_step + 1`, …
 
     Every epoch is a new permutation of the training rows, or has them as often as `loader.sampling` says, and batches run across epochs.
-    The shards' rows in a row are the global batch, so that it is the same array, in the same order, for any number of hosts.
+    Which example stands at a place of the global batch doesn't depend on `own`, so that it is the same array for any number of hosts.
 
     Args:
       dataset: rows with split "train" are used.
       config: the whole config: data.*, augment.*, loader.*, seed.
       start_step: how many batches were taken before; the rest of the stream is the same as without stopping.
       num_steps: how many batches to give from there; None = endlessly.
-      shard, shards: this process and the number of processes.
+      own: int64 [b], the places of a global batch whose rows this process supplies (`training.sharding.own_places`); None = all.
 
     Returns:
-      An iterator and context manager of batches of loader.batch_size / shards rows.
+      An iterator and context manager of batches of b rows, by default loader.batch_size.
 
     Raises:
-      UserError: if there is nothing to train on or the batch does not divide; while iterating, if an image can no longer be read.
+      UserError: if there is nothing to train on; while iterating, if an image can no longer be read.
     """
-    size = _share(config.loader.batch_size, shards, "loader.batch_size")
-    order = _train_order(dataset, config, size, shard, shards)
+    order = _train_order(dataset, config, own)
     stop = sys.maxsize if num_steps is None else start_step + num_steps
     return _batches(dataset, config, order, start_step, stop, augmented=True)
 
@@ -90,38 +88,37 @@ def train_rows(dataset: Dataset, config: Config, step: int) -> tuple[np.ndarray,
 
     An example's epoch counts how often training has shown it before; it is that of the stream with `loader.sampling="natural"`.
     """
-    return _train_order(dataset, config, config.loader.batch_size)(step)
+    return _train_order(dataset, config)(step)
 
 
 def train_place(dataset: Dataset, config: Config, row: int, epoch: int) -> tuple[int, int]:
     """Returns the step whose batch shows a training row in this epoch of its own, and the place in that (global) batch."""
-    order = _train_order(dataset, config, config.loader.batch_size)
+    order = _train_order(dataset, config)
     place = order.sampler.place(int(np.searchsorted(order.rows, row)), epoch)
     return divmod(place, config.loader.batch_size)
 
 
-def eval_batches(dataset: Dataset, config: Config, split: str, *, shard: int = 0, shards: int = 1) -> "Batches":
+def eval_batches(dataset: Dataset, config: Config, split: str, *, own: np.ndarray | None = None) -> "Batches":
     """Streams every example of a split exactly once, as `augment.Preprocessing.shown` has it.
 
-    Global batches follow the table's order; the last one is padded with black images, label 0, index -1 and mask False. All shards
+    Global batches follow the table's order; the last one is padded with black images, label 0, index -1 and mask False. All processes
     yield the same number of batches.
 
     Args:
       dataset: its rows with this split are used.
       config: the whole config: data.*, augment.fill, loader.*.
       split: "train", "val" or "test".
-      shard, shards: this process and the number of processes.
+      own: int64 [b], the places of a global batch whose rows this process supplies (`training.sharding.own_places`); None = all.
 
     Returns:
-      An iterator and context manager of batches of loader.eval_batch_size / shards rows.
+      An iterator and context manager of batches of b rows, by default loader.eval_batch_size.
 
     Raises:
-      UserError: if the split is empty or the batch does not divide; while iterating, if an image can no longer be read.
+      UserError: if the split is empty; while iterating, if an image can no longer be read.
     """
-    size = _share(config.loader.eval_batch_size, shards, "loader.eval_batch_size")
-    rows = _rows(dataset, split)
-    order = EvalOrder(rows, size, shard, shards)
-    return _batches(dataset, config, order, 0, math.ceil(len(rows) / config.loader.eval_batch_size), augmented=False, in_all_views=True)
+    rows, size = _rows(dataset, split), config.loader.eval_batch_size
+    order = EvalOrder(rows, size, np.arange(size) if own is None else own)
+    return _batches(dataset, config, order, 0, math.ceil(len(rows) / size), augmented=False, in_all_views=True)
 
 
 def row_batches(
@@ -347,10 +344,10 @@ def _decoded(reader: ImageReader) -> dict[tuple[int, int], np.ndarray]:
     return _DECODED[key]
 
 
-def _train_order(dataset: Dataset, config: Config, size: int, shard: int = 0, shards: int = 1) -> TrainOrder:
-    rows = _rows(dataset, "train")
+def _train_order(dataset: Dataset, config: Config, own: np.ndarray | None = None) -> TrainOrder:
+    rows, size = _rows(dataset, "train"), config.loader.batch_size
     sampler = sampling.Sampler(config.seed, dataset.table["label"].to_numpy(np.int64)[rows], config.loader.sampling)
-    return TrainOrder(rows, sampler, size, shard, shards)
+    return TrainOrder(rows, sampler, size, np.arange(size) if own is None else own)
 
 
 def _rows(dataset: Dataset, split: str) -> np.ndarray:
@@ -358,12 +355,6 @@ def _rows(dataset: Dataset, split: str) -> np.ndarray:
     if not len(rows):
         raise UserError(f"the {split} split has no images: give it some, by the data's own split or by data.split.fractions.")
     return rows
-
-
-def _share(size: int, shards: int, field: str) -> int:
-    if size % shards:
-        raise UserError(f"{field}={size} does not divide by {shards} processes: choose a multiple of {shards}.")
-    return size // shards
 
 
 def _fetch_in_thread(threads: set[threading.Thread], fetch: _Fetch | _FetchVectors, step: int) -> Batch:

@@ -10,6 +10,7 @@ from flax import nnx
 
 from imgclf import models
 from imgclf.config import Config
+from imgclf.models import forms
 from imgclf.models.airbench import ScaledHead
 from imgclf.models.heads import DenseHead
 from imgclf.models.network import Network
@@ -54,7 +55,7 @@ class Explained:
     def batch_size(self) -> int:
         """How many images are computed together: on the CPU few, whose maps stay in the processor's cache."""
         height, width = self.config.data.image_size
-        return max(1, (_PIXELS_ON_CPU if jax.default_backend() == "cpu" else _PIXELS) // (height * width))
+        return max(1, (_PIXELS_ON_CPU if forms.target_of(_mesh()).platform == "cpu" else _PIXELS) // (height * width))
 
     @functools.cached_property
     def place_count(self) -> tuple[int, int]:

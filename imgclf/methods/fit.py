@@ -12,6 +12,7 @@ from imgclf.data.table import Dataset
 from imgclf.methods import refit
 from imgclf.methods.base import Task
 from imgclf.methods.teacher import Teacher
+from imgclf.models import forms
 from imgclf.training import freeze, loop
 from imgclf.training.class_weights import class_counts, class_weights
 from imgclf.training.initialization import initialize_from_images
@@ -78,12 +79,12 @@ class Fit:
 
 
 def _tell(setup: TrainingSetup, params: Tree, console: Console) -> None:
-    config, plan = setup.config, setup.plan
+    config, plan, target = setup.config, setup.plan, forms.target_of(setup.mesh)
     height, width = config.data.image_size
     console.print(
         f"Model: {config.model.name} at {height}x{width}, {count_parameters(params):,} parameters, "
         f"{freeze.describe(setup.freezing, params)}. Training: {plan.total} steps of {config.loader.batch_size} "
-        f"({plan.per_epoch:.1f} an epoch) on {jax.device_count()} {jax.default_backend()} device(s).",
+        f"({plan.per_epoch:.1f} an epoch) on {target.devices} {target.platform} device(s).",
         highlight=False,
     )
     if setup.freezing.remark:

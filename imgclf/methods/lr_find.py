@@ -6,7 +6,6 @@ import math
 import tempfile
 from pathlib import Path
 
-import jax
 import optax
 
 from imgclf import progress
@@ -79,9 +78,9 @@ def _phase(task: Task, schedule: optax.Schedule, steps: int) -> Phase:
 def _swept(task: Task, state: TrainState, phase: Phase, steps: int) -> LossCurve:
     """Takes the steps, until the loss diverges or is not finite."""
     curve, config = LossCurve(), task.config
-    shard = {"shard": jax.process_index(), "shards": jax.process_count()}
+    own = sharding.own_places(task.mesh, config.loader.batch_size)
     with contextlib.ExitStack() as opened:
-        batches = opened.enter_context(pipeline.train_batches(task.dataset, config, num_steps=steps, **shard))
+        batches = opened.enter_context(pipeline.train_batches(task.dataset, config, num_steps=steps, own=own))
         bar = opened.enter_context(progress.bar(task.console, "{task.fields[note]}"))
         shown = bar.add_task("learning rates", total=steps, note="compiling the step")
         for batch in put_ahead(iter(batches), task.mesh, config.loader.prefetch):

@@ -12,7 +12,7 @@ from flax import nnx
 
 from imgclf.config import Config, parse_arguments
 from imgclf.errors import UserError
-from imgclf.models import layers, registry
+from imgclf.models import forms, layers, registry
 from imgclf.models.backbone import Backbone
 from imgclf.models.heads import DenseHead, Head, NormHead
 from imgclf.models.network import Network
@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 def create(config: Config, num_classes: int, *, load_weights: bool = True, tell: Callable[[str], None] = _log.info) -> Network:
     """Builds the network of `config.model` for images of `config.data.image_size`; initialised by `config.seed`, or from `model.weights`.
+
+    What it computes in depends on the devices that it is for: those of `forms.on_devices_of`, else this process's own.
 
     Args:
       config: the whole config, resolved (`methods.resolve`).
@@ -46,7 +48,7 @@ def create(config: Config, num_classes: int, *, load_weights: bool = True, tell:
     def build() -> Network:
         rngs = nnx.Rngs(config.seed)
         backbone = _build_backbone(config, rngs)
-        if config.model.precision == "bf16" and _on_cpu():
+        if config.model.precision == "bf16" and forms.target().platform == "cpu":
             layers.use_bf16_products(backbone)
         return Network(backbone, _build_head(config, backbone, num_classes, rngs), dtype=activation_dtype(config.model.precision))
 
@@ -80,11 +82,7 @@ def _with_weights(config: Config, build: Callable[[], Network], entry: Weights, 
 
 def activation_dtype(precision: str) -> Any:
     """The dtype of activations under `config.model.precision`; float32 on the CPU, where narrower ones are no faster and less exact."""
-    return jnp.float32 if precision == "f32" or _on_cpu() else jnp.bfloat16
-
-
-def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
+    return jnp.float32 if precision == "f32" or forms.target().platform == "cpu" else jnp.bfloat16
 
 
 _CNN_HEAD = ("flatten", "maps_dropout", "dense", "dropout")  # fields of config.model.cnn that describe its head

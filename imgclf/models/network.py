@@ -83,7 +83,7 @@ class Network(nnx.Module):
 
     def _maps(self, image: jax.Array, train: bool) -> jax.Array:
         image = image.astype(self.dtype)
-        if train or not forms.on_this_cpu() or jax.device_count() > 1:
+        if train or not forms.on_one_cpu():
             return self.backbone(image, train=train)
         return _in_small_batches(self.backbone, image)
 

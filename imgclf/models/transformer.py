@@ -55,14 +55,26 @@ def axial_rotation(height: int, width: int, channels: int, others: int) -> Rotat
     return Rotation(np.sin(angles).astype(np.float32), np.cos(angles).astype(np.float32))
 
 
+@functools.cache
+def _has_cudnn() -> bool:
+    """Whether this process has the cuDNN that its attention is traced with; a program for a described GPU may be traced without one."""
+    heads = jax.ShapeDtypeStruct((1, 8, 1, 8), jnp.bfloat16)
+    try:
+        jax.eval_shape(functools.partial(jax.nn.dot_product_attention, implementation="cudnn"), heads, heads, heads)
+    except RuntimeError:  # "cuDNN is not detected"
+        return False
+    return True
+
+
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """softmax(query · keyᵀ / √d) · value for each head: [B,M,heads,d], [B,N,heads,d] twice, to [B,M,heads,d]; the softmax is in float32."""
     if forms.is_portable():
         return linear.attention(query, key, value, jax.jit(linear.last_softmax))  # a call of its own, which other engines have whole
-    if jax.default_backend() == "cpu":
+    platform = forms.target().platform
+    if platform == "cpu":
         return linear.attention(query, key, value)
     fits_cudnn = query.dtype in (jnp.bfloat16, jnp.float16) and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
-    flash = fits_cudnn and jax.default_backend() == "gpu"
+    flash = fits_cudnn and platform == "gpu" and _has_cudnn()
     return jax.nn.dot_product_attention(query, key, value, implementation="cudnn" if flash else "xla")
 
 

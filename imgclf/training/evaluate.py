@@ -57,8 +57,8 @@ class Evaluator:
         """
         rows: list[np.ndarray] = []
         logits: list[np.ndarray] = []
-        shard = {"shard": jax.process_index(), "shards": jax.process_count()}
-        with pipeline.eval_batches(self.dataset, self.config, split, **shard) as batches:
+        own = sharding.own_places(self.mesh, self.config.loader.eval_batch_size)
+        with pipeline.eval_batches(self.dataset, self.config, split, own=own) as batches:
             for batch in put_ahead(iter(batches), self.mesh, self.config.loader.prefetch):
                 out = jax.device_get(self.eval_step(params, batch_stats, batch))
                 rows.append(out["index"][out["mask"]])

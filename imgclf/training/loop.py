@@ -152,8 +152,8 @@ def _train_batches(setup: TrainingSetup, start_step: int) -> Generator[dict[str,
     """What the steps from this one on are given, put on the devices ahead; threads and workers start when the first one is asked for."""
     config = setup.config
     span = {"start_step": start_step, "num_steps": setup.plan.total - start_step}
-    shard = {"shard": jax.process_index(), "shards": jax.process_count()}
-    with pipeline.train_batches(setup.dataset, config, **span, **shard) as batches:
+    own = sharding.own_places(setup.mesh, config.loader.batch_size)
+    with pipeline.train_batches(setup.dataset, config, **span, own=own) as batches:
         for batch in put_ahead(_with_soft_targets(batches, setup.soft_targets), setup.mesh, config.loader.prefetch):
             yield batch_augment.inputs(batch)
 

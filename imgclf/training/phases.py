@@ -1,6 +1,7 @@
 """The stages of training made ready to run: each with its optimizer and its compiled step, and the way from one to the next."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -22,7 +23,10 @@ from imgclf.training.step import Metrics, StepProgram, TrainStep, make_train_ste
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A stretch of training with one optimizer over one set of parameters, for steps start < step <= stop."""
+    """A stretch of training with one optimizer over one set of parameters, for steps start < step <= stop.
+
+    Until its first step nothing of it is on a device, so that its program can also be made for a mesh of described devices.
+    """
 
     start: int
     stop: int
@@ -33,7 +37,12 @@ class Phase:
 
     def step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         """One training step; takes over the memory of `state`."""
-        return self.compiled(state, batch, self.scalars)
+        return self.compiled(state, batch, self.scalars_on_devices)
+
+    @functools.cached_property
+    def scalars_on_devices(self) -> Scalars:
+        """The numbers as the compiled step takes them: put on the devices once, and not again for each step."""
+        return sharding.replicate(self.scalars, self.mesh)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -95,7 +104,7 @@ def create(
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     if weights is None:
         weights = np.ones(max(2, model.head.logits.out_features), np.float32)
-    numbers = sharding.replicate(scalars.create(config, schedule, total_steps, weights), mesh)
+    numbers = scalars.create(config, schedule, total_steps, weights)
     depths = layer_groups.depths(model.backbone) if config.optimizer.layer_decay != 1 else None
     phases = []
     for stage in freezing.stages:

@@ -21,7 +21,10 @@ Number = jax.Array | np.ndarray | np.float32
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Scalars:
-    """The numbers of a training, or, of what `at` returns, those of a step. All float32 but the key; 0-d where no shape is given."""
+    """The numbers of a training, or, of what `at` returns, those of a step. All float32 but the key; 0-d where no shape is given.
+
+    Those of a training stay with the host, in numpy's arrays, until a step is called: a program may be made for devices that aren't here.
+    """
 
     learning_rate: Number  # [T] by step; at a step 0-d
     momentum: Number | None  # likewise; None where the optimizer takes none, or has its own
@@ -31,7 +34,7 @@ class Scalars:
     label_smoothing: Number
     class_weights: Number  # [C]
     mixing: Mapping[str, Number] | None  # what `mixing.draw` takes; None = nothing is mixed
-    dropout_key: jax.Array  # its data, uint32
+    dropout_key: jax.Array | np.ndarray  # its data, uint32
 
     def at(self, step: jax.Array | int, every: int) -> "Scalars":
         """Those of a step, counted in batches from 0; an update that `every` batches add up to has the rate of the first of them."""
@@ -64,7 +67,7 @@ def create(config: Config, schedule: optax.Schedule, total_steps: int, class_wei
         label_smoothing=np.float32(config.train.label_smoothing),
         class_weights=np.asarray(class_weights, np.float32),
         mixing=mixing.parameters(config),
-        dropout_key=jax.random.key_data(jax.random.key(config.seed)),
+        dropout_key=np.asarray(jax.random.key_data(jax.random.key(config.seed))),
     )
 
 

@@ -102,9 +102,23 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree)
 
 
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """How the rows of a batch lie on the devices."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def own_places(mesh: Mesh, size: int) -> np.ndarray:
+    """The places in a global batch of `size` whose rows this process's devices hold, int64 ascending, whatever the mesh's order is.
+
+    These are the rows that the process supplies to `put_batch`. Processes whose devices hold the same rows supply these each.
+    """
+    held = batch_sharding(mesh).addressable_devices_indices_map((size,))
+    return np.unique(np.concatenate([np.arange(size)[index] for index in held.values()]))
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes global arrays [B, …] out of this process's rows [B / processes, …], split over the mesh."""
-    sharding = NamedSharding(mesh, PartitionSpec(BATCH))
+    """Makes global arrays [B, …] out of this process's rows, those at `own_places` in ascending order, split over the mesh."""
+    sharding = batch_sharding(mesh)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from imgclf.config import Config
+from imgclf.models import forms
 from imgclf.models.network import Network
 from imgclf.training import batch_augment, mixing
 from imgclf.training.optimizer import Optimizer
@@ -107,6 +108,7 @@ def make_train_step(program: StepProgram, mesh: Mesh) -> TrainStep:
     """
     apply, optimizer = make_apply_fn(program.graphdef), program.optimizer
 
+    @forms.on_devices_of(mesh)
     def train_step(state: TrainState, batch: dict[str, jax.Array], scalars: Scalars) -> tuple[TrainState, Metrics]:
         key = jax.random.wrap_key_data(scalars.dropout_key)
         _, height, width, _ = batch["image"].shape
@@ -149,6 +151,7 @@ def make_eval_step(config: Config, graphdef: nnx.GraphDef, mesh: Mesh, *, featur
 def _eval_step(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...], mesh: Mesh) -> EvalStep:
     apply = make_apply_fn(graphdef)
 
+    @forms.on_devices_of(mesh)
     def eval_step(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> dict[str, Any]:
         if batch["image"].ndim == 4:
             logits, _ = apply(params, batch_stats, normalize(batch["image"], mean, std))
@@ -161,6 +164,7 @@ def _eval_step(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float
 
 @functools.lru_cache(maxsize=16)
 def _eval_step_with_features(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...], mesh: Mesh) -> EvalStep:
+    @forms.on_devices_of(mesh)
     def eval_step(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> dict[str, Any]:
         model, image = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats)), batch["image"]
 

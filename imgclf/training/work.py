@@ -46,5 +46,5 @@ class WorkCounter:
     def stepped(self, phase: Phase, state: TrainState, batch: dict[str, jax.Array]) -> None:
         """A step of this phase has been taken, from a state and a batch like these."""
         if phase is not self._phase:
-            self._phase, self._flops = phase, flops(phase.compiled, state, batch, phase.scalars)
+            self._phase, self._flops = phase, flops(phase.compiled, state, batch, phase.scalars_on_devices)
         self._progress.flops = total(self._progress.flops, self._flops)

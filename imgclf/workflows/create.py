@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pandas as pd
 from rich.console import Console
@@ -24,7 +23,7 @@ from imgclf.deploy.items import Data
 from imgclf.errors import UserError, nearest
 from imgclf.evaluation import open_set
 from imgclf.files import path_of
-from imgclf.models import registry
+from imgclf.models import forms, registry
 from imgclf.models.weights import choice as weights_choice
 from imgclf.models.weights import files, pretrained
 from imgclf.runtime import compilation_cache
@@ -296,7 +295,7 @@ def _method(dataset: Dataset, config: Config, method: str) -> tuple[str, str]:
     if images < FINE_TUNE_PER_CLASS * classes:
         few = f"{formatting.count(round(images / classes), 'training image')} per class, fine-tuning starts at {FINE_TUNE_PER_CLASS}"
         return "probe", f": {few} {forced}"
-    if jax.default_backend() == "cpu" and images < FINE_TUNE_ON_CPU:
+    if forms.target().platform == "cpu" and images < FINE_TUNE_ON_CPU:
         return "probe", f": {images:,} training images, fine-tuning on a CPU starts at {FINE_TUNE_ON_CPU:,} {forced}"
     return "lp_ft", f": {images:,} training images"
 

@@ -19,6 +19,7 @@ from imgclf.evaluation import metrics, open_set
 from imgclf.evaluation import results as results_lib
 from imgclf.methods import choice, resolve
 from imgclf.methods.base import Task
+from imgclf.models import forms
 from imgclf.reporting import samples
 from imgclf.reporting import scenes as scenes_page
 from imgclf.training import loop, sharding
@@ -126,10 +127,10 @@ class Training:
             if prepared.scenes is not None:
                 console.print(prepared.scenes.sentence(), highlight=False)
 
-            model = models.create(config, len(dataset.class_names), tell=console.print)
-            method = choice.check(
-                Task(config, dataset, model, sharding.create_mesh(sizes=config.mesh), console, self.on_evaluation, deadline)
-            )
+            mesh = sharding.create_mesh(sizes=config.mesh)
+            with forms.on_devices_of(mesh):
+                model = models.create(config, len(dataset.class_names), tell=console.print)
+            method = choice.check(Task(config, dataset, model, mesh, console, self.on_evaluation, deadline))
             if jax.process_index() == 0:
                 run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's
             trained = method.train(folder)

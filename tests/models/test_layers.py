@@ -8,8 +8,9 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from networks import described
 
-from imgclf.models import layers
+from imgclf.models import forms, layers
 from imgclf.training.state import split_model
 
 few = settings(deadline=None, derandomize=True, max_examples=5)
@@ -102,7 +103,7 @@ def test_grouped_convolutions_and_their_gradients_are_laxs(size, groups, widths,
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_on_the_cpu_no_convolution_has_groups(platform):
-    fn = jax.jit(lambda x, weights: layers.conv2d(x, weights, groups=4))
+    fn = jax.jit(forms.on_devices_of(described(platform))(lambda x, weights: layers.conv2d(x, weights, groups=4)))
     text = fn.trace(maps(1, 5, 5, 8), maps(3, 3, 2, 8)).lower(lowering_platforms=(platform,)).as_text()
     assert ("feature_group_count = 4" in text) == (platform != "cpu")
 

@@ -8,8 +8,9 @@ from flax import nnx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
+from networks import described
 
-from imgclf.models import layers
+from imgclf.models import forms, layers
 
 few = settings(deadline=None, derandomize=True, max_examples=5)
 
@@ -55,7 +56,7 @@ def test_both_forms_agree_with_their_gradients(size, channels, multiplier, kerne
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_the_grouped_convolution_is_for_accelerators_only(platform):
-    fn = jax.jit(layers.depthwise_conv2d)
+    fn = jax.jit(forms.on_devices_of(described(platform))(layers.depthwise_conv2d))
     text = fn.trace(maps(1, 5, 5, 4), maps(3, 3, 1, 4)).lower(lowering_platforms=(platform,)).as_text()
     assert ("stablehlo.convolution" in text) == (platform != "cpu")
 
