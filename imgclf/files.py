@@ -5,8 +5,8 @@ import errno
 import json
 import os
 import shutil
+import socket
 import threading
-import urllib.parse
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,17 +42,14 @@ def finish(part: Path, path: str | os.PathLike[str], *, durable: bool = False) -
 
 
 def path_of(value: object, what: str) -> Path:
-    """Returns what a caller gave as a path, with "~" as the home folder; a file:// URL is a path, too.
+    """Returns what a caller gave as a path, with "~" as the home folder.
 
     Raises:
       UserError: if it is none; `what` says what it should be, such as "the folder of a run".
     """
     if not isinstance(value, str | bytes | os.PathLike):
         raise UserError(f"A value of type {type(value).__name__} stands where {what} is needed: give one path.")
-    text = os.fsdecode(value)
-    if text.lower().startswith("file://"):
-        text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
-    return Path(text).expanduser()
+    return Path(os.fsdecode(value)).expanduser()
 
 
 @contextlib.contextmanager
@@ -66,11 +63,11 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False, shared: bo
       path: the file to write; its folder must exist.
       durable: wait until the disk has the contents before the move, so that even a power failure leaves the old file or the new one. For
         files after which something else is deleted; it costs milliseconds.
-      shared: several processes may write `path` at once, without a lock. Each then has an unfinished file of its own (`NAME.PID.part`
-        instead of `NAME.part`), and the last one wins.
+      shared: several processes may write `path` at once, without a lock. Each then has an unfinished file of its own
+        (`NAME.HOST.PID.part` instead of `NAME.part`), and the last one wins. Processes of several containers may have the same number.
     """
     target = Path(path)
-    aside = part_of(target.with_name(f"{target.name}.{os.getpid()}") if shared else target)
+    aside = part_of(target.with_name(f"{target.name}.{socket.gethostname()}.{os.getpid()}") if shared else target)
     try:
         yield aside
         finish(aside, target, durable=durable)

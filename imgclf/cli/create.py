@@ -58,8 +58,7 @@ def create(
 
     data = ImageData(dataset, read_as)
     typer.echo(repr(data))
-    again = "Give the same command to continue." if workdir else "Give the same command with its folder as --workdir to continue."
-    with endings.stops(again):
+    with endings.stops():
         found = workflow.create(
             data,
             model=model or None,

@@ -1,5 +1,6 @@
 """`imgclf train`."""
 
+import contextlib
 from typing import Annotated
 
 import typer
@@ -65,12 +66,12 @@ def train(  # noqa: PLR0913  (options by name)
     if time_limit:
         time_limits.seconds(time_limit, "--time-limit")
     endings.quieten()
-    from imgclf.runtime import compilation_cache  # and JAX: after --help and the mistakes above
-    from imgclf.training import sharding
+    from imgclf.runtime import compilation_cache, partners  # and JAX: after --help and the mistakes above
+    from imgclf.training.stopping import Interrupted
     from imgclf.workflows import train as workflow
 
-    if distributed:
-        sharding.initialize_distributed(coordinator, num_processes, process_id)
-    compilation_cache.enable()
-    with endings.stops():
+    with endings.stops(), contextlib.ExitStack() as stack:
+        if distributed:
+            stack.enter_context(partners.together(Interrupted, coordinator, num_processes, process_id))
+        compilation_cache.enable()
         workflow.train(asked, folder, time_limit=time_limit or None)

@@ -18,6 +18,7 @@ from imgclf import files, progress
 from imgclf.data import images, native_messages
 from imgclf.data.readers import Reader, ahead
 from imgclf.files import cache_dir
+from imgclf.runtime import hosts
 
 _log = logging.getLogger(__name__)
 _DTYPES: dict[str, type] = {
@@ -39,7 +40,7 @@ def verify(
 ) -> pd.DataFrame:
     """Inspects every image that the cache does not know, in threads (decoders release the GIL), with a progress bar.
 
-    Interrupted, it keeps what it has done so far.
+    Several hosts share the work: each inspects its part, and all get the results of all. Interrupted, it keeps what it has done so far.
 
     Args:
       reader: of the images.
@@ -65,10 +66,14 @@ def verify(
             columns[name][found] = known[name].to_numpy()[at[found]]
         todo = ~found
         stale = int(found.sum()) < len(known)
+    partners = hosts.current()
+    partners.check_same_rows([f"{name}\t{size}" for name, size in zip(ids, sizes, strict=True)] if partners.count > 1 else [], "images")
+    todo = partners.any_of(todo)
     rows = np.flatnonzero(todo)
     if len(rows):
         try:
-            _inspect_all(reader, rows, max_pixels, columns, todo)
+            _inspect_all(reader, partners.share(rows), max_pixels, columns, todo)
+            _receive(partners, rows, columns, todo)
         finally:
             keep = ~todo & ~np.isin(columns["reason"].astype(str), _NOT_KEPT)
             if cache is not None:
@@ -78,8 +83,23 @@ def verify(
     return pd.DataFrame(columns)
 
 
+def _receive(partners: hosts.Hosts, rows: np.ndarray, columns: dict[str, np.ndarray], todo: np.ndarray) -> None:
+    """Fills `columns` at all `rows` with what each host has found for its part of them, and clears `todo` there."""
+    if partners.count == 1:
+        return
+    own = partners.share(rows)
+    found = partners.gather_table(pd.DataFrame({name: column[own] for name, column in columns.items()}))
+    for index, part in enumerate(found):
+        theirs = rows[index :: partners.count]
+        for name in _DTYPES:
+            columns[name][theirs] = part[name].to_numpy()
+        todo[theirs] = False
+
+
 def _inspect_all(reader: Reader, rows: np.ndarray, max_pixels: int, columns: dict[str, np.ndarray], todo: np.ndarray) -> None:
     """Fills `columns` at `rows` and clears `todo` there, chunk by chunk: whichever chunk is interrupted, the others stay."""
+    if not len(rows):
+        return
     chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
 
     def work(chunk: np.ndarray) -> None:
@@ -91,7 +111,11 @@ def _inspect_all(reader: Reader, rows: np.ndarray, max_pixels: int, columns: dic
 
     pool = ThreadPoolExecutor(min(len(chunks), os.cpu_count() or 1), thread_name_prefix="verify")
     try:
-        with native_messages.held_back() as stream, progress.bar(Console(file=stream)) as bar, warnings.catch_warnings():
+        with (
+            native_messages.held_back() as stream,
+            progress.bar(Console(file=stream, quiet=hosts.current().index != 0)) as bar,
+            warnings.catch_warnings(),
+        ):
             task = bar.add_task("Verifying images", total=len(rows))
             warnings.simplefilter("ignore", UserWarning)  # Pillow on odd metadata; the pixels are what is checked here
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels judges that
@@ -128,7 +152,7 @@ def _save(cache: Path, table: pd.DataFrame) -> None:
     """Keeps what was learnt. A cache that can't be written costs time, not the run."""
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(cache) as aside:
+        with files.replacing(cache, shared=True) as aside:  # hosts may share the folder of caches
             table.to_parquet(aside, index=False, compression="zstd")
     except OSError as error:
         _log.warning("The verification can't be kept in %s (%s): the next run will repeat it.", cache, error)

@@ -1,4 +1,4 @@
-"""The formats of exports by name. A format is a module of this package with a `FORMAT`, and its line in `choices.FORMATS`."""
+"""The formats of exports by name. A format is a module of this package with a `FORMAT`, and its line in MODULES."""
 
 import dataclasses
 import importlib
@@ -8,8 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from imgclf.exports.choices import Options, check
-from imgclf.exports.exportable import Exportable, Outputs
+from imgclf.errors import UserError, nearest
+from imgclf.exports.exportable import Exportable, Options, Outputs
+
+MODULES = {
+    "onnx": "imgclf.exports.onnx",
+    "stablehlo": "imgclf.exports.stablehlo",
+    "timm": "imgclf.exports.timm",
+    "keras": "imgclf.exports.keras",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Format:
       check: raises a UserError where this classifier can't be exported so, or a package is missing; quick, before anything is made.
       write: writes the model file, and others, into a folder; returns what export.json says of it beside the rest.
       answers: runs the model in the folder on pictures, uint8 [N,H,W,3], in another process.
+      precisions: that it can have.
     """
 
     name: str
@@ -50,6 +58,7 @@ class Format:
     check: Callable[[Exportable, Options], None]
     write: Callable[[Exportable, Path, Options], dict[str, Any]]
     answers: Callable[[Path, np.ndarray, Options], Answers]
+    precisions: tuple[str, ...] = ("float32",)
 
 
 def find(name: str) -> Format:
@@ -58,6 +67,7 @@ def find(name: str) -> Format:
     Raises:
       UserError: if there is none.
     """
-    check(name, Options())
-    found: Format = importlib.import_module(f"imgclf.exports.{name}").FORMAT
+    if name not in MODULES:
+        raise UserError(f"There is no export to {name!r}; {nearest(name, MODULES)}")
+    found: Format = importlib.import_module(MODULES[name]).FORMAT
     return found

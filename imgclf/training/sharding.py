@@ -4,7 +4,6 @@ It is data × fsdp × model: each batch is split over the first two, so that eac
 the last two.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,34 +15,6 @@ from imgclf.config.training_fields import MeshConfig
 from imgclf.errors import UserError
 
 BATCH = ("data", "fsdp")  # the axes of the mesh that a batch is split over
-
-
-def initialize_distributed(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
-    """Starts `jax.distributed` before any other use of JAX.
-
-    SLURM, Open MPI and TPU pods describe themselves; elsewhere all three arguments are needed.
-
-    Args:
-      coordinator: `host:port` of process 0; "" = found out from the cluster.
-
-    Raises:
-      UserError: where the cluster can't be found out, or the coordinator doesn't answer.
-    """
-    explicit: dict[str, Any] = {}
-    if coordinator:
-        if num_processes < 1 or not 0 <= process_id < num_processes:
-            raise UserError(
-                f"--coordinator={coordinator} needs --num_processes and --process_id (0 to num_processes - 1); "
-                f"got {num_processes} and {process_id}."
-            )
-        explicit = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
-    try:
-        jax.distributed.initialize(**explicit, initialization_timeout=int(os.environ.get("IMGCLF_DISTRIBUTED_TIMEOUT", "300")))
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"--distributed could not start ({str(error).splitlines()[0]}); outside SLURM and TPU pods give "
-            "--coordinator=HOST:PORT --num_processes=N --process_id=K."
-        ) from error
 
 
 def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: MeshConfig | None = None) -> Mesh:

@@ -24,7 +24,7 @@ from imgclf.reporting import samples
 from imgclf.reporting import scenes as scenes_page
 from imgclf.training import loop, sharding
 from imgclf.training.stopping import OUT_OF_TIME, Interrupted
-from imgclf.workflows import checks, explain, run_folder, scenes
+from imgclf.workflows import agreement, checks, explain, run_folder, scenes
 from imgclf.workflows import time_limit as time_limits
 from imgclf.workflows.asked import Fields, asked_for
 from imgclf.workflows.console import or_terminal
@@ -117,8 +117,10 @@ class Training:
     def _run(self, deadline: float | None) -> dict[str, Any]:
         folder, console = self.folder, self.console
         config = check(self.config, self.dataset)
+        agreement.check_same_config(config)
         prepared = prepare(config, self.dataset, self.find_scenes or scenes.finder(config, console))
         dataset, audit_report = prepared.dataset, prepared.audit_report
+        agreement.check_same_data(dataset)
         config = resolve.resolve(prepared.config, len(dataset.class_names))
         with run_folder.claim(folder):
             run_folder.check_same_experiment(config, folder)

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from imgclf import config
-from imgclf.runtime import compilation_cache
+from imgclf.runtime import compilation_cache, hosts
 from imgclf.training import evaluate, sharding
 from imgclf.workflows import train
 
@@ -19,7 +19,7 @@ def main(config_file: Path, workdir: Path, out: Path, devices: int, *distributed
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     jax.config.update("jax_platforms", "cpu")
     if distributed:
-        sharding.initialize_distributed(*distributed)
+        hosts.connect(*distributed)
     compilation_cache.enable()
     seen: list[list[int]] = []
     put_batch = sharding.put_batch
