@@ -27,7 +27,13 @@ from imgclf.config import names
 from imgclf.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "experiments" / "README.md"]
+GENERATED = {
+    ROOT / "docs" / "reference" / name for name in ("configuration.md", "commands.md")
+}  # by docs/reference_pages.py, for a built site
+PAGES = [
+    *(ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "experiments" / "README.md"),
+    *sorted(path for path in (ROOT / "docs").rglob("*.md") if path not in GENERATED),
+]
 FLAGS = {option for parameter in typer.main.get_command(run_py.app).params for option in parameter.opts}
 TOPS = ("imgclf", "configs", "deployment", "docs", "experiments", "tests", ".ci")
 FILES = {path.name for top in (ROOT, *map(ROOT.joinpath, TOPS)) for path in (top.glob("*.py") if top == ROOT else top.rglob("*.py"))}
@@ -117,6 +123,14 @@ def command_lines(text: str) -> list[list[str]]:
 def found_in_texts(pattern: str) -> list[tuple[str, str]]:
     """(file, what the pattern finds in its text)."""
     return [(name, found) for name, text in TEXTS.items() for found in re.findall(pattern, text)]
+
+
+def test_the_reference_says_what_every_field_means(root, monkeypatch):
+    """A field's meaning is the comment beside it; docs/reference_pages.py makes the site's table of them."""
+    monkeypatch.syspath_prepend(str(root / "docs"))
+    rows = re.findall(r"^\| `([\w.]+)` \| `.*` \| (.*) \|$", importlib.import_module("reference_pages").configuration(), flags=re.MULTILINE)
+    assert {name for name, _ in rows} == FIELDS
+    assert [name for name, meaning in rows if not meaning] == []
 
 
 @pages

@@ -31,7 +31,7 @@ class ColumnsConfig(Group):
     """The names of a table's columns, for source=csv."""
 
     path: str = "path"  # a path with extension, or a file stem (as in S2)
-    label: str = "label"
+    label: str = "label"  # the name of a class
     split: str = "split"  # optional in the file: train | val | test
     group: str = "group"  # optional in the file: rows that must stay on one side of a split
     # optional in the file: shots of one scene ("" = a scene of its own); taken as they are, no others are looked for; see data.scenes
@@ -44,8 +44,8 @@ class TfdsConfig(Group):
     name: str = ""  # builder name, such as "beans" or "cifar10:3.0.2"
     data_dir: str = ""  # "" = TFDS's own default
     train: str = "train"  # TFDS split strings; "" = none
-    val: str = ""
-    test: str = "test"
+    val: str = ""  # likewise
+    test: str = "test"  # likewise
 
 
 class SplitConfig(Group):
@@ -56,7 +56,7 @@ class SplitConfig(Group):
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     seed: int = 0  # apart from config.seed, so that seeds can differ on the same split
     folds: int = 5  # kfold: fold k is the test split, a val split comes out of the rest
-    fold: int = 0
+    fold: int = 0  # kfold: which fold is the test split, from 0
 
 
 class DataConfig(Group):
@@ -113,7 +113,7 @@ class AugmentConfig(Group):
     flip: float = 0.0  # probability of a horizontal flip
     # flip is drawn in an image's first epoch only, and turned in each one after it: two epochs show both sides (Jordan 2024, airbench)
     flip_alternating: bool = False
-    vertical_flip: float = 0.0
+    vertical_flip: float = 0.0  # probability of a flip from top to bottom
     rotate: float = 0.0  # degrees: uniform in ±rotate
     shift: tuple[float, float] = (0.0, 0.0)  # (height, width) as a share of the size: uniform in ±shift
     shear: float = 0.0  # degrees
@@ -185,9 +185,9 @@ class CnnConfig(Group):
     """The plain CNN of model.name=cnn; `flatten` and what follows it count where head.kind=auto."""
 
     widths: tuple[int, ...] = (32, 64, 128)  # one block (conv, norm, ReLU, pool) each
-    kernel: int = 3
+    kernel: int = 3  # pixels: the side of each convolution's kernel
     padding: str = "same"  # same | valid
-    pool: int = 2
+    pool: int = 2  # pixels: side and stride of the maximum after each block
     norm: str = "batch"  # batch | none
     flatten: bool = False  # True: flatten the maps before the dense layers, False: average them
     maps_dropout: float = 0.0  # before flattening or averaging

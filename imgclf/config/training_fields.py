@@ -8,7 +8,7 @@ class EarlyStoppingConfig(Group):
     """When training stops before its duration is over."""
 
     patience: int = 0  # evaluations without improvement of best_metric after which training stops; 0 = off
-    min_delta: float = 0.0
+    min_delta: float = 0.0  # what counts as an improvement is more than this
 
 
 class TrainConfig(Group):
@@ -18,22 +18,22 @@ class TrainConfig(Group):
     duration: Duration = "10 epochs"  # "auto": BiT-HyperRule's by the number of training images, 500 steps of 512 below 20,000
     # ends the training here, with the schedule of its whole duration cut off; what a time limit has decided stands here. "" = never
     stop_after: str = ""
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # share of each label that is spread evenly over all classes
     # none | balanced (n / classes·n_c) | turicreate (1/n_c over their sum) | weights of classes, those left out weigh 1: "cat=1, dog=2.5".
     # A name with a comma, or with quotes at its beginning, stands in quotes, in which \ takes the next character as it is: "'cat, big'=1".
     class_weights: Weights = "none"
     clip_norm: float = 0.0  # global gradient norm; 0 = off
     accumulate: int = 1  # batches whose gradients are averaged into one update
     ema: float = 0.0  # decay of the average of the parameters that is evaluated and kept; 0 = off
-    log_every: Duration = "50 steps"
-    eval_every: Duration = "1 epochs"
-    checkpoint_every: Duration = "1 epochs"
+    log_every: Duration = "50 steps"  # how often loss and accuracy of training go into metrics.jsonl
+    eval_every: Duration = "1 epochs"  # how often val is evaluated
+    checkpoint_every: Duration = "1 epochs"  # how often what a training needs to go on is written
     checkpoint_seconds: float = 600.0  # also whenever this long has passed since the last one
     best_metric: str = "val_loss"  # val_loss (lowest) | val_top1 (highest) picks the kept parameters; "" = the last ones
     # distillation: the folder of a finished run of the same classes, with a head on averaged features; "" = none. Its probabilities of the
     # plain image are teacher_share of each image's label, which itself is the rest
     teacher: str = ""
-    teacher_share: float = 0.5
+    teacher_share: float = 0.5  # of the label that is the teacher's
     early_stopping: EarlyStoppingConfig
     # when the best length is found on val, train again for that long on train and val together, and keep that model; calibration stays that
     # of the first one's val logits
@@ -87,7 +87,7 @@ class OptimizerConfig(Group):
     # learning_rate (a float32 scalar, another one in each step) and args, and returns an optax.GradientTransformation
     name: str = "adamw"
     args: str = ""  # its keyword arguments, such as "momentum=0.9, nesterov=True"; learning rate and weight decay stand below
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-3  # the schedule's largest
     weight_decay: float = 0.0  # decoupled for adamw and its like; added to the gradient (L2) for sgd and rmsprop
     # (regex over parameter paths, multiplier); first match wins; by default, only kernels decay
     weight_decay_table: tuple[tuple[str, float], ...] = ((".*/(scale|bias|position|class_token|registers)", 0.0), (".*", 1.0))

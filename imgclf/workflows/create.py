@@ -31,6 +31,7 @@ from imgclf.workflows import budget, checks, preprocessing, run_folder, scenes, 
 from imgclf.workflows import time_limit as time_limits
 
 FROM_SCRATCH_MODEL = "resnet50"  # where weights="none" and no model is named
+SMALL_MODEL = "cnn"  # where nothing is named, and no weights can be had
 METHODS = ("auto", "probe", "lp_ft", "fit")
 
 # Fine-tuning below these is seldom better than a probe, and on a CPU it takes hours above them already.
@@ -62,6 +63,7 @@ FROM_SCRATCH = {  # as configs/folder.py, for any model
     "optimizer.schedule.name": "cosine",
     "optimizer.schedule.warmup": "5%",
 }
+SMALL = {"data.image_size": (96, 96), "model.cnn.widths": (32, 64, 128, 128), "model.cnn.maps_dropout": 0.3}  # likewise
 
 
 def create(  # noqa: PLR0913  (options by name)
@@ -167,7 +169,8 @@ def settle(
 
     The method is a probe, an L2-regularised logistic regression on fixed features, where there are fewer than 50 training images per
     class, or on a CPU fewer than 5,000 in all; above, LP-FT: the probe's head, then fine-tuning of everything. Without weights
-    everything is trained from scratch. Where half of the classes have three images or fewer, the probe is the nearest class mean.
+    everything is trained from scratch; where nothing is named and no weights can be had, that is a small network. Where half of the
+    classes have three images or fewer, the probe is the nearest class mean.
 
     All images train a probe, which is scored and calibrated by cross-validation, in fewer folds where a class is smaller than 5; the same
     folds choose the penalty. For LP-FT and training from scratch a tenth of the training images validates, where every class has 10 or
@@ -207,6 +210,8 @@ def settle(
         config.probe.solver = "nearest_mean"
     if config.train.method != "probe":
         config_lib.override(config, fine_tuning(config.model.name) if config.model.weights != "none" else FROM_SCRATCH)
+    if config.model.name == SMALL_MODEL:
+        config_lib.override(config, SMALL)
     config_lib.override(config, overrides or {})
     if config.train.method != "probe" and units.min() >= VAL_UNITS and "data.split.fractions" not in (overrides or {}):
         config.data.split.fractions = (1 - VAL, VAL, 0.0)
@@ -264,9 +269,9 @@ def _model(model: str | None, weights: str | None) -> tuple[str, str, str]:
         if model is None:
             try:
                 found = weights_choice.choose()
-            except UserError as error:
-                way_out = "weights='none' (on the command line: --weights none), or imgclf train folder:PHOTOS"
-                raise UserError(f"{error} Without any weights, a network is trained from scratch by {way_out}.") from error
+            except weights_choice.NothingAtHand as error:
+                told = f"A small network from scratch needs many more photos than published weights, but: {error}"
+                return SMALL_MODEL, "none", told
             return found.entry.model, found.entry.name, found.why
         entries = [entry for entry in known.values() if entry.model == model]
         # those that can be fetched, torchvision's first recipe before all others

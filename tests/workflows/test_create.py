@@ -10,6 +10,7 @@ from color_images import QUICK
 import imgclf
 from imgclf import config as config_lib
 from imgclf.errors import UserError
+from imgclf.models.weights.choice import NothingAtHand
 from imgclf.workflows import create
 
 
@@ -44,9 +45,20 @@ def test_the_method_depends_on_the_data_and_the_weights(data, monkeypatch):
     assert create.settle(data.dataset, model="resnet50", overrides={"augment.flip": 0.0, "augment": {"rotate": 9}})[0].augment.rotate == 9
 
 
+def test_without_any_weights_a_small_network_is_trained_from_scratch(data, monkeypatch):
+    def choose():
+        raise NothingAtHand("no network: fetch FILE")
+
+    monkeypatch.setattr(create.weights_choice, "choose", choose)
+    config, why, _ = create.settle(data.dataset)
+    assert (config.model.name, config.model.weights, config.train.method) == ("cnn", "none", "fit")
+    assert "A small network from scratch" in why
+    assert why.endswith("no network: fetch FILE")
+
+
 def test_recipes_are_those_of_the_configs(root, color_folder):
     fine_tuning = [(create.fine_tuning(model), "finetune", f",model={model}") for model in ("resnet50", "mobilenet_v2")]
-    for recipe, name, model in (*fine_tuning, (create.FROM_SCRATCH, "folder", "")):
+    for recipe, name, model in (*fine_tuning, (create.FROM_SCRATCH | create.SMALL, "folder", "")):
         config = runpy.run_path(str(root / "configs" / f"{name}.py"))["get_config"](f"{color_folder}{model}")
         fields, defaults = config_lib.flatten(config), config_lib.flatten(config_lib.default_config())
         theirs = {field: value for field, value in fields.items() if value != defaults[field]}

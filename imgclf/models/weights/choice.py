@@ -14,6 +14,10 @@ from imgclf.models.weights.conversion import Weights
 MAX_GMACS = 6.5  # billions of multiply-adds an image: room for a ResNet-50, and for a small ViT at the size of its published linear probe
 
 
+class NothingAtHand(UserError):
+    """No published weights are on this machine, and none can be fetched; the message says which file to fetch, and the place for it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Choice:
     """Published weights, and a sentence for the user: what they are, and why they were chosen."""
@@ -40,8 +44,9 @@ def choose(max_gmacs: float = MAX_GMACS, *, model: str | None = None, cached_onl
       cached_only: ask no network.
 
     Raises:
-      UserError: where nothing can be had, with the file to fetch and the place to put it; for an unknown model, and for one whose
-        published weights, if there are any, forbid commercial use.
+      NothingAtHand: where nothing can be had.
+      UserError: for an unknown model, for one whose published weights, if there are any, forbid commercial use, and for a file that is not
+        what the hub says it is.
     """
     usable = [entry for entry in registry.best_for_probe(model) if entry.commercial]
     if not usable:
@@ -69,7 +74,7 @@ def choose(max_gmacs: float = MAX_GMACS, *, model: str | None = None, cached_onl
             return Choice(entry, _sentence(entry, max_gmacs, model, missed))
     wanted = next((entry for entry in affordable if entry.repo), usable[0])
     reason = f"{missed[0]}, and no other published weights are on this machine" if missed else f"{wanted.name} are not on this machine"
-    raise UserError(f"{reason}: {pretrained.way_to_get(wanted)}")
+    raise NothingAtHand(f"{reason}: {pretrained.way_to_get(wanted)}")
 
 
 def _sentence(entry: Weights, max_gmacs: float, model: str | None, missed: list[str]) -> str:

@@ -131,6 +131,6 @@ def test_a_network_that_is_not_there_is_asked_once(monkeypatch):
         raise pretrained.FetchError("no", reason="no network", answered=False)
 
     monkeypatch.setattr(pretrained, "fetch", fetch)
-    with pytest.raises(UserError, match=r"timm/probed can't be fetched \(no network\)"):
+    with pytest.raises(choice.NothingAtHand, match=r"timm/probed can't be fetched \(no network\)"):
         choice.choose(5.0)
     assert asked == ["probed"]

@@ -1,0 +1,47 @@
+"""How Sphinx builds the site: `python -m pip install -e ".[docs]" && python -m sphinx -W docs build/site`."""
+
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import imgclf
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # for reference_pages.py
+
+project = "imgclf"
+author = "the authors of imgclf"
+version = release = imgclf.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["stories/results"]
+html_theme = "sphinx_book_theme"
+html_title = "imgclf"
+html_static_path = ["_static"]
+html_theme_options = {"show_navbar_depth": 1, "use_download_button": False, "home_page_in_toc": True}
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"  # a story runs again when its code has changed
+nb_execution_timeout = 900
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+
+def setup(app: Sphinx) -> None:
+    import reference_pages
+
+    app.connect("builder-inited", lambda app: reference_pages.write(Path(app.srcdir) / "reference"))
