@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import threading
+import urllib.parse
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,14 +43,17 @@ def finish(part: Path, path: str | os.PathLike[str], *, durable: bool = False) -
 
 
 def path_of(value: object, what: str) -> Path:
-    """Returns what a caller gave as a path, with "~" as the home folder.
+    """Returns what a caller gave as a path, with "~" as the home folder; a file:// URL is a path, too.
 
     Raises:
       UserError: if it is none; `what` says what it should be, such as "the folder of a run".
     """
     if not isinstance(value, str | bytes | os.PathLike):
         raise UserError(f"A value of type {type(value).__name__} stands where {what} is needed: give one path.")
-    return Path(os.fsdecode(value)).expanduser()
+    text = os.fsdecode(value)
+    if text.lower().startswith("file://"):
+        text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
+    return Path(text).expanduser()
 
 
 @contextlib.contextmanager

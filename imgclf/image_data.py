@@ -21,6 +21,7 @@ from imgclf.data.prepare import load_path
 from imgclf.data.table import Dataset
 from imgclf.deploy.items import by_position
 from imgclf.errors import UserError, nearest
+from imgclf.remote import places
 from imgclf.reporting import explore, pages
 
 Selection = str | Iterable[str] | Iterable[bool] | Callable[[pd.DataFrame], Any]
@@ -36,16 +37,22 @@ def load_images(path: str | os.PathLike, *, verbose: bool = True, **fields: Any)
     `data.skipped`; nothing is replaced. Folders train, val (valid) and test above the class folders become `data.table["split"]`.
 
     Args:
-      path: a folder, or a .csv, .tsv or .parquet file.
+      path: a folder, or a .csv, .tsv or .parquet file; or the URL of either, such as s3://bucket/photos.
       verbose: tells how many were found and skipped.
       fields: of `config.data`, such as root (the folder that a table's paths are relative to), columns, max_pixels, label_patch.
 
     Raises:
       UserError: if there is nothing there, the labels can't be told, or there is one class only.
     """
-    data = ImageData(*load_path(files.path_of(path, "a folder of images, or a table that lists them,"), **fields))
+    data = ImageData(*load_path(_place_of(path), **fields))
     _tell(verbose, repr(data))
     return data
+
+
+def _place_of(path: object) -> str | Path:
+    if isinstance(path, str) and places.is_url(path):
+        return path
+    return files.path_of(path, "a folder of images, or a table that lists them,")
 
 
 class ImageData:

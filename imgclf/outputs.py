@@ -19,7 +19,7 @@ from imgclf.errors import UserError
 GENERATOR = '<meta name="generator" content="imgclf">'
 _IDENTITY = re.compile(r'<meta name="imgclf-output" content="([^"]*)">')
 _HEAD = 8000  # bytes of a page in which its identity stands
-_WAY_OUT = "choose another path, or give overwrite=True (on the command line: --overwrite) to replace it."
+_WAY_OUT = "choose another path, or give overwrite=True to replace it."
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ def check_file(path: str | os.PathLike[str], of: Identity | None = None, *, over
     path = files.path_of(path, "the path of a page")
     if path.is_dir():
         raise UserError(f"{path} is a folder: name the page in it, such as {path / 'page.html'}.")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"{path} would hold a page, which is HTML: name a file such as {path.with_suffix('.html')}.")
     if os.path.lexists(path) and not overwrite and (told := _other(path, of)):
         raise UserError(f"{path} {told}, and is not replaced: {_WAY_OUT}")
     return path

@@ -24,7 +24,7 @@ from imgclf.config import default_config
 from imgclf.deploy import exporting
 from imgclf.deploy.classifier import Classifier
 from imgclf.errors import UserError
-from imgclf.exports.exportable import Options
+from imgclf.exports.choices import Options
 from imgclf.models import registry
 from imgclf.models.weights import pretrained
 from imgclf.training.state import Tree, split_model

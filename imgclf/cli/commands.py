@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from imgclf.cli import endings
+from imgclf.cli import endings, flags
 from imgclf.cli.bundle import bundle
 from imgclf.cli.cache import cache
+from imgclf.cli.card import card
 from imgclf.cli.compare import compare
 from imgclf.cli.configs import configs
 from imgclf.cli.create import create
@@ -36,8 +37,13 @@ from imgclf.errors import UserError
 
 class _Group(TyperGroup):
     # ctx: see ConfigCommand.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[__name__] = flags.asked_command(self, args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
-        with endings.told():
+        path, command = ctx.meta[__name__]
+        with endings.told(continues=path[:1] in endings.CONTINUING or path in endings.CONTINUING), flags.in_errors(command):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -82,6 +88,7 @@ app.command(cls=ConfigCommand)(label_errors)
 app.command()(robustness)
 app.command()(bundle)
 app.command()(reproduce)
+app.command()(card)
 app.command()(push)
 app.add_typer(openimages, name="openimages")
 app.add_typer(cache, name="cache")

@@ -32,6 +32,10 @@ def compare(
         raise UserError("One run can't be compared with itself: name two runs or more.")
     for run in runs:
         check_run(run)
+    from imgclf import outputs
+
+    if out is not None:
+        outputs.check_file(out, overwrite=True)  # whether it is of these runs is known when they are read
     endings.quieten()
     from imgclf.workflows import compare as workflow
     from imgclf.workflows.console import or_terminal
@@ -39,4 +43,6 @@ def compare(
     console = or_terminal(None)
     found = workflow.compare(runs, out, common=common, overwrite=overwrite, console=console)
     console.print(repr(found), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"All of it: open {found.page} in a browser.", highlight=False, markup=False, soft_wrap=True)
     console.print(f"Page: {found.page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"All of it: open {found.page} in a browser.", highlight=False, markup=False, soft_wrap=True)

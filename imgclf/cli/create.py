@@ -58,7 +58,8 @@ def create(
 
     data = ImageData(dataset, read_as)
     typer.echo(repr(data))
-    with endings.stops():
+    again = "Give the same command to continue." if workdir else "Give the same command with its folder as --workdir to continue."
+    with endings.stops(again):
         found = workflow.create(
             data,
             model=model or None,

@@ -16,7 +16,7 @@ def explain(  # noqa: PLR0913  (options by name)
         typer.Argument(metavar="FOLDER|IMAGES...", help="Pictures, or a folder of them; 500 at most.", show_default=False),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where the page goes; default: explain.html, or explain-2.html, …", show_default=False)
+        Path | None, typer.Option(help="Where the page goes; default: RUN/explain.html, or explain-2.html, …", show_default=False)
     ] = None,
     method: Annotated[
         str, typer.Option(help="hirescam, at about the cost of a prediction, or occlusion, some 170 times as much, for any network.")
@@ -44,9 +44,14 @@ def explain(  # noqa: PLR0913  (options by name)
       imgclf explain runs/larger a.jpg --method occlusion --neighbours 0
     """
     check_run(run, *sources)
+    from imgclf import outputs
+    from imgclf.explanation.choices import check_method
+
+    chosen = check_method(method)
+    if out is not None:
+        outputs.check_file(out, overwrite=True)  # whether it is of this run is known when that is read
     endings.quieten()
-    from imgclf.explanation.pictures import check_method  # and JAX: after --help and the mistakes above
-    from imgclf.workflows import explain as workflow
+    from imgclf.workflows import explain as workflow  # and JAX: after --help and the mistakes above
 
     given: str | list[str] = sources[0] if len(sources) == 1 else sources
     workflow.explain(
@@ -54,7 +59,7 @@ def explain(  # noqa: PLR0913  (options by name)
         given,
         out,
         class_name=class_name,
-        method=check_method(method),
+        method=chosen,
         neighbours=neighbours,
         top_k=top_k,
         overwrite=overwrite,

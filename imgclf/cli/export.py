@@ -7,6 +7,7 @@ import typer
 
 from imgclf.cli import endings
 from imgclf.cli.options import RunArgument, check_run
+from imgclf.errors import UserError
 
 
 def export(  # noqa: PLR0913  (options by name)
@@ -44,17 +45,23 @@ def export(  # noqa: PLR0913  (options by name)
       python runs/photos/exports/onnx/predict.py PHOTO.jpg   # without imgclf
     """
     check_run(run, images)
+    from imgclf import files, outputs
+    from imgclf.exports.choices import Options, check
+
+    options = Options(int8, fp16, python)
+    check(to, options)
+    if python and not files.path_of(python, "the interpreter").is_file():
+        raise UserError(f"--python={python} is no program: name the interpreter, such as ENVIRONMENT/bin/python.")
+    if out is not None:  # whether it is of this run is known when that is read
+        outputs.check_folder(out, outputs.Identity("export", "", ""), "export.json", overwrite=True)
     endings.quieten()
     from rich.console import Console
 
     from imgclf.deploy import exporting  # and JAX: after --help and the mistakes above
     from imgclf.deploy.classifier import load
     from imgclf.exports import told
-    from imgclf.exports.exportable import Options
 
-    found = exporting.export(
-        load(run), to, out, options=Options(int8, fp16, python), images=images, overwrite=overwrite, console=Console(stderr=True)
-    )
+    found = exporting.export(load(run), to, out, options=options, images=images, overwrite=overwrite, console=Console(stderr=True))
     typer.echo(told.table([found]))
     for sentence in told.sentences(found):
         typer.echo(sentence)

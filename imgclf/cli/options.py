@@ -1,5 +1,6 @@
 """What the commands that take a config have in common: its argument, and one way to set fields in it."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,12 @@ def check_run(run: Path, *data: Path | str | None) -> None:
         raise UserError(f"There is no run {str(run)!r}: give the folder of a finished run, or of a saved model.")
     if not (run / "results.json").exists():
         raise UserError(f"{run} is not a finished run (it has no results.json): train it first, with imgclf train CONFIG --workdir={run}.")
+    try:
+        whole = isinstance(json.loads((run / "results.json").read_text(encoding="utf-8")), dict)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise UserError(f"{run / 'results.json'} is damaged: restore the run from a copy, or train again, into another folder.")
     for path in data:
         if path is not None and not os.path.exists(path):
             raise UserError(f"{path} does not exist (looked for as {os.path.abspath(path)}): check the path.")

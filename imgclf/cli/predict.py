@@ -23,7 +23,7 @@ def predict(  # noqa: PLR0913  (options by name)
     ],
     out: Annotated[Path, typer.Option(help="Where the predictions go: .csv or .parquet.")] = Path("predictions.csv"),
     top_k: Annotated[int, typer.Option(help="How many classes to name per image.")] = 5,
-    batch: Annotated[int, typer.Option(help="Images per batch; 0 = as in the run's evaluation.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch", help="Images per batch; 0 = as in the run's evaluation.")] = 0,
     threshold: Annotated[
         float | None,
         typer.Option(help='Adds the column "answer": the predicted class, or "unknown" where its probability is lower.'),
@@ -60,7 +60,7 @@ def predict(  # noqa: PLR0913  (options by name)
     check_run(run, *sources)
     from imgclf.deploy.options import Options
 
-    options = Options(top_k, batch or 1, threshold, conformal)  # says what is wrong with them before the run is loaded
+    options = Options(top_k, batch_size or 1, threshold, conformal)  # says what is wrong with them before the run is loaded
     endings.quieten()
     from rich.console import Console
 
@@ -73,7 +73,7 @@ def predict(  # noqa: PLR0913  (options by name)
     if conformal and (rule := predictor.need_conformal()).admits_all:
         typer.echo(f"The run's {rule.n} val images are too few for alpha {rule.alpha:g}: every set holds all classes.", err=True)
     images = inputs.find(sources, column=column, usual=predictor.config.data.columns.path, root=root)
-    options = dataclasses.replace(options, batch_size=batch or predictor.config.loader.eval_batch_size)
+    options = dataclasses.replace(options, batch_size=batch_size or predictor.config.loader.eval_batch_size)
     for note in images.notes:
         typer.echo(note, err=True)
     with warnings.catch_warnings():

@@ -50,7 +50,7 @@ def run(  # noqa: PLR0913  (options by name)
 
       python run.py --config=runs/resnet/config.json --workdir=runs/again
     """
-    with endings.told():
+    with endings.told(continues=True):
         if study:
             run_study(study, Path(workdir) if workdir else None, engine, jobs)
         else:

@@ -62,9 +62,8 @@ def serve(  # noqa: PLR0913  (options by name)
         folder = Path(source if Path(source).exists() else source.partition("=")[2] or source)
         if not (folder / "export.json").exists():
             check_run(folder)
-    endings.quieten()
-    from imgclf.serving import server
-    from imgclf.serving.limits import MB, Limits
+    from imgclf.serving.limits import MB, Limits, check_options
+    from imgclf.serving.listening import bound
 
     limits = Limits(
         image_bytes=int(max_image_mb * MB),
@@ -76,6 +75,11 @@ def serve(  # noqa: PLR0913  (options by name)
         seconds=timeout,
         bytes_per_second=min_rate,
     )
+    check_options(threshold, max_batch, max_wait_ms)
+    bound(host, port).close()
+    endings.quieten()
+    from imgclf.serving import server  # and JAX: after --help and the mistakes above
+
     server.serve(
         *sources,
         port=port,

@@ -29,6 +29,7 @@ from imgclf.data.readers import FileReader, RowsReader
 from imgclf.data.splits import groups_of
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
+from imgclf.remote import places
 
 TABLE, SPLIT, ABOUT = "labels.csv", "split.csv", "balance.json"
 JPEG_QUALITY = 95
@@ -183,6 +184,8 @@ def _file(dataset: Dataset, row: int) -> str:
         row, reader = int(reader.rows[row]), reader.reader
     if not isinstance(reader, FileReader):
         raise UserError("Only images that are files can be balanced on disk: use loader.sampling='balanced' in the training's config.")
+    if places.is_url(reader.path(row)):
+        raise UserError(f"{places.shown(reader.path(row))} is not on this machine: balance a copy, or use loader.sampling='balanced'.")
     return reader.path(row)
 
 

@@ -23,6 +23,7 @@ from rich.console import Console
 from imgclf import progress
 from imgclf.data.readers import FileReader, ImageReader, Reader, RowsReader
 from imgclf.data.table import Dataset
+from imgclf.remote import places
 
 BURST_SECONDS = 3.0
 SESSION_SECONDS = 60.0
@@ -108,11 +109,14 @@ def _taken(reader: ImageReader, row: int) -> tuple[str, float] | None:
     """The camera and the time of a photo, if its file tells both."""
     if isinstance(reader, RowsReader):
         return _taken(reader.reader, int(reader.rows[row]))
-    if isinstance(reader, FileReader):
+    if isinstance(reader, FileReader) and not places.is_url(reader.path(row)):
         with contextlib.suppress(OSError), open(reader.path(row), "rb") as file:  # a file that is gone is told when its pixels are read
             return _exif(file)
         return None
-    stored = reader.encoded(row)[0] if isinstance(reader, Reader) else None
+    try:
+        stored = reader.encoded(row)[0] if isinstance(reader, Reader) else None
+    except OSError:  # of a file at a URL, likewise
+        return None
     return _exif(io.BytesIO(stored)) if isinstance(stored, bytes) else None
 
 

@@ -13,10 +13,13 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from rich.console import Console
 
+from imgclf import progress
 from imgclf.data import images
 from imgclf.data.paths import Files, printable, walk
 from imgclf.errors import UserError
+from imgclf.remote import listing, places, transfer
 
 EXTENSIONS = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")
 USUAL = ("path", "label")  # names of columns
@@ -67,8 +70,13 @@ class ImageList:
         return told_rows(int(self.lines[row]) for row in rows)
 
 
+def folder_of(file: str) -> str:
+    """The folder that a list's paths are relative to unless another is named: its own."""
+    return places.parent(file) if places.is_url(file) else os.path.dirname(file)
+
+
 def read(file: str) -> ImageList:
-    """Reads a list: .csv, .tsv (both also .gz) or .parquet.
+    """Reads a list: .csv, .tsv (both also .gz) or .parquet; `file` is a path or a URL.
 
     Text is UTF-8, or UTF-16 with its mark at the start. The separator is what divides the rows evenly: a comma, semicolon, tab or vertical
     bar. Every cell of text stays text: 01 is not 1, and a class may be called NA. Blank rows are passed over; rows shorter than the header
@@ -80,7 +88,7 @@ def read(file: str) -> ImageList:
     name = file.lower().removesuffix(".gz")
     if name.endswith((".parquet", ".pq")):
         try:
-            table = pd.read_parquet(file)
+            table = pd.read_parquet(io.BytesIO(bytes_of(file)) if places.is_url(file) else file)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(f"{file} can't be read as a table ({error}): check that it is a parquet file.") from error
         table.columns = [str(column).strip() for column in table.columns]
@@ -124,7 +132,8 @@ def check_header(listed: ImageList, root: str, names: Sequence[str]) -> None:
     if not any(_names_an_image(cell, root) for cell in columns):
         if names[0] == USUAL[0] and names[0] in columns:
             return
-        stems = _stems(walk(root)) if os.path.isdir(root) else ()  # it takes time, and no header of the usual names needs it
+        # It takes time, and no header of the usual names needs it.
+        stems = _stems(walk(root)) if not places.is_url(root) and os.path.isdir(root) else ()
         if not any(cell in stems for cell in columns):
             return
     shown = ", ".join(map(repr, columns[:4]))
@@ -140,6 +149,8 @@ def check_header(listed: ImageList, root: str, names: Sequence[str]) -> None:
 def _names_an_image(cell: str, root: str) -> bool:
     if os.path.splitext(cell)[1].lower() in images.EXTENSIONS:
         return True
+    if places.is_url(cell) or places.is_url(root):
+        return places.is_url(cell)  # a header is not worth a request
     try:
         return bool(cell) and os.path.isfile(os.path.join(root, cell))
     except ValueError:  # a NUL
@@ -148,8 +159,8 @@ def _names_an_image(cell: str, root: str) -> bool:
 
 def _text_of(file: str) -> str:
     try:
-        with gzip.open(file) if file.lower().endswith(".gz") else open(file, "rb") as stream:
-            data = stream.read()
+        data = bytes_of(file)
+        data = gzip.decompress(data) if file.lower().endswith(".gz") else data
     except (OSError, EOFError) as error:
         raise UserError(f"{file} can't be read ({getattr(error, 'strerror', None) or error}): check the file.") from error
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
@@ -160,6 +171,22 @@ def _text_of(file: str) -> str:
         raise UserError(
             f'{file} is not UTF-8 (row {line} has the byte 0x{data[error.start]:02x}): save it as UTF-8, such as Excel\'s "CSV UTF-8".'
         ) from None
+
+
+def bytes_of(file: str) -> bytes:
+    """The contents of a list, at a path or a URL.
+
+    Raises:
+      OSError: where a file can't be read.
+      UserError: where a URL can't be.
+    """
+    if not places.is_url(file):
+        with open(file, "rb") as stream:
+            return stream.read()
+    try:
+        return transfer.read(file)
+    except (FileNotFoundError, PermissionError) as error:
+        raise UserError(f"{error}.") from error
 
 
 def _parse(file: str, content: str, usual: str) -> ImageList:
@@ -241,42 +268,67 @@ def locate(root: str, paths: Sequence[str]) -> Located:
     A stem is a path without its extension, or a bare file name without it, looked for among all images under the root. Backslashes
     count as slashes where the system has none in the name.
     """
-    found, reasons = [], []
+    found, reasons = [_normal(given, root) for given in paths], [("", "")] * len(paths)
     sizes, mtimes = np.zeros(len(paths), np.int64), np.zeros(len(paths), np.int64)
     index: tuple[Files, dict[str, list[int]]] | None = None
-    for row, given in enumerate(paths):
-        path, reason = _normal(given, root), ("", "")
+    at_urls = _at_urls(root, found)
+    for row, path in enumerate(found):
         try:
-            status = os.stat(os.path.join(root, path))
-            if not stat.S_ISREG(status.st_mode):
-                reason = ("unreadable", "not a regular file")
+            known = at_urls[row] if row in at_urls else _file_status(os.path.join(root, path))
         except (FileNotFoundError, NotADirectoryError):
+            known = None
+        except (OSError, ValueError) as error:  # such as a forbidden folder, a name too long, a NUL in it
+            known = str(error)
+        if known is None and not places.is_url(path):
             if index is None:
                 files = walk(root)
                 index = files, _stems(files)
-            path, reason, status = _by_stem(root, path, *index)
-        except (OSError, ValueError) as error:  # such as a forbidden folder, a name too long, a NUL in it
-            reason = ("unreadable", str(error))
-        found.append(path)
-        reasons.append(reason)
-        if not reason[0]:
-            sizes[row], mtimes[row] = status.st_size, status.st_mtime_ns
+            found[row], known = _by_stem(root, path, *index)
+        if isinstance(known, tuple):
+            sizes[row], mtimes[row] = known
+        else:
+            reasons[row] = ("unreadable", known) if isinstance(known, str) else ("missing", f"no such file under {root}")
+            if isinstance(known, str) and known.startswith(_AMBIGUOUS):
+                reasons[row] = ("ambiguous", known)
     return Located(found, sizes, mtimes, reasons)
 
 
-def _by_stem(root: str, path: str, files: Files, stems: dict[str, list[int]]) -> tuple[str, tuple[str, str], os.stat_result]:
-    here = os.stat(root)
+_AMBIGUOUS = "stem of "
+Known = tuple[int, int] | str | None  # size and time of change; why it can't be used; None = nothing found
+
+
+def _file_status(path: str) -> Known:
+    status = os.stat(path)
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else "not a regular file"
+
+
+def _at_urls(root: str, paths: Sequence[str]) -> dict[int, Known]:
+    """What is known of the images that lie at URLs, by their place in the list."""
+    rows = [row for row, path in enumerate(paths) if places.is_url(places.join(root, path))]
+    if not rows:
+        return {}
+    with progress.bar(Console(stderr=True)) as bar:
+        task = bar.add_task("Asking for sizes", total=None)
+        answers = listing.sized(root, [paths[row] for row in rows], lambda: bar.advance(task))
+    known: dict[int, Known] = {}
+    for row, answer in zip(rows, answers, strict=True):
+        missing = None if isinstance(answer, FileNotFoundError) else str(answer)
+        known[row] = (answer.size, answer.stamp) if isinstance(answer, listing.Entry) else missing
+    return known
+
+
+def _by_stem(root: str, path: str, files: Files, stems: dict[str, list[int]]) -> tuple[str, Known]:
     for name in dict.fromkeys((path, _normal(path.replace("\\", "/"), root))):
         full = os.path.join(root, name)
-        if name != path and os.path.isfile(full):
-            return name, ("", ""), os.stat(full)
+        if name != path and not places.is_url(root) and os.path.isfile(full):
+            return name, _file_status(full)
         matches = stems.get(name, [])
         if len(matches) == 1:
-            name = files.paths[matches[0]]
-            return name, ("", ""), os.stat(os.path.join(root, name))
+            row = matches[0]
+            return files.paths[row], (int(files.sizes[row]), int(files.mtimes_ns[row]))
         if matches:
-            return path, ("ambiguous", "stem of " + " and ".join(printable(files.paths[row]) for row in matches[:4])), here
-    return path, ("missing", f"no such file under {root}"), here
+            return path, _AMBIGUOUS + " and ".join(printable(files.paths[row]) for row in matches[:4])
+    return path, None
 
 
 def none_found(listed: ImageList, root: str, located: Located, field: str) -> UserError:
@@ -293,13 +345,19 @@ def none_found(listed: ImageList, root: str, located: Located, field: str) -> Us
         kinds = ", ".join(f"{times} {kind}" for kind, times in Counter(reason for reason, _ in located.reasons).items())
         return UserError(f"None of the {count:,} images in {listed.file} can be used ({kinds}; the first, {first!r}: {reason}, {detail}).")
     return UserError(
-        f"None of the {count:,} images in {listed.file} is there; the first was looked for as {os.path.join(root, first)}: set "
+        f"None of the {count:,} images in {listed.file} is there; the first was looked for as {places.join(root, first)}: set "
         f"{field} to the folder that the paths are relative to."
     )
 
 
 def _normal(path: str, root: str) -> str:
     """One spelling per file: relative to the root where it lies under it, with "/"."""
+    path = places.without_file(path)
+    if places.is_url(path) or places.is_url(root):
+        below = f"{root.rstrip('/')}/"
+        if places.is_http(root) and path.startswith(below) and ("?" in path or "%" in path):
+            return path  # a URL that is written as such, with its query or quoted: not a name below the root
+        return path.removeprefix(below) if places.is_url(path) else os.path.normpath(path).replace(os.sep, "/").lstrip("/")
     full = os.path.normpath(os.path.join(root, path))
     prefix = root.rstrip(os.sep) + os.sep
     if full.startswith(prefix):

@@ -17,6 +17,7 @@ from imgclf.data.scenes import FindScenes, Scenes, given, with_scenes
 from imgclf.data.splits import assign_splits, groups_of, limit_per_class
 from imgclf.data.table import Dataset, decoded_by, load_dataset
 from imgclf.errors import UserError
+from imgclf.remote import places
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")
 
@@ -94,7 +95,7 @@ def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, Dat
     """Loads labeled images from a folder of class folders or from a table, which is told from the path.
 
     Args:
-      path: a folder, or a .csv, .tsv or .parquet file.
+      path: a folder, or a .csv, .tsv or .parquet file; or the URL of either.
       fields: of `config.data`, such as root, columns or max_pixels; class_map may be a dict, too: {"Cat": "cat"}.
 
     Returns:
@@ -103,15 +104,25 @@ def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, Dat
     Raises:
       UserError: if there is nothing there, the labels can't be told, or there is one class only.
     """
+    if isinstance(path, str) and places.is_url(path):
+        return _load(is_table(path), path, fields)
     place = Path(path).expanduser()
     if not place.exists():
         raise missing(place)
-    is_table = place.is_file() and place.name.lower().endswith(TABLES)
-    if place.is_file() and not is_table:
+    if place.is_file() and not is_table(place.name):
         raise UserError(f"{path} is neither a folder nor a table (.csv, .tsv, .parquet): name the folder that holds the class folders.")
+    return _load(place.is_file(), str(place), fields)
+
+
+def is_table(name: str) -> bool:
+    """Whether a file is a table of images, by its name."""
+    return name.lower().endswith(TABLES)
+
+
+def _load(table: bool, path: str, fields: dict[str, Any]) -> tuple[Dataset, DataConfig]:
     config = config_lib.default_config()
-    config.data.source = "csv" if is_table else "folder"
-    config.data.path = str(place)
+    config.data.source = "csv" if table else "folder"
+    config.data.path = path
     config_lib.override(config, {f"data.{name}": value for name, value in fields.items()})
     return load_dataset(config), config.data
 

@@ -112,7 +112,11 @@ def ahead(reader: ImageReader, rows: Sequence[int]) -> contextlib.AbstractContex
 
 
 class FileReader(Reader):
-    """Reads image files under one folder, on this machine or at a URL."""
+    """Reads image files under one folder, on this machine or at a URL.
+
+    Attributes:
+      has_urls: whether any of them may lie at a URL.
+    """
 
     def __init__(self, root: str, paths: Sequence[str], sizes: np.ndarray):
         """
@@ -126,7 +130,7 @@ class FileReader(Reader):
         self._root, self._names = root, b"".join(encoded)
         self._offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         self._sizes = np.asarray(sizes, np.int64)
-        self._has_urls = places.is_url(root) or any(map(places.is_url, paths))
+        self.has_urls = places.is_url(root) or any(map(places.is_url, paths))
         self._key = uuid.uuid4().hex  # tells its rows from other readers' in the window of what is fetched ahead
 
     def __len__(self) -> int:
@@ -135,18 +139,18 @@ class FileReader(Reader):
     def path(self, row: int) -> str:
         """The file's absolute path, or its URL."""
         name = os.fsdecode(self._names[self._offsets[row] : self._offsets[row + 1]])
-        return places.join(self._root, name) if self._has_urls else os.path.join(self._root, name)
+        return places.join(self._root, name) if self.has_urls else os.path.join(self._root, name)
 
     def ahead(self, rows: Sequence[int]) -> contextlib.AbstractContextManager[None]:
         """See the function of this name."""
-        if not self._has_urls:
+        if not self.has_urls:
             return contextlib.nullcontext()
         coming = [row for row in rows if places.is_url(self.path(row))]
         return WINDOW.announced([((self._key, row), functools.partial(self._fetched, row), int(self._sizes[row])) for row in coming])
 
     def encoded(self, row: int) -> tuple[bytes, int]:
         """The file's bytes, and -1."""
-        if self._has_urls and places.is_url(self.path(row)):
+        if self.has_urls and places.is_url(self.path(row)):
             data = WINDOW.take((self._key, row))
             return self._fetched(row) if data is None else data, -1
         with open(self.path(row), "rb") as file:

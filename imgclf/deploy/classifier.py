@@ -16,8 +16,8 @@ from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
 from imgclf.evaluation.conformal import Conformal
 from imgclf.evaluation.open_set import OpenSet
-from imgclf.explanation.pictures import Method, check_method
-from imgclf.exports.exportable import Options as ExportOptions
+from imgclf.explanation.choices import Method, check_method
+from imgclf.exports.choices import Options as ExportOptions
 from imgclf.exports.folder import EXPORT_JSON, Export
 from imgclf.reporting import leaderboard
 from imgclf.runtime import compilation_cache
@@ -138,7 +138,7 @@ class Classifier(Predictor):
 
         Args:
           sources: see `predict`; 500 images at most.
-          path: of the page, a self-contained HTML file; None = explain.html in the current folder, or explain-2.html, … where that is of
+          path: of the page, a self-contained HTML file; None = explain.html in the run's folder, or explain-2.html, … where that is of
             other images.
           class_name: a class that is explained beside the predicted one.
           method: "hirescam" (about a forward pass) or "occlusion" (some 170 of them); see `imgclf.explanation`.
@@ -243,7 +243,7 @@ class Classifier(Predictor):
             classifier.export(int8=True).table  # what it cost and bought
 
         Args:
-          to: a format, see `imgclf.exports.formats.MODULES`.
+          to: a format, see `imgclf.exports.choices.FORMATS`.
           out: the folder of the export; None = exports/FORMAT in the run's folder.
           int8: convolutions in integers of 8 bits, fitted to training images and scored on val; for ONNX.
           fp16: weights and activations in floats of 16 bits; for ONNX.

@@ -18,8 +18,9 @@ from imgclf.deploy.options import Options
 from imgclf.deploy.predictor import Answers, Predictor
 from imgclf.errors import UserError, nearest
 from imgclf.explanation import cam, pictures
+from imgclf.explanation.choices import Method
 from imgclf.explanation.neighbours import References
-from imgclf.explanation.pictures import Method, Picture, Search
+from imgclf.explanation.pictures import Picture, Search
 from imgclf.probes.features import extract
 from imgclf.reporting import explanations as page
 
@@ -72,7 +73,8 @@ def explain(
     model = predictor.explained
     views, shown = pictures.stacked(read.pictures)
     of = outputs.identity("explanation", _subject(predictor, len(taken)), predictor.sha256, page.digest_of(views), repr(wanted))
-    target = outputs.free_file(Path(page.PAGE), of) if path is None else outputs.check_file(path, of, overwrite=overwrite)
+    folder = predictor.folder or Path()
+    target = outputs.free_file(folder / page.PAGE, of) if path is None else outputs.check_file(path, of, overwrite=overwrite)
     references, note = _references(predictor, wanted.neighbours, console)
     features, logits = model.features_and_logits(shown)
     probabilities = predictor.calibrated(logits)
@@ -106,7 +108,7 @@ def training_images(predictor: Predictor, console: Console, *, most: int | None 
     """
     if predictor.folder is None or not (predictor.folder / "dataset.parquet").exists():
         raise UserError(
-            "The run's table of images, dataset.parquet, is not there: restore the run, or ask for no neighbours (neighbours=0)."
+            "The run's table of images, dataset.parquet, is not there: restore the run, or leave the neighbours out with neighbours=0."
         )
     dataset = run_images.load(predictor.folder, predictor.config)
     return References.create(predictor.explained, dataset, most=most, console=console)

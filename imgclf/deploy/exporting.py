@@ -16,9 +16,10 @@ from imgclf.data.table import Dataset
 from imgclf.deploy.items import dataset_of
 from imgclf.deploy.predictor import Predictor
 from imgclf.errors import UserError
-from imgclf.exports import formats
+from imgclf.exports import choices
+from imgclf.exports.choices import Options
 from imgclf.exports.export import export as write
-from imgclf.exports.exportable import Exportable, Options, Outputs
+from imgclf.exports.exportable import Exportable, Outputs
 from imgclf.exports.folder import Export
 from imgclf.exports.pictures import Pictures
 from imgclf.models.weights import pretrained
@@ -40,9 +41,7 @@ def export(
     console: Console,
 ) -> Export:
     """Exports a classifier; see `Classifier.export`."""
-    formats.find(to)  # says that there is none before anything is read
-    if options.int8 and options.fp16:
-        raise UserError("An export has integers of 8 bits or floats of 16 bits: give int8 or fp16, not both.")
+    choices.check(to, options)  # before anything is read
     if out is None:
         if predictor.folder is None:
             raise UserError("This classifier was loaded from no folder: name one for the export with out=DIR.")

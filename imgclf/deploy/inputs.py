@@ -2,18 +2,20 @@
 
 import dataclasses
 import hashlib
+import io
 import os
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from imgclf.data import lists
 from imgclf.data.images import ImageError
-from imgclf.data.paths import printable, walk
+from imgclf.data.paths import is_folder, printable, walk
 from imgclf.errors import UserError
+from imgclf.remote import listing, places
 
 LISTS = (*lists.EXTENSIONS, ".txt")
 _COLUMN, _ROOT = "--column (in Python: column=)", "--root (in Python: root=)"
@@ -44,6 +46,10 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def url(self, row: int) -> str:
+        """Where an image lies, if it is at a URL and may be read; else ""."""
+        return self.paths[row] if row not in self.bad and places.is_url(self.paths[row]) else ""
+
     def __getitem__(self, row: int, /) -> str:
         if row in self.bad:
             raise ImageError(self.bad[row].reason, self.bad[row].detail)  # a new one, as each grows a traceback
@@ -64,46 +70,52 @@ def find(sources: Sequence[str], *, column: str = "", usual: str = "path", root:
       UserError: if a source is not there, the list can't be read or has no such column, or there is no image.
     """
     for source in sources:
-        if not os.path.exists(source):
+        if not (listing.kind_of(places.check(source)) if places.is_url(source) else os.path.exists(source)):
             raise UserError(f"{source} does not exist: name a folder, image files, or a list of paths ({', '.join(LISTS)}).")
-    lists = [source for source in sources if source.lower().endswith(LISTS) and not os.path.isdir(source)]
+    lists = [source for source in sources if source.lower().endswith(LISTS) and not is_folder(source)]
     if lists and len(sources) > 1:
         raise UserError(f"{lists[0]} is a list of paths and stands beside other images: give one list, or folders and images.")
     if lists:
         return _from_list(lists[0], column, usual, root)
     rows: list[tuple[str, str, ImageError | None]] = []
-    ignored = Counter[str]()
+    ignored, known = Counter[str](), dict[str, tuple[int, int]]()
     for source in sources:
-        if not os.path.isdir(source):
+        if not is_folder(source):
             rows.append((printable(source), source, None))
             continue
         files = walk(source)
+        if places.is_url(source):
+            status = zip(files.paths, files.sizes.tolist(), files.mtimes_ns.tolist(), strict=True)
+            known |= {places.join(source, path): (size, stamp) for path, size, stamp in status}
         ignored += files.ignored
         found: list[tuple[str, str, ImageError | None]]
-        found = [(printable(path), os.path.join(source, path), None) for path in files.paths]
+        found = [(printable(path), places.join(source, path), None) for path in files.paths]
         found += [(name, "", ImageError(reason, detail)) for name, reason, detail in files.quarantine]
         found.sort(key=lambda row: row[0])
-        rows += [(printable(os.path.join(source, name)) if len(sources) > 1 else name, path, bad) for name, path, bad in found]
+        rows += [(printable(places.join(source, name)) if len(sources) > 1 else name, path, bad) for name, path, bad in found]
     if not rows:
         others = f" (ignored: {_counts(ignored)})" if ignored else ""
         raise UserError(f"{' '.join(sources)} holds no image{others}: name a folder, image files, or a list of paths.")
     ids, paths, bad = zip(*rows, strict=True)
-    return _inputs(list(ids), list(paths), {row: error for row, error in enumerate(bad) if error}, None, ignored)
+    return _inputs(list(ids), list(paths), {row: error for row, error in enumerate(bad) if error}, None, ignored, known=known)
 
 
 def _from_list(file: str, column: str, usual: str, root: str) -> Inputs:
-    if root and not os.path.isdir(root):
+    if root and not is_folder(root):
         raise UserError(f"The root {root} is no folder: name the one that the paths in {file} are relative to.")
-    folder = os.path.abspath(root or os.path.dirname(file))
+    folder = root or lists.folder_of(file)
+    folder = folder if places.is_url(folder) else os.path.abspath(folder)
     listed = _lines(file, column or usual) if file.lower().endswith(".txt") else lists.read(file)
     column = column or next((name for name in (usual, "path", "id") if name in listed.table), "path")
     lists.check_header(listed, folder, [column])
     given = listed.column(column, _COLUMN)
     named = [printable(path) for path in given]
     if column == "id" and "source" in listed.table and not root:  # a run's dataset.parquet
-        given = [os.path.join(source, name) for source, name in zip(listed.column("source", _COLUMN), given, strict=True)]
+        given = [places.join(source, name) for source, name in zip(listed.column("source", _COLUMN), given, strict=True)]
     located = lists.locate(folder, given)
-    paths = [os.path.join(folder, path) for path in located.paths]
+    paths = [places.join(folder, path) for path in located.paths]
+    status = zip(paths, located.sizes.tolist(), located.mtimes_ns.tolist(), strict=True)
+    known = {path: (size, stamp) for path, size, stamp in status if places.is_url(path)}
     bad = {row: ImageError(*reason) for row, reason in enumerate(located.reasons) if reason[0]}
     # Without the folder where it was looked for, lest predictions differ between machines.
     bad |= {row: ImageError("missing", "no such file") for row, error in bad.items() if error.reason == "missing"}
@@ -115,7 +127,7 @@ def _from_list(file: str, column: str, usual: str, root: str) -> Inputs:
         others = listed.table.drop(columns="id")  # with the path, which is not in the ids then
     others = others[[name for name in others if _is_plain(others[name])]].reset_index(drop=True)
     ignored = Counter({"blank rows": listed.blank} if listed.blank else {})
-    inputs = _inputs(ids, paths, bad, others if others.shape[1] else None, ignored, listed.notes)
+    inputs = _inputs(ids, paths, bad, others if others.shape[1] else None, ignored, listed.notes, known=known)
     if len(bad) == len(inputs):
         raise lists.none_found(listed, folder, located, _ROOT)
     return inputs
@@ -124,10 +136,10 @@ def _from_list(file: str, column: str, usual: str, root: str) -> Inputs:
 def _lines(file: str, column: str) -> lists.ImageList:
     """A list without header, a path per line."""
     try:
-        with open(file, encoding="utf-8-sig", errors="surrogateescape") as opened:
-            given = [(number, line.strip()) for number, line in enumerate(opened, start=1) if line.strip()]
+        data = lists.bytes_of(file).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise UserError(f"{file} can't be read ({error.strerror}): allow reading it, or name another list.") from None
+    given = [(number, line.strip()) for number, line in enumerate(io.StringIO(data, newline=None), start=1) if line.strip()]
     if not given:
         raise UserError(f"{file} lists no image: write a path per row.")
     numbers, paths = zip(*given, strict=True)
@@ -141,17 +153,22 @@ def _inputs(
     others: pd.DataFrame | None,
     ignored: Counter[str],
     notes: tuple[str, ...] = (),
+    *,
+    known: Mapping[str, tuple[int, int]],
 ) -> Inputs:
-    """The inputs with what the file system says of them."""
+    """The inputs with what the file system says of them; of files at URLs, that is `known`: size and stamp."""
+    unknown = sorted({path for row, path in enumerate(paths) if row not in bad and places.is_url(path) and path not in known})
+    asked: dict[str, tuple[int, int] | Exception] = dict(known)
+    for path, answer in zip(unknown, listing.sized("", unknown), strict=True):
+        asked[path] = (answer.size, answer.stamp) if isinstance(answer, listing.Entry) else answer
     digest = hashlib.sha256()
     for row, (name, path) in enumerate(zip(ids, paths, strict=True)):
         size, mtime_ns = -1, -1
         if row not in bad:
             try:
-                status = os.stat(path)
-                size, mtime_ns = status.st_size, status.st_mtime_ns
-                if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
-                    bad[row] = ImageError("unreadable", "not a regular file")
+                size, mtime_ns = _status(path, asked)
+            except ImageError as error:
+                bad[row] = error
             except (FileNotFoundError, NotADirectoryError):
                 bad[row] = ImageError("missing", "no such file")
             except (OSError, ValueError) as error:  # such as a forbidden folder, a name too long, a NUL in it
@@ -160,6 +177,19 @@ def _inputs(
     if others is not None:
         digest.update(others.to_csv(index=False).encode("utf-8", "surrogateescape"))
     return Inputs(ids, paths, bad, others, ignored, notes, digest.hexdigest())
+
+
+def _status(path: str, at_urls: Mapping[str, tuple[int, int] | Exception]) -> tuple[int, int]:
+    """Size and time of change of a file."""
+    if places.is_url(path):
+        found = at_urls[path]
+        if isinstance(found, Exception):
+            raise found
+        return found
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+        raise ImageError("unreadable", "not a regular file")
+    return status.st_size, status.st_mtime_ns
 
 
 def _is_plain(values: pd.Series) -> bool:

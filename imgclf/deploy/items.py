@@ -4,7 +4,9 @@ An index, as a pandas Series has, never matters: the first value is row 0.
 """
 
 import collections
+import contextlib
 import dataclasses
+import functools
 import os
 import stat
 import threading
@@ -16,12 +18,15 @@ import pandas as pd
 from PIL import Image
 
 from imgclf.config.fields import DataConfig
-from imgclf.data import images, lists
+from imgclf.data import images, lists, readers
 from imgclf.data.images import ImageError
+from imgclf.data.paths import is_folder
 from imgclf.data.readers import decoded_as
 from imgclf.data.table import Dataset
 from imgclf.deploy import inputs
 from imgclf.errors import UserError
+from imgclf.remote import places, transfer
+from imgclf.remote.ahead import WINDOW
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +103,10 @@ class Labeled:
     def __getitem__(self, row: int, /) -> np.ndarray:
         return self._reader[row]
 
+    def ahead(self, rows: Sequence[int]) -> contextlib.AbstractContextManager[None]:
+        """See the function of this name."""
+        return readers.ahead(self._reader, rows)
+
 
 class Objects:
     """Images that a program holds in memory, or whose paths it holds."""
@@ -117,6 +126,12 @@ class Objects:
     def __len__(self) -> int:
         return len(self._items)
 
+    def url(self, row: int) -> str:
+        """Where an item lies, if it is a URL; "" where it is none, or is known only once it is asked for."""
+        item = self._items[row] if isinstance(self._items, list | tuple) else None
+        place = places.join(self._root, item) if isinstance(item, str) and item.strip() else ""
+        return place if places.is_url(place) else ""
+
     def __getitem__(self, row: int, /) -> Item:
         item = self._items[row]
         if not self._named and (name := _name(item)):
@@ -124,7 +139,7 @@ class Objects:
         if isinstance(item, str | os.PathLike):
             if not (path := os.fsdecode(item)).strip():
                 raise ImageError("missing", "no path")
-            return os.path.join(self._root, os.path.expanduser(path))
+            return places.join(self._root, path if places.is_url(path) else os.path.expanduser(path))
         with self._lock:
             return _read(item, self._decoding)
 
@@ -141,17 +156,29 @@ def take(sources: Any, config: DataConfig, *, column: str = "", root: str | os.P
       UserError: if this is nothing that holds images.
     """
     folder = os.path.expanduser(os.fsdecode(root))
-    if folder and not os.path.isdir(folder):
+    if folder and not is_folder(folder):
         raise UserError(f"root={folder!r} is no folder: name the one that the paths are relative to.")
     if (dataset := dataset_of(sources)) is not None:
         return Labeled(dataset, images.Decoding.of(config))
     if isinstance(sources, str | os.PathLike):
-        path = os.path.join(folder, os.path.expanduser(os.fsdecode(sources)))
-        if os.path.isdir(path) or (path.lower().endswith(inputs.LISTS) and os.path.exists(path)):
+        path = places.join(folder, os.path.expanduser(os.fsdecode(sources)))
+        is_list = path.lower().endswith(inputs.LISTS) and (places.is_url(path) or os.path.exists(path))
+        is_image = places.is_url(path) and path.lower().endswith(tuple(images.EXTENSIONS))  # not worth a request
+        if is_list or (not is_image and is_folder(path)):
             return inputs.find([path], column=column, usual=config.columns.path, root=folder)
     if isinstance(sources, pd.DataFrame):
         return _of_table(sources, config, column, folder)
     return Objects(_listed(sources), images.Decoding.of(config), root=folder)
+
+
+def ahead(sources: Items, rows: Sequence[int]) -> contextlib.AbstractContextManager[None]:
+    """While the block runs, those of these images that lie at URLs are fetched ahead."""
+    if isinstance(sources, Labeled):
+        return sources.ahead(rows)
+    if not isinstance(sources, Objects | inputs.Inputs):
+        return contextlib.nullcontext()
+    urls = [url for row in rows if (url := sources.url(row))]
+    return WINDOW.announced([(url, functools.partial(transfer.read, url), -1) for url in urls]) if urls else contextlib.nullcontext()
 
 
 def pixels(item: str | os.PathLike[str] | bytes | np.ndarray, decoding: images.Decoding, least: tuple[int, int] | None) -> np.ndarray:
@@ -163,6 +190,8 @@ def pixels(item: str | os.PathLike[str] | bytes | np.ndarray, decoding: images.D
     """
     if isinstance(item, np.ndarray):
         return images.pixels_of(item, decoding)
+    if isinstance(item, str) and places.is_url(item):
+        item = WINDOW.take(item) or transfer.read(item)
     if not isinstance(item, bytes):
         if not stat.S_ISREG(os.stat(item).st_mode):  # reading a pipe would wait for ever
             raise ImageError("unreadable", "a folder" if os.path.isdir(item) else "not a regular file")

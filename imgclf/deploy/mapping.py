@@ -31,7 +31,7 @@ def map_images(
 ) -> pd.DataFrame:
     """Makes the map and its page; see `Classifier.map`."""
     if not projection.LEAST <= most <= MOST:
-        raise UserError(f"most={most} (on the command line: --most) is out of range: a map shows {projection.LEAST} to {MOST:,} images.")
+        raise UserError(f"most={most} is out of range: a map shows {projection.LEAST} to {MOST:,} images.")
     dataset = _of_run(predictor) if data is None else scoring.need_dataset(data, "map")
     of = outputs.identity(
         "map",

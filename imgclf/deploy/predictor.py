@@ -140,14 +140,17 @@ class Predictor:
         batch_size = min(batch_size, 1 << max(0, len(sources) - 1).bit_length())
         batch_size = -(-batch_size // jax.device_count()) * jax.device_count()
         cv2.setNumThreads(0)  # parallel over images instead: OpenCV's own pool would have every thread compete for all cores
-        decoding: collections.deque[tuple[np.ndarray, list[Future[str]]]] = collections.deque()
+        decoding: collections.deque[tuple[np.ndarray, list[Future[str]], contextlib.ExitStack]] = collections.deque()
         computing: collections.deque[tuple[dict[str, jax.Array], list[str]]] = collections.deque()
         pool = ThreadPoolExecutor(_cpus(), thread_name_prefix="decode")
         try:
             for first in range(start, len(sources), batch_size):
                 image = np.zeros((batch_size, *self._preprocessing.shape), np.uint8)
                 rows = range(first, min(first + batch_size, len(sources)))
-                decoding.append((image, [pool.submit(self._show, sources, row, image[place]) for place, row in enumerate(rows)]))
+                coming = contextlib.ExitStack()
+                coming.enter_context(items.ahead(sources, rows))
+                shown = [pool.submit(self._show, sources, row, image[place]) for place, row in enumerate(rows)]
+                decoding.append((image, shown, coming))
                 if len(decoding) > _DECODING:
                     computing.append(self._compute(*decoding.popleft()))
                 if len(computing) > _COMPUTING:
@@ -160,6 +163,8 @@ class Predictor:
                 yield self._answers(*computing.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            for _, _, coming in decoding:
+                coming.close()
 
     def view(self, item: str | os.PathLike[str] | bytes | np.ndarray) -> np.ndarray:
         """What the model is shown of an image: uint8 [H, W, 3], or [V, H, W, 3] where evaluation shows several views of it.
@@ -314,8 +319,9 @@ class Predictor:
         """uint8 [h, w, 3] of an image."""
         return items.pixels(item, self._decoding, self._preprocessing.least_size if self.reduced_decode else None)
 
-    def _compute(self, image: np.ndarray, shown: list[Future[str]]) -> tuple[dict[str, jax.Array], list[str]]:
-        reasons = [future.result() for future in shown]
+    def _compute(self, image: np.ndarray, shown: list[Future[str]], coming: contextlib.ExitStack) -> tuple[dict[str, jax.Array], list[str]]:
+        with coming:
+            reasons = [future.result() for future in shown]
         return self._outputs(image, len(reasons)), reasons
 
     def _outputs(self, image: np.ndarray, count: int) -> dict[str, jax.Array]:

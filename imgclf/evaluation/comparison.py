@@ -95,8 +95,8 @@ def align(runs: Sequence[Tested], *, common: bool = False) -> Aligned:
             raise UserError(f"The runs were tested on different images ({sizes}), and have none in common: evaluate them on the same ones.")
         if not common:
             raise UserError(
-                f"The runs were tested on different images ({sizes}; {len(shared):,} in common): give common=True (on the command line: "
-                "--common) to compare them on those that all were tested on."
+                f"The runs were tested on different images ({sizes}; {len(shared):,} in common): give common=True to compare "
+                "them on those that all were tested on."
             )
         notes.append(f"Compared on the {formatting.count(len(shared), 'image')} that all runs were tested on ({sizes}).")
     tables = [run.table.loc[[key for key in first.table.index if key in shared]] for run in runs]

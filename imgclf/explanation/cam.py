@@ -59,7 +59,7 @@ def need_places(model: Explained) -> None:
         height, width = model.config.data.image_size
         raise UserError(
             f"The last maps of {model.config.model.name} have a single place at {height} x {width} pixels, so that HiResCAM can't tell "
-            "places apart: give method='occlusion' (on the command line: --method occlusion)."
+            "places apart: give method='occlusion'."
         )
 
 

@@ -4,21 +4,19 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
 
 from imgclf import progress
 from imgclf.data import augment
-from imgclf.errors import UserError, nearest
 from imgclf.explanation import cam, occlusion, overlay
+from imgclf.explanation.choices import NAMES, Method
 from imgclf.explanation.explained import Explained
 from imgclf.explanation.neighbours import Neighbour, References
 
 EDGE = 224  # pixels of the longer side of a picture
-Method = Literal["hirescam", "occlusion"]
-NAMES: dict[Method, str] = {"hirescam": "HiResCAM", "occlusion": "Occlusion"}
 
 
 class Picture(NamedTuple):
@@ -33,14 +31,6 @@ class Picture(NamedTuple):
     view: np.ndarray
     shown: np.ndarray
     sharp: np.ndarray
-
-
-def check_method(method: str) -> Method:
-    """Raises a UserError for a method that there isn't."""
-    for known in get_args(Method):
-        if method == known:
-            return known
-    raise UserError(f"method={method!r} (on the command line: --method) is no explanation; {nearest(method, get_args(Method))}")
 
 
 def read(preprocessing: augment.Preprocessing, pixels_of: Callable[[int], np.ndarray], count: int, console: Console) -> list[Picture]:

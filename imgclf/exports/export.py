@@ -6,9 +6,9 @@ import numpy as np
 from rich.console import Console
 
 from imgclf import progress
-from imgclf.errors import UserError
-from imgclf.exports import folder, formats, gate
-from imgclf.exports.exportable import Exportable, Options
+from imgclf.exports import choices, folder, formats, gate
+from imgclf.exports.choices import Options
+from imgclf.exports.exportable import Exportable
 from imgclf.exports.folder import Export
 
 _GOLDEN = 3  # pictures that go along
@@ -27,7 +27,7 @@ def export(
 
     Args:
       exportable: the classifier.
-      to: a format, see `formats.MODULES`.
+      to: a format, see `choices.FORMATS`.
       out: the folder; an older export of the same classifier in the same form is replaced.
       options: see `Options`.
       overwrite: whether to replace an export of something else.
@@ -40,9 +40,8 @@ def export(
       UserError: for options that the format doesn't have; if the folder is taken, or can't be written; if no image of the run can be read;
         if the export doesn't say of them what the classifier says. Nothing is left behind.
     """
+    choices.check(to, options)
     chosen = formats.find(to)
-    if options.precision not in chosen.precisions:
-        raise UserError(f"The export to {to} is in {' or '.join(chosen.precisions)}, not in {options.precision}: leave that option out.")
     target = folder.check_target(out, exportable, to, options, overwrite=overwrite)
     chosen.check(exportable, options)
     with progress.bar(console) as bar, folder.writing(target) as aside:

@@ -90,23 +90,3 @@ class Exportable:
             "value_range": list(decoding.value_range) if decoding.value_range else None,
             "kinds": [list(kind) for kind in decoding.kinds],
         }
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How a classifier is exported.
-
-    Attributes:
-      int8: convolutions in 8-bit integers.
-      fp16: weights and activations in 16-bit floats.
-      python: the interpreter of the process in which the export is checked, which may be another environment's.
-    """
-
-    int8: bool = False
-    fp16: bool = False
-    python: str = ""
-
-    @property
-    def precision(self) -> str:
-        """float32, int8 or float16."""
-        return "int8" if self.int8 else "float16" if self.fp16 else "float32"

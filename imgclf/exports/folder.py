@@ -20,7 +20,8 @@ from imgclf.errors import UserError
 from imgclf.evaluation import open_set
 from imgclf.evaluation.conformal import Conformal
 from imgclf.evaluation.open_set import OpenSet
-from imgclf.exports.exportable import Exportable, Options
+from imgclf.exports.choices import Options
+from imgclf.exports.exportable import Exportable
 from imgclf.exports.pictures import Picture
 
 EXPORT_JSON = "export.json"
@@ -160,8 +161,7 @@ def writing(target: Path) -> Iterator[Path]:
         made = []
     except OSError as error:
         raise UserError(
-            f"{target} can't be written ({error.strerror or error}): make room, or choose another folder with out=DIR (on the command "
-            "line: --out DIR)."
+            f"{target} can't be written ({error.strerror or error}): make room, or choose another folder with out=DIR."
         ) from error
     finally:
         with contextlib.suppress(OSError):  # somebody else has put something into one of them

@@ -1,4 +1,4 @@
-"""The formats of exports by name. A format is a module of this package with a `FORMAT`, and its line in MODULES."""
+"""The formats of exports by name. A format is a module of this package with a `FORMAT`, and its line in `choices.FORMATS`."""
 
 import dataclasses
 import importlib
@@ -8,15 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from imgclf.errors import UserError, nearest
-from imgclf.exports.exportable import Exportable, Options, Outputs
-
-MODULES = {
-    "onnx": "imgclf.exports.onnx",
-    "stablehlo": "imgclf.exports.stablehlo",
-    "timm": "imgclf.exports.timm",
-    "keras": "imgclf.exports.keras",
-}
+from imgclf.exports.choices import Options, check
+from imgclf.exports.exportable import Exportable, Outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +42,6 @@ class Format:
       check: raises a UserError where this classifier can't be exported so, or a package is missing; quick, before anything is made.
       write: writes the model file, and others, into a folder; returns what export.json says of it beside the rest.
       answers: runs the model in the folder on pictures, uint8 [N,H,W,3], in another process.
-      precisions: that it can have.
     """
 
     name: str
@@ -58,7 +50,6 @@ class Format:
     check: Callable[[Exportable, Options], None]
     write: Callable[[Exportable, Path, Options], dict[str, Any]]
     answers: Callable[[Path, np.ndarray, Options], Answers]
-    precisions: tuple[str, ...] = ("float32",)
 
 
 def find(name: str) -> Format:
@@ -67,7 +58,6 @@ def find(name: str) -> Format:
     Raises:
       UserError: if there is none.
     """
-    if name not in MODULES:
-        raise UserError(f"There is no export to {name!r}; {nearest(name, MODULES)}")
-    found: Format = importlib.import_module(MODULES[name]).FORMAT
+    check(name, Options())
+    found: Format = importlib.import_module(f"imgclf.exports.{name}").FORMAT
     return found

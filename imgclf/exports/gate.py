@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from imgclf.errors import UserError
-from imgclf.exports.exportable import Exportable, Options, Outputs
+from imgclf.exports.choices import Options
+from imgclf.exports.exportable import Exportable, Outputs
 from imgclf.exports.formats import Answers
 from imgclf.exports.pictures import Picture
 

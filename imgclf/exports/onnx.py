@@ -11,7 +11,8 @@ import numpy as np
 
 from imgclf.errors import UserError, missing_extra
 from imgclf.exports import folder, process
-from imgclf.exports.exportable import Exportable, Options
+from imgclf.exports.choices import Options
+from imgclf.exports.exportable import Exportable
 from imgclf.exports.formats import Answers, Format
 from imgclf.exports.program import OUTPUTS, program
 from imgclf.models import forms
@@ -111,5 +112,4 @@ FORMAT = Format(
     _check,
     _write,
     _answers,
-    ("float32", "float16", "int8"),
 )

@@ -89,8 +89,7 @@ class Pictures:
                 break
         if not found:
             raise UserError(
-                f"Not one of {self.where} can be read any more, and an export is checked with real images: name others with images=FOLDER "
-                "(on the command line: --images FOLDER)."
+                f"Not one of {self.where} can be read any more, and an export is checked with real images: name others with images=FOLDER."
             )
         return found
 

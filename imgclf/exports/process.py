@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from imgclf.errors import UserError
-from imgclf.exports.exportable import Options
+from imgclf.exports.choices import Options
 from imgclf.exports.formats import Answers
 from imgclf.exports.gate import BATCHES
 

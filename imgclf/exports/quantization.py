@@ -64,7 +64,7 @@ def to_int8(exportable: Exportable, whole: Path, path: Path) -> dict[str, Any]:
     if not len(calibration.shown):
         raise UserError(
             f"Integers are fitted to training images, and none of {exportable.pictures.where} is one that can be read: bring them back, or "
-            "leave out int8."
+            "leave out int8=True."
         )
     _quantize(whole, path, calibration.shown)
     scored, labeled = _scored(exportable, len(calibration.shown))
@@ -76,8 +76,8 @@ def to_int8(exportable: Exportable, whole: Path, path: Path) -> dict[str, Any]:
     megabytes = [file.stat().st_size / 1e6 for file in (whole, path)]
     which = "val" if labeled else "training"
     cost = (
-        f"int8: {agreement:.1%} of the answers on {len(scored.shown):,} {which} images as in float32; {megabytes[1]:.1f} instead of "
-        f"{megabytes[0]:.1f} MB; {ms['int8']:.1f} instead of {ms['float32']:.1f} ms for {_BATCH} images."
+        f"int8: {agreement:.1%} of the answers on {len(scored.shown):,} {which} images as in float32; {_size(megabytes[1])} instead of "
+        f"{_size(megabytes[0])}; {ms['int8']:.1f} instead of {ms['float32']:.1f} ms for {_BATCH} images."
     )
     found: dict[str, Any] = {"top1_agreement": agreement, "scored": len(scored.shown)}
     if labeled:
@@ -90,9 +90,17 @@ def to_int8(exportable: Exportable, whole: Path, path: Path) -> dict[str, Any]:
             f" Top-1 {found['top1']:.1%} instead of {found['top1_float32']:.1%}, a difference of {100 * pair['difference']:+.1f} points "
             f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f})."
         )
+    if megabytes[1] >= megabytes[0]:
+        cost += " It is no smaller, as the integers' scales weigh more than so few weights save: int8 pays for larger networks."
+    elif ms["int8"] >= ms["float32"]:
+        cost += " It is no faster on this machine."
     if agreement < AGREEMENT:
-        raise UserError(f"The export was not kept, as fewer than {AGREEMENT:.0%} of its answers stay the same. {cost} Try fp16.")
+        raise UserError(f"The export was not kept, as fewer than {AGREEMENT:.0%} of its answers stay the same. {cost} Try fp16=True.")
     return found | {"cost": cost, "ms_batch_16_float32": round(ms["float32"], 2)}
+
+
+def _size(megabytes: float) -> str:
+    return f"{megabytes:.1f} MB" if megabytes >= 1 else f"{1000 * megabytes:,.0f} kB"
 
 
 def _quantize(whole: Path, path: Path, images: np.ndarray) -> None:

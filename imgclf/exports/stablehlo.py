@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from imgclf.exports import folder, process
-from imgclf.exports.exportable import Exportable, Options
+from imgclf.exports.choices import Options
+from imgclf.exports.exportable import Exportable
 from imgclf.exports.formats import Answers, Format
 from imgclf.exports.program import program
 from imgclf.models import forms

@@ -20,7 +20,8 @@ from imgclf import files
 from imgclf.data.augment import Preprocessing
 from imgclf.errors import UserError
 from imgclf.exports import folder, process
-from imgclf.exports.exportable import Exportable, Options
+from imgclf.exports.choices import Options
+from imgclf.exports.exportable import Exportable
 from imgclf.exports.formats import UNASKED, Answers, Format
 from imgclf.exports.naming import EPSILON, WAY_OUT, adapted, own_variant, program_of, published, read_back, telling
 from imgclf.exports.program import network

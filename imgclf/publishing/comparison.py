@@ -13,6 +13,7 @@ from imgclf import formatting
 TOLERANCE = 1e-3  # of a probability, between kinds of machines
 AGREEMENT = 0.99  # of the predicted classes, likewise
 _SAME = ("cpu", "cpu_features", "cpu_count", "devices", "xla_flags", "packages", "python")
+_UNKNOWN = "the run has not noted its"
 
 Outcome = Literal["equal", "close", "differs", "missing", "noted"]
 
@@ -48,7 +49,7 @@ def machines(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             before, after = before or {}, after or {}
             told += [f"{key} {before[key]}, now {after.get(key, 'none')}" for key in sorted(before) if before[key] != after.get(key)]
         elif name not in then:
-            told.append(f"the run has not noted its {name}")
+            told.append(f"{_UNKNOWN} {name}")
         elif name == "cpu_features":
             if before != after:
                 told.append("other instruction sets")
@@ -62,7 +63,9 @@ def of_machines(differences: list[str]) -> Verdict:
     if not differences:
         return Verdict("machine", "noted", "the same kind of CPU, cores and packages as the run's: bits must be equal")
     shown = "; ".join(differences[:6]) + ("; …" if len(differences) > 6 else "")
-    return Verdict("machine", "noted", f"another one than the run's ({shown}): judged within tolerance")
+    known = any(not difference.startswith(_UNKNOWN) for difference in differences)
+    which = "another one than the run's" if known else "not known to be the run's"
+    return Verdict("machine", "noted", f"{which} ({shown}): judged within tolerance")
 
 
 def of_images(total: int, problems: Mapping[str, str]) -> Verdict:

@@ -151,7 +151,7 @@ def _paths(reader: ImageReader) -> list[Path] | None:
     if isinstance(reader, RowsReader):
         inner = _paths(reader.reader)
         return None if inner is None else [inner[row] for row in reader.rows.tolist()]
-    return [Path(reader.path(row)) for row in range(len(reader))] if isinstance(reader, FileReader) else None
+    return [Path(reader.path(row)) for row in range(len(reader))] if isinstance(reader, FileReader) and not reader.has_urls else None
 
 
 def _root(config: Config) -> Path:

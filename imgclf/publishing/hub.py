@@ -85,7 +85,7 @@ def push(
         if there and hub.MARK not in there and not overwrite and set(there) - {".gitattributes"}:
             raise UserError(
                 f"{repository} holds other things than a model of imgclf, such as {sorted(set(there) - {'.gitattributes'})[0]}: name "
-                "another, or give --overwrite."
+                "another, or give overwrite=True."
             )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgclf-push-")))
         with progress.bar(console) as bar:

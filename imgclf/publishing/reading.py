@@ -46,7 +46,7 @@ def download(store: stores.Store, whole: Manifest, folder: Path, console: Consol
     free = shutil.disk_usage(folder).free
     if free < whole.size:
         raise UserError(
-            f"The bundle has {whole.size:,} bytes, and the disk of {folder} has {free:,} left: make room, or choose another folder (--out)."
+            f"The bundle has {whole.size:,} bytes, and the disk of {folder} has {free:,} left: make room, or choose another with out=DIR."
         )
     with progress.bar(console, amount="bytes") as bar, ThreadPoolExecutor(_AT_ONCE) as pool:
         task = bar.add_task("Fetching the bundle", total=whole.size)

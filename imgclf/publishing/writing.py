@@ -79,8 +79,7 @@ def _before(store: stores.Store, subject: str, *, overwrite: bool) -> dict[str, 
         raise UserError(f"{store.place} is not empty, and no bundle of imgclf's ({min(found)!r} lies there): choose another place.")
     if other != subject and not overwrite:
         raise UserError(
-            f"{store.place} holds the bundle of another run ({other}), and is not replaced: choose another place, or give overwrite=True "
-            "(on the command line: --overwrite)."
+            f"{store.place} holds the bundle of another run ({other}), and is not replaced: choose another place, or give overwrite=True."
         )
     if foreign := sorted(set(found) - known):
         raise UserError(f"{store.place} holds {foreign[0]!r} beside a bundle: move it elsewhere, or choose another place.")

@@ -91,7 +91,7 @@ def entries(url: str) -> list[Entry]:
     return sorted(listed)
 
 
-def tree(url: str, enter: Callable[[str], bool]) -> Iterator[tuple[str, list[Entry] | PermissionError]]:
+def tree(url: str, enter: Callable[[str, list[Entry]], Iterable[str]]) -> Iterator[tuple[str, list[Entry] | PermissionError]]:
     """Lists a folder and all below it, `places.AT_ONCE` folders at a time, in whatever order they come.
 
     A folder is listed by requests of its own: of a million objects in 15,000 folders, that is 15,000 requests at once instead of 1,000 one
@@ -99,7 +99,7 @@ def tree(url: str, enter: Callable[[str], bool]) -> Iterator[tuple[str, list[Ent
 
     Args:
       url: of the folder.
-      enter: whether a folder is listed, by its name relative to the URL.
+      enter: chooses which folders below one are listed: of its name relative to the URL ("" for the first) and what it holds, their names.
 
     Returns:
       Each folder's name, "" for the first, and what it holds; the error where it may not be listed.
@@ -125,8 +125,7 @@ def tree(url: str, enter: Callable[[str], bool]) -> Iterator[tuple[str, list[Ent
             for future in done:
                 folder, found = future.result()
                 if isinstance(found, list):
-                    below = (f"{folder}/{entry.name}" if folder else entry.name for entry in found if entry.is_folder)
-                    waiting += filter(enter, below)
+                    waiting += [f"{folder}/{name}" if folder else name for name in enter(folder, found)]
                 yield folder, found
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -159,7 +158,7 @@ def sized(root: str, names: Sequence[str], advance: Callable[[], object] = lambd
         except PermissionError as error:
             return folder, error
 
-    for folder, found in _at_once(listed, sorted({places.parent(url) for url in urls if not places.is_http(url)})):
+    for folder, found in at_once(listed, sorted({places.parent(url) for url in urls if not places.is_http(url)})):
         if isinstance(found, PermissionError):
             refused[folder] = found
         else:
@@ -174,7 +173,7 @@ def sized(root: str, names: Sequence[str], advance: Callable[[], object] = lambd
         length = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("Content-Length", "")
         return url, Entry(url, int(length) if length.isdigit() and not headers.get("Content-Encoding") else -1, _stamp(headers))
 
-    for url, answer in _at_once(asked, sorted({url for url in urls if places.is_http(url)})):
+    for url, answer in at_once(asked, sorted({url for url in urls if places.is_http(url)})):
         known[url] = answer
         advance()
     answers: list[Entry | Missing] = []
@@ -184,7 +183,7 @@ def sized(root: str, names: Sequence[str], advance: Callable[[], object] = lambd
     return answers
 
 
-def _at_once(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def at_once(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yields what `work` makes of the items as it is done, `places.AT_ONCE` of them under way."""
     pool = ThreadPoolExecutor(places.AT_ONCE, thread_name_prefix="remote-ask")
     waiting, under_way = iter(items), set[Future[Result]]()

@@ -11,6 +11,7 @@ import threading
 import urllib.parse
 from typing import Any
 
+from imgclf import files
 from imgclf.errors import UserError, missing_extra
 
 AT_ONCE = 32  # requests under way in a process: enough to hide 50 ms of latency behind the decoding of two cores
@@ -30,9 +31,7 @@ def is_url(place: object) -> bool:
 
 def without_file(place: str) -> str:
     """A path out of a `file://` URL; anything else as it is."""
-    if not place.lower().startswith("file://"):
-        return place
-    return urllib.parse.unquote(urllib.parse.urlsplit(place).path)
+    return str(files.path_of(place, "a path")) if place.lower().startswith("file://") else place
 
 
 def protocol(url: str) -> str:

@@ -22,9 +22,10 @@ from rich.console import Console
 
 from imgclf import files, formatting, outputs
 from imgclf.data.augment import Preprocessing
+from imgclf.explanation.choices import Method
 from imgclf.explanation.explained import Explained
 from imgclf.explanation.neighbours import References
-from imgclf.explanation.pictures import ExplainedImage, Method
+from imgclf.explanation.pictures import ExplainedImage
 from imgclf.reporting import pages
 
 PAGE = "explain.html"

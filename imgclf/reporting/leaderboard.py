@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from imgclf import formatting
+from imgclf.errors import UserError
 
 FILE = "leaderboard.json"
 COLUMNS = (
@@ -18,7 +19,7 @@ def read(run: Path) -> pd.DataFrame | None:
     """The table, see `Classifier.leaderboard`; None where the run had no time limit."""
     if not (run / FILE).exists():
         return None
-    rows = json.loads((run / FILE).read_text(encoding="utf-8"))["rows"]
+    rows = _saved(run)["rows"]
     return pd.DataFrame([{name: row[name] for name in COLUMNS} for row in rows], columns=list(COLUMNS))
 
 
@@ -26,7 +27,7 @@ def section(run: Path) -> dict[str, Any] | None:
     """What the report shows of it."""
     if not (run / FILE).exists():
         return None
-    saved = json.loads((run / FILE).read_text(encoding="utf-8"))
+    saved = _saved(run)
     rows = []
     for row in saved["rows"]:
         tried = row["n"] is not None
@@ -46,3 +47,19 @@ def section(run: Path) -> dict[str, Any] | None:
             }
         )
     return {"rows": rows, "limit": formatting.duration(saved["time_limit"]), "used": formatting.duration(saved["seconds"])}
+
+
+def _saved(run: Path) -> dict[str, Any]:
+    """What the file holds.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    try:
+        saved: dict[str, Any] = json.loads((run / FILE).read_text(encoding="utf-8"))
+        lacking = {"time_limit", "seconds"} - saved.keys() or any(set(COLUMNS) - row.keys() for row in saved["rows"])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{run / FILE} is damaged ({type(error).__name__}: {error}): restore the run from a copy.") from error
+    if lacking:
+        raise UserError(f"{run / FILE} is damaged (a part of it is missing): restore the run from a copy.")
+    return saved

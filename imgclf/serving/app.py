@@ -167,7 +167,7 @@ def _add_routes(app: FastAPI, handlers: "_Handlers", guards: Sequence[Any]) -> N
 
 def _add_image_routes(app: FastAPI, handlers: "_Handlers", guards: Sequence[Any]) -> None:
     statuses = (400, *((401,) if guards else ()), 408, 413, 415, 422, 503, 504)
-    options: dict[str, Any] = {"dependencies": guards, "openapi_extra": _BODY, "tags": ["images"]}
+    options: dict[str, Any] = {"dependencies": [*guards, Depends(_known_parameters)], "openapi_extra": _BODY, "tags": ["images"]}
 
     @app.post("/predict", responses=_responses({"model": Prediction}, *statuses), **options)
     async def predict(request: Request, top_k: TopK = 5, threshold: Threshold = None) -> Response:
@@ -332,6 +332,13 @@ class _Counted:
         finally:
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.request(route, status, time.perf_counter() - started)
+
+
+async def _known_parameters(request: Request) -> None:
+    """Refuses a parameter that the route doesn't have, which would else be left out without a word: a slip such as `topk=3`."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    if unknown := next((name for name in request.query_params if name not in known), None):
+        raise Refusal(422, "parameter", f"There is no parameter {unknown!r}; the known ones are {', '.join(map(repr, known))}.")
 
 
 def _bearer(token: str) -> Any:

@@ -1,6 +1,7 @@
 """What a server takes, so that no request can have all of its memory or time."""
 
 import dataclasses
+import math
 
 from imgclf.errors import UserError
 
@@ -48,6 +49,16 @@ class Limits:
                     f"The limit {small} is {getattr(self, small):,} and {large} {getattr(self, large):,}, which has no room for that: "
                     f"lower the one or raise the other."
                 )
+
+
+def check_options(threshold: float | None, max_batch: int, max_wait_ms: float) -> None:
+    """Raises a UserError for an option of a server that is out of its range."""
+    if max_batch < 1:
+        raise UserError(f"max_batch={max_batch} is no number of images: give 1 or more.")
+    if not 0 <= max_wait_ms < math.inf:
+        raise UserError(f"max_wait_ms={max_wait_ms:g} is no number of milliseconds: give 0 or more.")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"threshold={threshold:g} is no probability from 0 to 1.")
 
 
 class Refusal(Exception):

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -24,7 +23,8 @@ from imgclf.errors import UserError
 from imgclf.serving.app import AppOptions, create_app
 from imgclf.serving.batching import Batcher
 from imgclf.serving.engines import Engine, EngineName, open_engine
-from imgclf.serving.limits import Limits, Refusal
+from imgclf.serving.limits import Limits, Refusal, check_options
+from imgclf.serving.listening import bound
 from imgclf.serving.metrics import Metrics
 from imgclf.serving.served import Models, Served, names_of
 
@@ -66,7 +66,7 @@ def serve(  # noqa: PLR0913  (options by name)
     """
     console = Console(stderr=True)
     limits = limits or Limits()
-    listening = _bound(host, port)
+    listening = bound(host, port)
     try:
         app = build(
             [os.fspath(source) for source in sources],
@@ -109,10 +109,7 @@ def build(
     Raises:
       UserError: as `serve`.
     """
-    if max_batch < 1 or max_wait_ms < 0:
-        raise UserError(f"max_batch={max_batch} and max_wait_ms={max_wait_ms:g} must be at least 1 and 0.")
-    if options.threshold is not None and not 0 <= options.threshold <= 1:
-        raise UserError(f"threshold={options.threshold:g} is no probability from 0 to 1.")
+    check_options(options.threshold, max_batch, max_wait_ms)
     if not sources:
         raise UserError("There is nothing to serve: name the folder of a finished run or of an export.")
     limits, metrics = options.limits, Metrics()
@@ -189,27 +186,6 @@ def _is_answering(connection: Any) -> bool:
     """Whether a request has been read to the end of its headers, and is not answered yet."""
     cycle = getattr(connection, "cycle", None)  # of uvicorn's protocols for HTTP/1.1, all of them
     return cycle is not None and not cycle.response_complete
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket that has the port, before minutes go into the models."""
-    if not 0 <= port <= 65535:
-        raise UserError(f"There is no port {port}: give one from 1 to 65535, or 0 for any that is free.")
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except socket.gaierror as error:
-        raise UserError(f"There is no host {host!r} ({error.strerror}): give 127.0.0.1, or an address of this machine.") from error
-    listening = socket.socket(family, kind)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind(address)
-        listening.listen(2048)  # so that a second server is told now, and clients wait until this one is up
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(f"The port {port} is in use: stop what uses it, or give another --port (0 = any that is free).") from error
-        raise UserError(f"{host}:{port} can't be listened on ({error.strerror}): give another --host or --port.") from error
-    return listening
 
 
 def _tell(console: Console, app: FastAPI, listening: socket.socket, host: str, token: str) -> None:

@@ -214,6 +214,7 @@ def _config(search: Search, base: Config, fields: Mapping[str, Any]) -> Config:
     config = base.copy_and_resolve_references()
     config_lib.override(config, {**search.fields, **fields})
     config.eval.split, config.eval.temperature, config.eval.conformal = "val", False, 0.0
+    config.eval.explain = 0  # nobody opens the reports of all trials
     config.name = "trial"
     return config
 

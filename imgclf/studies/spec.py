@@ -37,7 +37,7 @@ class Study:
     """What to run.
 
     Attributes:
-      base: the config that the arms change.
+      base: the config that the arms change. Reports of runs explain no mistakes, unless an arm sets eval.explain.
       arms: name → config fields that the arm sets, such as {"optimizer.learning_rate": 0.01}; a list of (name, fields) is taken, too.
       baseline: the arm that the others are compared with; "" = the first.
       seeds: how many. Seed s sets `config.seed` to s in every arm, so that arms of one seed share the order of the data and the draws of
@@ -89,8 +89,8 @@ class Run:
 
     @property
     def key(self) -> str:
-        """A hash of all that the run's result depends on: the config without its name."""
-        fields = {name: value for name, value in config_lib.flatten(self.config).items() if name != "name"}
+        """A hash of all that the run's result depends on: the config without its name, and without what only its report shows."""
+        fields = {name: value for name, value in config_lib.flatten(self.config).items() if name not in ("name", "eval.explain")}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -173,6 +173,8 @@ def runs(study: Study) -> list[Run]:
             for arm, config in configs.items():
                 own = config.copy_and_resolve_references()
                 own.seed = seed
+                if "eval.explain" not in study.arms[arm]:
+                    own.eval.explain = 0  # nobody opens the reports of all runs, and a page of mistakes costs features of 2,000 images
                 if study.folds:
                     own.data.split.update(method="kfold", folds=study.folds, fold=fold, seed=seed)
                 validation.validate(own)

@@ -10,7 +10,7 @@ from imgclf.config import Config, default_config, set_fields, validation
 from imgclf.data import balance as balancing
 from imgclf.data.augment import policies
 from imgclf.data.balance import Done
-from imgclf.data.prepare import TABLES, prepare
+from imgclf.data.prepare import is_table, prepare
 from imgclf.workflows import checks
 from imgclf.workflows.asked import Fields
 from imgclf.workflows.console import or_terminal
@@ -83,7 +83,7 @@ def balance(
 def config_for(source: str | os.PathLike[str]) -> Config:
     """The config that a data set is balanced by, unless fields of it are set otherwise."""
     config = default_config()
-    config.data.source = "csv" if os.fspath(source).lower().endswith(TABLES) else "folder"
+    config.data.source = "csv" if is_table(os.fspath(source)) else "folder"
     config.data.path = os.fspath(source)
     config.augment.rotate = 40.0
     config.augment.shift = (0.2, 0.2)

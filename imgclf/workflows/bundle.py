@@ -84,7 +84,7 @@ def bundle(
     if data not in DATA:
         raise UserError(f"data={data!r} is unknown; {nearest(data, DATA)}")
     if data_url and data == "include":
-        raise UserError("The images are included, so that nobody needs an address of them: leave data_url (--data-url) out.")
+        raise UserError(f"The images are included, so that nobody needs an address of them: leave data_url={data_url!r} out.")
     metadata.check(croissant=croissant)
     store = places.open_store(os.fspath(out))
     made = _Run.read(folder)

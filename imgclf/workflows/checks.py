@@ -7,6 +7,7 @@ from imgclf.config import Config, validation
 from imgclf.data import sources
 from imgclf.data.paths import existing
 from imgclf.errors import UserError
+from imgclf.remote import places
 
 
 def check_start(config: Config, workdir: str | os.PathLike[str] | None = None) -> Path:
@@ -42,6 +43,8 @@ def check_data_path(config: Config) -> None:
     """Raises a UserError where what `config.data` names is not there, or is a run's folder rather than one of photos."""
     data = config.data
     sources.create(data)
+    if places.is_url(data.path):
+        return
     path = Path(data.path).expanduser()
     if data.path and (path / "checkpoints").is_dir() and ((path / "config.json").exists() or (path / ".lock").exists()):
         raise UserError(f"config.data.path={data.path!r} is the folder of a run, not of photos: name the folder that holds the photos.")
@@ -69,7 +72,7 @@ def check_apart(config: Config, folder: Path, option: str) -> None:
       option: by which the user chooses another, such as "--workdir".
     """
     data = config.data
-    if data.source not in ("folder", "csv") or not data.path:
+    if data.source not in ("folder", "csv") or not data.path or places.is_url(data.root or data.path):
         return
     listed = data.source == "csv"
     photos = Path(os.path.realpath(os.path.expanduser((data.root or os.path.dirname(data.path) or ".") if listed else data.path)))

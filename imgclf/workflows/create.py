@@ -281,7 +281,7 @@ def _model(model: str | None, weights: str | None) -> tuple[str, str, str]:
         path = Path(weights.removeprefix("path:")).expanduser()
         model = pretrained.looks_like(files.shapes(path))
         if not model:
-            raise UserError(f"{path} looks like no model that imgclf knows: name it, as in create(…, model='resnet50', weights=…).")
+            raise UserError(f"{path} looks like no model that imgclf knows: name it with model=NAME, such as model='resnet50'.")
     if model is None:
         if weights not in known and weights != "none":
             raise UserError(f"weights={weights!r} are none that imgclf knows; {nearest(weights, known)}")
@@ -330,7 +330,7 @@ def _folder(name: str, workdir: str | os.PathLike[str] | None) -> Iterator[Path]
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise UserError(f"{folder} can't be made ({error.strerror}): name a folder by create(…, workdir=…).") from None
+            raise UserError(f"{folder} can't be made ({error.strerror}): name one with workdir=DIR.") from None
     try:
         yield folder
     except BaseException:

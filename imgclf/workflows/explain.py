@@ -16,9 +16,10 @@ from imgclf.deploy import explaining
 from imgclf.deploy.classifier import load
 from imgclf.evaluation.results import CROSS_VALIDATION
 from imgclf.explanation import pictures
+from imgclf.explanation.choices import Method, check_method
 from imgclf.explanation.explained import Explained
 from imgclf.explanation.neighbours import References
-from imgclf.explanation.pictures import Method, Search, check_method
+from imgclf.explanation.pictures import Search
 from imgclf.probes.features import extract
 from imgclf.reporting import explanations, samples
 from imgclf.training.trained_model import TrainedModel

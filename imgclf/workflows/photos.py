@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from imgclf.config.loading import shipped
-from imgclf.data.prepare import TABLES, missing
+from imgclf.data.prepare import is_table, missing
+from imgclf.remote import places
 
 
 def config_named(photos: str | os.PathLike[str]) -> str:
@@ -16,10 +17,12 @@ def config_named(photos: str | os.PathLike[str]) -> str:
     Raises:
       UserError: for a name of none of these.
     """
+    if isinstance(photos, str) and places.is_url(photos):
+        return f"csv:{photos}" if is_table(photos) else f"folder:{photos}"
     path = Path(photos).expanduser()
     named = os.fspath(photos).partition(":")[0]
     if not path.exists() and not Path(named).expanduser().exists() and Path(named).stem not in shipped():
         raise missing(path)
     if path.is_dir() and not (path / "config.json").exists():
         return f"folder:{os.fspath(photos)}"
-    return f"csv:{os.fspath(photos)}" if path.is_file() and path.name.lower().endswith(TABLES) else os.fspath(photos)
+    return f"csv:{os.fspath(photos)}" if path.is_file() and is_table(path.name) else os.fspath(photos)

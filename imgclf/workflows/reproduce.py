@@ -98,9 +98,9 @@ def reproduce(  # noqa: PLR0913  (options by name)
     _check_complete(folder, whole)
     reason = _what_runs(folder, whole, new_environment=new_environment)
     if reason and not (trust(reason) if callable(trust) else trust):
-        raise UserError(f"{reason} Nothing of it has run. Read it in {folder}, and if you trust it give trust=True (--trust).")
+        raise UserError(f"{reason} Nothing of it has run. Read it in {folder}, and if you trust it give trust=True.")
     _claim(target, whole)
-    with files.locked(target / ".lock", f"Another reproduction is running in {target}: wait for it, or choose another folder (--out)."):
+    with files.locked(target / ".lock", f"Another reproduction is running in {target}: wait for it, or choose another with out=DIR."):
         program = _interpreter(folder, whole, target, console, new_environment=new_environment, python=python)
         _clear(target)
         arguments = ["-m", "imgclf.workflows.rerun", str(folder), str(target), *(["--retrain"] if retrain else [])]
@@ -129,7 +129,7 @@ def _brought(place: str, out: str | os.PathLike[str] | None, console: Console) -
         whole = manifest.verify(folder, console)
         target = _target(out, whole)
         if folder == target or folder in target.parents:
-            raise UserError(f"{target} lies in the bundle itself, which must stay as it is: choose another folder with --out DIR.")
+            raise UserError(f"{target} lies in the bundle itself, which must stay as it is: choose another folder with out=DIR.")
         return folder, whole, target
     store = places.open_store(place)
     whole = reading.remote_manifest(store)
@@ -145,9 +145,9 @@ def _target(out: str | os.PathLike[str] | None, whole: Manifest) -> Path:
     name = Path(str(whole.about.get("name", "bundle"))).name or "bundle"
     target = files.path_of(out if out is not None else f"{name}-reproduced", "the folder for what is made").absolute()
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / ".bundle").exists())):
-        raise UserError(f"{target} is not empty, and no reproduction: choose another folder with --out DIR.")
+        raise UserError(f"{target} is not empty, and no reproduction: choose another folder with out=DIR.")
     if (target / ".bundle").exists() and (target / ".bundle").read_text() != whole.root:
-        raise UserError(f"{target} holds the reproduction of another bundle: choose another folder with --out DIR, or remove it.")
+        raise UserError(f"{target} holds the reproduction of another bundle: choose another folder with out=DIR, or remove it.")
     return target
 
 
@@ -157,7 +157,7 @@ def _claim(target: Path, whole: Manifest) -> None:
         target.mkdir(parents=True, exist_ok=True)
         files.write_text(target / ".bundle", whole.root)
     except OSError as error:
-        raise UserError(f"{target} can't be written ({error.strerror}): choose another folder with --out DIR.") from None
+        raise UserError(f"{target} can't be written ({error.strerror}): choose another folder with out=DIR.") from None
 
 
 def _check_complete(folder: Path, whole: Manifest) -> None:

@@ -162,8 +162,8 @@ def find_scenes(
     outputs.check_file(folder / page.PAGE, of, overwrite=overwrite)
     if (folder / TABLE).exists() and not overwrite:
         raise UserError(
-            f"{folder / TABLE} is there from an earlier search, perhaps with your corrections: give overwrite=True (on the command "
-            "line: --overwrite) to replace it, or another folder with out (--out)."
+            f"{folder / TABLE} is there from an earlier search, perhaps with your corrections: give overwrite=True to replace "
+            "it, or choose another folder with out=DIR."
         )
     found = finder(checked, console)(dataset)
     dataset = with_scenes(dataset, found.names)

@@ -42,6 +42,13 @@ finally:
         (["study", "nowhere.py"], "no study file 'nowhere.py'"),
         (["evaluate", "nowhere"], "There is no run 'nowhere'"),
         (["robustness", "photos"], "photos is not a finished run"),
+        (["export", "run", "--to", "onxx"], "no export to 'onxx'; did you mean 'onnx'"),
+        (["export", "run", "--int8", "--fp16"], "give --int8 or --fp16, not both"),
+        (["export", "run", "--python", "nowhere"], "--python=nowhere is no program"),
+        (["serve", "run", "--threshold", "2"], "--threshold=2 is no probability from 0 to 1"),
+        (["explain", "run", "photos", "--method", "cam"], "--method='cam' is no explanation"),
+        (["compare", "run", "run", "--out", "x.csv"], "would hold a page, which is HTML: name a file such as x.html"),
+        (["leaderboard", "broken"], "results.json is damaged"),
         (["predict", "nowhere", "photos"], "There is no run 'nowhere'"),
         (["predict", "run", "nowhere.jpg"], "nowhere.jpg does not exist"),
     ],
@@ -52,7 +59,9 @@ def test_a_mistake_is_told_before_jax_is_imported(arguments, message, tmp_path):
     (tmp_path / "photos" / "cat.txt").touch()
     (tmp_path / "photos" / "cat.csv").write_text("path,label\n1.jpg,cat\n")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "results.json").touch()
+    (tmp_path / "run" / "results.json").write_text("{}")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "results.json").write_text("{")
     before = sorted(tmp_path.rglob("*"))
     done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr

@@ -246,15 +246,15 @@ def test_mistakes_are_one_sentence_and_exit_code_2(finished, photo_folder, tmp_p
         ((tmp_path, image), "not a finished run"),
         ((run, tmp_path / "nowhere"), "does not exist"),
         ((run, tmp_path / "nothing"), "holds no image (ignored: 1 .txt)"),
-        ((run, tmp_path / "names.csv"), "no column 'path': set --column (in Python: column=) to one of its columns ('file', 'label')"),
+        ((run, tmp_path / "names.csv"), "no column 'path': set --column to one of its columns ('file', 'label')"),
         ((run, tmp_path / "absent.csv"), "None of the 1 images"),
         ((run, tmp_path / "none.csv"), "has no rows"),
         ((run, tmp_path / "names.csv", image), "give one list"),
         ((run, tmp_path / "names.csv", "--column", "file", "--root", tmp_path / "nowhere"), "is no folder"),
         ((run, image, "--out", tmp_path / "out.xlsx"), "must end in .csv or .parquet"),
         ((run, image, "--threshold", "80"), "did you mean 0.8?"),
-        ((run, image, "--top-k", "0"), "top_k=0 is no whole number of at least 1"),
-        ((run, image, "--batch", "-3"), "batch_size=-3 is no whole number"),
+        ((run, image, "--top-k", "0"), "--top-k=0 is no whole number of at least 1"),
+        ((run, image, "--batch", "-3"), "--batch=-3 is no whole number"),
     ]
     for arguments, message in cases:
         arguments = (*arguments, "--out", out) if "--out" not in arguments else arguments

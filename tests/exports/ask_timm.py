@@ -19,7 +19,7 @@ sys.path += [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1]
 import untrained
 
 from imgclf.exports import timm
-from imgclf.exports.exportable import Options
+from imgclf.exports.choices import Options
 
 KERAS = untrained.KERAS
 PLAIN = (

@@ -17,7 +17,7 @@ from imgclf.deploy import exporting
 from imgclf.errors import UserError
 from imgclf.exports import folder, formats, told
 from imgclf.exports import onnx as to_onnx
-from imgclf.exports.exportable import Options
+from imgclf.exports.choices import Options
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +182,9 @@ def test_other_forms(classifier, tmp_path, to, fields):
     found = classifier.export(to, tmp_path / "x", verbose=False, **fields)
     assert found.table["top1_agreement"] >= 0.97
     assert ("int8" in fields) == ("cost" in found.table)
+    if "int8" in fields:
+        assert "kB; " in found.table["cost"]
+        assert "It is no smaller" in found.table["cost"]
     assert found.precision == {"int8": "int8", "fp16": "float16"}.get(next(iter(fields), ""), "float32")
 
 

@@ -9,7 +9,7 @@ from untrained import KERAS, exportable, images, logits
 
 from imgclf import UserError
 from imgclf.exports import keras
-from imgclf.exports.exportable import Options
+from imgclf.exports.choices import Options
 from imgclf.exports.programs import keras_network
 
 

@@ -10,7 +10,7 @@ from untrained import KERAS, exportable, logits
 
 from imgclf import UserError
 from imgclf.exports import timm, told
-from imgclf.exports.exportable import Options
+from imgclf.exports.choices import Options
 
 
 def written(classifier, folder):

@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 from huggingface_hub import ModelCard
+from typer.testing import CliRunner
 
 from imgclf import UserError
+from imgclf.cli import commands
 from imgclf.openimages import attribution
 from imgclf.publishing import card
 
@@ -95,6 +97,18 @@ def test_a_saved_model_has_a_card_too(color_classifier, tmp_path):
     text = card.write(folder)
     assert "| train | 60 |" in text
     assert "The audit of the splits is not kept with this model." in text
+
+
+def test_the_command_shows_the_card_or_writes_it(run, tmp_path):
+    shown = CliRunner().invoke(commands.app, ["card", str(run), "--licence", "mit"], catch_exceptions=False).stdout
+    assert shown == card.write(run, licence="mit")
+    arguments = ["card", str(run), "--licence", "mit", "--out", str(tmp_path / "card.md")]
+    assert CliRunner().invoke(commands.app, arguments).exit_code == 0
+    assert (tmp_path / "card.md").read_text() == shown
+    with pytest.raises(UserError, match="is there already: name another file, or give --overwrite"):
+        CliRunner().invoke(commands.app, arguments, catch_exceptions=False)
+    with pytest.raises(UserError, match="is a folder"):
+        CliRunner().invoke(commands.app, [*arguments[:-1], str(tmp_path)], catch_exceptions=False)
 
 
 def test_only_finished_runs_have_a_card(tmp_path):

@@ -58,6 +58,10 @@ def test_machines_of_another_kind(change, told):
 def test_a_run_that_did_not_note_its_cpu_is_of_no_known_kind():
     old = {name: value for name, value in HERE.items() if not name.startswith("cpu_f") and name != "cpu"}
     assert comparison.machines(old, HERE) == ["the run has not noted its cpu", "the run has not noted its cpu_features"]
+    assert comparison.of_machines(comparison.machines(old, HERE)).told.startswith(
+        "not known to be the run's (the run has not noted its cpu;"
+    )
+    assert comparison.of_machines(comparison.machines(old, HERE | {"python": "4"})).told.startswith("another one than the run's (")
 
 
 @pytest.mark.parametrize("same_machine", [True, False])

@@ -33,6 +33,6 @@ def running(tree) -> Iterator[faulty_proxy.FaultyProxy]:
 def proxy(running, monkeypatch) -> faulty_proxy.FaultyProxy:
     """The proxy of this module, well-behaved again; nobody waits long between tries."""
     monkeypatch.setattr(retrying, "BACKOFF", 0.01)
-    monkeypatch.setenv("IMGCLF_REMOTE_SECONDS", "1.5")
+    monkeypatch.setenv("IMGCLF_REMOTE_SECONDS", "60")
     running.reset()
     return running

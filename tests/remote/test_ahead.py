@@ -18,7 +18,7 @@ def is_empty(window) -> bool:
     return window.held == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 100), st.randoms(use_true_random=False))
 def test_the_window_holds_no_more_than_its_bound(sizes, most, random):
     window = Window(most, threads=4)

@@ -5,9 +5,13 @@ import pytest
 from imgclf.remote import listing, places, retrying, transfer
 
 
+def everything(folder, held):
+    return [entry.name for entry in held if entry.is_folder]
+
+
 def test_a_tree_is_listed_whole(proxy, tree):
     proxy.plan = ["", "503", "reset", "", "short"]
-    found = dict(listing.tree(proxy.url, lambda name: True))
+    found = dict(listing.tree(proxy.url, everything))
     files = sorted(
         f"{folder}/{entry.name}" if folder else entry.name for folder, held in found.items() for entry in held if not entry.is_folder
     )
@@ -18,13 +22,13 @@ def test_a_tree_is_listed_whole(proxy, tree):
 
 
 def test_folders_that_are_not_entered_are_not_asked_for(proxy):
-    assert set(dict(listing.tree(proxy.url, lambda name: name != "birds"))) == {"", "a b"}
+    assert set(dict(listing.tree(proxy.url, lambda folder, held: {"a b"} if not folder else ()))) == {"", "a b"}
     assert not proxy.count("birds")
 
 
 def test_a_forbidden_folder_is_said_beside_the_others(proxy):
     proxy.always, proxy.only = "403", "birds"
-    found = dict(listing.tree(proxy.url, lambda name: True))
+    found = dict(listing.tree(proxy.url, everything))
     assert isinstance(found["birds"], PermissionError)
     assert [entry.name for entry in found["a b"]] == ["c%d é.bin"]
 

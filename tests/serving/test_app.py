@@ -61,6 +61,14 @@ def test_a_raw_body_is_one_image(serving, files):
         assert answer.json()["images"][0]["top"] == by_file["images"][0]["top"]
 
 
+def test_a_parameter_that_there_is_not_is_named_with_those_that_there_are(serving, files):
+    answer = posted(serving, {"a.jpg": files["a.jpg"]}, params={"topk": 1})
+    assert answer.status_code == 422
+    assert answer.json()["error"] == "There is no parameter 'topk'; the known ones are 'top_k', 'threshold'."
+    assert posted(serving, {"a.jpg": files["a.jpg"]}, "/explain", params={"name": "red"}).status_code == 422
+    assert serving.client.get("/healthz", params={"probe": 1}).status_code == 200
+
+
 def test_top_k_and_the_threshold(serving, files):
     answer = posted(serving, {"a.jpg": files["a.jpg"]}, params={"top_k": 1, "threshold": 1}).json()["images"][0]
     assert len(answer["top"]) == 1

@@ -73,6 +73,14 @@ def test_what_is_done_is_found_again_and_a_failed_arm_is_reported_while_others_g
     assert "too small" in more["failures"][0]["error"]
 
 
+def test_reports_of_runs_explain_nothing_unless_an_arm_asks_for_it():
+    arms = {"base": {}, "explained": {"eval.explain": 5, "optimizer.learning_rate": 0.1}}
+    assert {(one.arm, one.config.eval.explain) for one in spec.runs(small(arms=arms))} == {("base", 0), ("explained", 5)}
+    alike = {"base": {}, "explained": {"eval.explain": 5}}
+    with pytest.raises(UserError, match="have the same config"):  # what is shown makes no other result
+        spec.runs(small(arms=alike))
+
+
 def test_arms_of_a_seed_share_splits_and_folds_cover_every_image_once():
     listed = spec.runs(small(folds=3))
     assert len(listed) == 2 * 3 * 2

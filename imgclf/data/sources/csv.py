@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from imgclf.data import class_names, lists
-from imgclf.data.paths import existing, printable
+from imgclf.data.paths import existing, is_folder, printable
 from imgclf.data.readers import FileReader
 from imgclf.data.scenes import TABLE
 from imgclf.data.sources.base import SPLIT_WORDS, Listing, Source
@@ -34,7 +34,7 @@ class Csv(Source):
         if not self.data.path:
             raise UserError("config.data.source='csv' needs config.data.path: train by csv:PATH, or give --set data.path=PATH.")
         file = existing(self.data.path, "data.path")
-        if os.path.isdir(file):
+        if is_folder(file):
             raise UserError(
                 f"config.data.path={self.data.path!r} is a folder: set config.data.source=folder, or name a CSV or parquet file."
             )
@@ -44,8 +44,8 @@ class Csv(Source):
     def listing(self) -> Listing:
         """Lists the images.
 
-        Paths are relative to `data.root`, else to the file's own folder; absolute ones stay. A path that is no file is taken for a stem
-        (see `lists.locate`). Labels are strings: 1 is "1", and NA is a class. A row that repeats another is dropped and counted in
+        Paths are relative to `data.root`, else to the file's own folder; absolute ones and URLs stay. A path that is no file is taken for
+        a stem (see `lists.locate`). Labels are strings: 1 is "1", and NA is a class. A row that repeats another is dropped and counted in
         `ignored`.
 
         Raises:
@@ -53,7 +53,7 @@ class Csv(Source):
             groups or scenes.
         """
         file = existing(self.data.path, "data.path")
-        root = existing(self.data.root, "data.root") if self.data.root else os.path.dirname(file)
+        root = existing(self.data.root, "data.root") if self.data.root else lists.folder_of(file)
         listed = lists.read(file)
         columns = self._columns(listed, root)
         located = lists.locate(root, columns.paths)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from imgclf import formatting
 from imgclf.data import class_names
-from imgclf.data.paths import Files, counts, existing, printable, walk
+from imgclf.data.paths import Files, counts, existing, is_folder, printable, walk
 from imgclf.data.readers import FileReader
 from imgclf.data.sources.base import SPLIT_WORDS, Listing, Source
 from imgclf.errors import UserError
@@ -46,7 +46,7 @@ class Folder(Source):
         if not self.data.path:
             raise UserError("config.data.source='folder' needs config.data.path: train by folder:PATH, or give --set data.path=PATH.")
         root = existing(self.data.path, "data.path")
-        if not os.path.isdir(root):
+        if not is_folder(root):
             raise UserError(f"config.data.path={self.data.path!r} is a file: set config.data.source=csv to read a table, or name a folder.")
 
     def listing(self) -> Listing:
