@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 
 from imgclf.cli import endings
+from imgclf.cli import pack as packing
 from imgclf.cli.options import ConfigArgument, ConfigCommand, Fields, Overwrite
 
 data = typer.Typer(help="Shows what training sees, and balances classes on disk.", no_args_is_help=True)
+data.command(cls=ConfigCommand)(packing.pack)
+data.command()(packing.check)
 _MOST_PICTURES = 6  # that a page of all augmentations shows well
 
 

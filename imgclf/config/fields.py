@@ -62,9 +62,10 @@ class SplitConfig(Group):
 class DataConfig(Group):
     """Which images, and how they become the model's input."""
 
-    source: str = "folder"  # folder | csv | tfds | digits | the name of an installed source | "my_module:Class"
+    # folder | csv | packed | webdataset | hf | tfds | digits | the name of an installed source | "my_module:Class"
+    source: str = "folder"
     source_args: str = ""  # keyword arguments of a source of your own, such as "rows=100, kind='raw'"
-    path: str = ""  # the folder of class folders, or the CSV/parquet file
+    path: str = ""  # the folder of class folders, the CSV/parquet file, the pack, the tar files ("train-{000..009}.tar"), the hf data set
     # folder: what its top folders are: auto (told from the structure; an error asks where that is not certain) | classes | splits
     layout: str = "auto"
     root: str = ""  # csv: the folder that its paths are relative to; "" = the file's own

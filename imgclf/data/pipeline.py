@@ -9,9 +9,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import multiprocessing
-import os
-import signal
 import sys
 import threading
 import types
@@ -26,10 +23,10 @@ from absl import flags
 
 from imgclf.config import Config
 from imgclf.config.fields import LoaderConfig
-from imgclf.data import augment, main_guard, sampling
+from imgclf.data import augment, main_guard, sampling, worker_start
 from imgclf.data.images import ImageError
 from imgclf.data.orders import EvalOrder, ListedOrder, Order, TrainOrder
-from imgclf.data.readers import ImageReader, ahead
+from imgclf.data.readers import ImageReader, ahead, kept_sizes
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 
@@ -211,8 +208,8 @@ class _Fetch:
     reader: ImageReader
     ids: Any  # array of str
     labels: np.ndarray
-    heights: np.ndarray
-    widths: np.ndarray
+    sizes: np.ndarray  # int32 [n, 2]: (height, width) of each photo, by which its views are drawn
+    kept: np.ndarray  # likewise, of what the reader has of it, which is smaller in some packs
     shown: augment.Preprocessing
     fields: types.SimpleNamespace  # config.augment; a ConfigDict takes microseconds per attribute
     seed: int
@@ -269,22 +266,24 @@ class _Fetch:
         return self.shown.render(self._image(row, factor, full_size), drawn, full_size), drawn
 
     def _full_size(self, row: int) -> tuple[int, int]:
-        return int(self.heights[row]), int(self.widths[row])
+        height, width = self.sizes[row].tolist()
+        return height, width
 
     def _image(self, row: int, factor: int, full_size: tuple[int, int]) -> np.ndarray:
         if self.decoded is not None and (row, factor) in self.decoded:
             return self.decoded[row, factor]
-        needed = max(1, full_size[0] // factor), max(1, full_size[1] // factor)
+        largest = self.kept[row].tolist()
+        needed = max(1, min(full_size[0] // factor, largest[0])), max(1, min(full_size[1] // factor, largest[1]))
         advice = "restore the file, or start again so that the images are verified anew."
         try:
             image = self.reader[row] if factor == 1 else self.reader.read(row, needed)
         except (OSError, ImageError) as error:
             raise UserError(f"{self.ids[row]} can no longer be read ({type(error).__name__}: {error}): {advice}") from error
         height, width = image.shape[:2]
-        if not (needed[0] <= height <= full_size[0] and needed[1] <= width <= full_size[1]):
-            raise UserError(f"{self.ids[row]} is {height}x{width} pixels now, but was {full_size[0]}x{full_size[1]}: {advice}")
+        if not (needed[0] <= height <= largest[0] and needed[1] <= width <= largest[1]):
+            raise UserError(f"{self.ids[row]} is {height}x{width} pixels now, but was {largest[0]}x{largest[1]}: {advice}")
         if self.decoded is not None:
-            if (height, width) == full_size:  # not every format decodes at a reduced scale
+            if [height, width] == largest:  # not every format decodes at a reduced scale
                 image = self.decoded.setdefault((row, 1), image)
             self.decoded[row, factor] = image
         return image
@@ -313,8 +312,9 @@ def _batches(
     if isinstance(dataset, VectorDataset):
         vectors = _FetchVectors(order, table["label"].to_numpy(np.int32), dataset.vectors)
         return Batches(vectors, start, stop, config.loader)
-    heights, widths = table["height"].to_numpy(np.int32), table["width"].to_numpy(np.int32)
-    fits = 3 * int(heights.astype(np.int64) @ widths.astype(np.int64)) <= data.in_memory_mb * 2**20
+    sizes, kept = table[["height", "width"]].to_numpy(np.int32), kept_sizes(dataset.reader)
+    kept = sizes if kept is None else kept
+    fits = 3 * int(kept.astype(np.int64).prod(axis=1).sum()) <= data.in_memory_mb * 2**20
     fields = types.SimpleNamespace(**config.augment.to_dict())
     shown = augment.Preprocessing.of(config)
     if augmented and config.augment.image_size:
@@ -325,8 +325,8 @@ def _batches(
         reader=dataset.reader,
         ids=table["id"].array,
         labels=table["label"].to_numpy(np.int32),
-        heights=heights,
-        widths=widths,
+        sizes=sizes,
+        kept=kept,
         shown=shown if in_all_views and not augmented else dataclasses.replace(shown, views="plain"),
         fields=fields,
         seed=config.seed,
@@ -371,14 +371,4 @@ def _end(iterators: list[grain.DatasetIterator], threads: set[threading.Thread])
 
 def _start_worker(index: int, count: int) -> None:
     del index, count
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for it for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    worker_start.start()

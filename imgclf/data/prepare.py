@@ -13,6 +13,7 @@ from imgclf.config import Config
 from imgclf.config.fields import DataConfig
 from imgclf.data import class_names
 from imgclf.data.audit import audit
+from imgclf.data.packing import manifest
 from imgclf.data.scenes import FindScenes, Scenes, given, with_scenes
 from imgclf.data.splits import assign_splits, groups_of, limit_per_class
 from imgclf.data.table import Dataset, decoded_by, load_dataset
@@ -92,10 +93,10 @@ def folds(asked: int, table: pd.DataFrame) -> int:
 
 
 def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, DataConfig]:
-    """Loads labeled images from a folder of class folders or from a table, which is told from the path.
+    """Loads labeled images from a folder of class folders, a table, or a pack, which is told from the path.
 
     Args:
-      path: a folder, or a .csv, .tsv or .parquet file; or the URL of either.
+      path: a folder, a .csv, .tsv or .parquet file, or the folder of a pack; or the URL of one.
       fields: of `config.data`, such as root, columns or max_pixels; class_map may be a dict, too: {"Cat": "cat"}.
 
     Returns:
@@ -121,7 +122,7 @@ def is_table(name: str) -> bool:
 
 def _load(table: bool, path: str, fields: dict[str, Any]) -> tuple[Dataset, DataConfig]:
     config = config_lib.default_config()
-    config.data.source = "csv" if table else "folder"
+    config.data.source = "csv" if table else "packed" if manifest.is_pack(path) else "folder"
     config.data.path = path
     config_lib.override(config, {f"data.{name}": value for name, value in fields.items()})
     return load_dataset(config), config.data

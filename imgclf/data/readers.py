@@ -36,10 +36,15 @@ class Reader(abc.ABC):
     Attributes:
       decoding: how stored images become pixels; set when the data set is loaded.
       noisy: images for which OpenCV's decoder writes messages of its own, so that Pillow decodes them; set when they are verified.
+      kept_sizes: (height, width) of each picture as it is kept here, where that is smaller than the photo whose size the table gives.
+      kept_as: how pictures are kept, where their pixels are not the photo's; "" = as they are. What is computed from the pixels, and known
+        by the photo's sha256, is another thing for each.
     """
 
     decoding: images.Decoding = images.Decoding()
     noisy: np.ndarray | None = None  # bool [n]
+    kept_sizes: np.ndarray | None = None  # int32 [n, 2]
+    kept_as: str = ""
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -60,11 +65,16 @@ class Reader(abc.ABC):
         data, _ = self.encoded(row)
         if isinstance(data, np.ndarray):
             return images.pixels_of(data, self.decoding)
-        return self._decoded(row, data, min_size)
+        return self.decoded(row, data, min_size)
 
-    def _decoded(self, row: int, data: bytes, min_size: tuple[int, int] | None) -> np.ndarray:
+    def decoded(self, row: int, data: bytes, min_size: tuple[int, int] | None = None) -> np.ndarray:
+        """The pixels of an image whose file has been read: `data`, as `encoded` gives them."""
         by_pillow = self.noisy is not None and bool(self.noisy[row])
         return images.decode(data, min_size=min_size, decoding=self.decoding, by_pillow=by_pillow)
+
+    def ahead(self, rows: Sequence[int]) -> contextlib.AbstractContextManager[None]:
+        """While the block runs, what is far away of these rows, which will be read in this order, is fetched ahead."""
+        return contextlib.nullcontext()
 
     def decoded_as(self, decoding: images.Decoding) -> Self:
         """This reader with another way of decoding."""
@@ -97,6 +107,28 @@ def take(reader: ImageReader, rows: np.ndarray) -> ImageReader:
     return RowsReader(reader.reader, reader.rows[rows]) if isinstance(reader, RowsReader) else RowsReader(reader, rows)
 
 
+def unwrapped(reader: ImageReader, row: int) -> tuple[ImageReader, int]:
+    """The reader that holds the image of a row itself, and its row there."""
+    if isinstance(reader, RowsReader):
+        return unwrapped(reader.reader, int(reader.rows[row]))
+    return reader, row
+
+
+def kept_sizes(reader: ImageReader) -> np.ndarray | None:
+    """(height, width) of the pictures, int32 [n, 2], where they are kept at other sizes than the table gives; else None."""
+    if isinstance(reader, RowsReader):
+        inner = kept_sizes(reader.reader)
+        return None if inner is None else inner[reader.rows]
+    return reader.kept_sizes if isinstance(reader, Reader) else None
+
+
+def kept_as(reader: ImageReader) -> str:
+    """How the pictures are kept, see `Reader.kept_as`; "" where their pixels are the photos'."""
+    while isinstance(reader, RowsReader):
+        reader = reader.reader
+    return reader.kept_as if isinstance(reader, Reader) else ""
+
+
 def decoded_as(reader: ImageReader, decoding: images.Decoding) -> ImageReader:
     """The same images, decoded in another way; readers that decode nothing stay as they are."""
     if isinstance(reader, RowsReader):
@@ -108,7 +140,7 @@ def ahead(reader: ImageReader, rows: Sequence[int]) -> contextlib.AbstractContex
     """While the block runs, the images of these rows, which will be read in this order, are fetched ahead where they lie at URLs."""
     while isinstance(reader, RowsReader):
         rows, reader = [int(reader.rows[row]) for row in rows], reader.reader
-    return reader.ahead(rows) if isinstance(reader, FileReader) else contextlib.nullcontext()
+    return reader.ahead(rows) if isinstance(reader, Reader) else contextlib.nullcontext()
 
 
 class FileReader(Reader):
@@ -142,7 +174,6 @@ class FileReader(Reader):
         return places.join(self._root, name) if self.has_urls else os.path.join(self._root, name)
 
     def ahead(self, rows: Sequence[int]) -> contextlib.AbstractContextManager[None]:
-        """See the function of this name."""
         if not self.has_urls:
             return contextlib.nullcontext()
         coming = [row for row in rows if places.is_url(self.path(row))]
@@ -169,7 +200,7 @@ class FileReader(Reader):
             data, _ = self.encoded(row)
             if self._sizes[row] >= 0 and len(data) != self._sizes[row]:
                 raise images.ImageError("changed", f"{len(data)} bytes instead of {self._sizes[row]}")
-            return self._decoded(row, data, min_size)
+            return self.decoded(row, data, min_size)
         except (OSError, images.ImageError) as error:
             raise UserError(
                 f"{places.shown(self.path(row))} has changed since it was verified ({error}): restore it, or start again to verify it anew."

@@ -56,18 +56,12 @@ def load_dataset(config: Config) -> Dataset:
         patch of labels does not fit it.
     """
     main_guard.leave_workers()
-    data, decoding = config.data, Decoding.of(config.data)
+    data = config.data
     listing = _named(sources.create(data).listing(), data)
+    decoding = Decoding.of(data, listing.value_range)
     if listing.classes is not None:  # before the hours that a large set takes to verify
         _check_classes(listing, Counter(listing.classes), [])
-    result = verify(
-        listing.reader,
-        listing.ids,
-        listing.sizes,
-        listing.mtimes_ns,
-        max_pixels=data.max_pixels,
-        cache=cache_file(listing.cached_as, data.max_pixels) if listing.cached_as else None,
-    )
+    result = _inspected(listing, data)
     reasons, details = result["reason"].tolist(), result["detail"].tolist()
     rows = np.array([row for row, reason in enumerate(reasons) if not reason], np.int64)
     bad = [(listing.ids[row], reason, details[row]) for row, reason in enumerate(reasons) if reason]
@@ -113,6 +107,14 @@ def load_dataset(config: Config) -> Dataset:
     )
 
 
+def _inspected(listing: Listing, data: DataConfig) -> pd.DataFrame:
+    """What is known of each image, by decoding it where the source does not bring it along."""
+    if listing.inspected is not None:
+        return listing.inspected
+    cache = cache_file(listing.cached_as, data.max_pixels) if listing.cached_as else None
+    return verify(listing.reader, listing.ids, listing.sizes, listing.mtimes_ns, max_pixels=data.max_pixels, cache=cache)
+
+
 def _ranges(decoding: Decoding, ids: pd.Series, inspected: pd.DataFrame) -> tuple[Decoding, list[str]]:
     """Decides what is black and white in images of more than 8 bits, a kind at a time, and says so."""
     if decoding.value_range is not None:
@@ -145,7 +147,7 @@ def decoded_by(dataset: Dataset, data: DataConfig) -> Dataset:
 def _named(listing: Listing, data: DataConfig) -> Listing:
     """Gives each class one spelling, renames and merges classes as `data.class_map` says, and tells of those that look alike."""
     own = [class_names.canonical(name) for name in listing.class_names]
-    renamed = class_names.mapping(data.class_map, own)
+    renamed = {} if listing.renamed else class_names.mapping(data.class_map, own)
     listing.class_names = tuple(renamed.get(name, name) for name in own)
     if listing.classes is not None:
         canonical = {name: renamed.get(spelling := class_names.canonical(name), spelling) for name in set(listing.classes)}

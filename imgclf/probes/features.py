@@ -19,7 +19,7 @@ from rich.console import Console
 
 from imgclf import formatting, progress
 from imgclf.config import Config
-from imgclf.data import augment, pipeline
+from imgclf.data import augment, pipeline, readers
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 from imgclf.models import registry
@@ -85,6 +85,8 @@ def extract(
     console = console or Console(quiet=True)
     rows = np.arange(len(dataset.table)) if rows is None else np.asarray(rows, np.int64)
     contents = [bytes.fromhex(digest) for digest in dataset.table["sha256"].iloc[rows]]
+    if kept := readers.kept_as(dataset.reader):  # a pack's pictures are not the photos whose sha256 the table has
+        contents = [hashlib.sha256(content + kept.encode()).digest() for content in contents]
     backbone_sha256 = _backbone_sha256(model)
     shown = augment.Preprocessing.of(config).evaluation
     request = _Request(config, model, dataset, rows, None, contents)

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Sequence, Sized
 
 import numpy as np
+import pandas as pd
 
 from imgclf.config.fields import DataConfig
+from imgclf.data.images import ValueRange
 from imgclf.data.readers import Reader
 from imgclf.errors import UserError
 
@@ -37,6 +39,9 @@ class Listing:
       ignored: what is no image: kind → count.
       notes: sentences that the user should know, such as how the splits were told.
       cached_as: names the verification's cache; "" = verified each time.
+      inspected: what `verify` would give, where the source keeps that with its images; None = they are verified.
+      value_range: of images of more than 8 bits, where the source knows it; () = it is told from the images.
+      renamed: whether `config.data.class_map` has been applied already.
     """
 
     source: str
@@ -53,6 +58,9 @@ class Listing:
     ignored: Counter[str] = dataclasses.field(default_factory=Counter)
     notes: list[str] = dataclasses.field(default_factory=list)
     cached_as: str = ""
+    inspected: pd.DataFrame | None = None
+    value_range: ValueRange = ()
+    renamed: bool = False
 
     def __post_init__(self) -> None:
         count = len(self.ids)
