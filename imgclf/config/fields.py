@@ -85,6 +85,10 @@ class DataConfig(Group):
     # of images of more than 8 bits: (black, white) for all; or rows (kind, black, white), such as (("uint16", 0, 4095),), which is what a
     # run's config.json states of what was found; () = what a file itself says, else told from the values in the whole data set
     value_range: tuple[float, float] | tuple[tuple[str, float, float], ...] = ()
+    # first: every image is decoded once before training | background: from the listing alone, while training goes on all are decoded too;
+    # a damaged one is replaced, wherever training meets it, by the next image of the table that can be read, evaluation leaves it out, and
+    # the audit only reports | auto: background from 200,000 image files on, where the network is trained on images (train.method fit)
+    verify: str = "auto"
     max_pixels: int = 100_000_000  # larger images are quarantined as decompression bombs
     in_memory_mb: int = 512  # decoded images that fit in this much memory at their original size are kept there; 0 = never
     # rows (old name, new name) that rename classes, or merge those that get one name: (("Cat", "cat"), ("kitten", "cat"))

@@ -14,6 +14,7 @@ CHOICES = {
     "data.layout": ("auto", "classes", "splits"),
     "data.resize": ("squash", "crop", "pad", "weights"),
     "data.interpolation": ("bilinear", "bicubic"),
+    "data.verify": ("auto", "first", "background"),
     "data.audit": ("fix", "error", "off"),
     "data.scenes": ("off", "auto"),
     "data.split.method": ("auto", "given", "stratified", "hash", "kfold"),

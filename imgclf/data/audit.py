@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.extensions import ExtensionArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
@@ -87,11 +88,13 @@ def audit(dataset: Dataset, config: Config) -> tuple[Dataset, dict[str, Any]]:
       sha256, near duplicate, or same group. Label conflicts are reported; those across splits vanish with the copies.
     error: refuses if any copy, group or label conflict stands across splits.
     off: looks and reports, changes nothing.
-    Duplicates and label conflicts within one split are only reported, in every mode.
+    Duplicates and label conflicts within one split are only reported, in every mode. Of images that are verified in the background nothing
+    is dropped either, as training does not wait for what is found: `looked_at` tells of how many something is known by now.
 
     Returns:
       The data set, without the dropped rows (renumbered), and the report, ready for JSON:
-        mode; near_duplicate_bits; compared: images whose perceptual hash counts; left_out: {small, plain}, see the top of this file;
+        mode; looked_at: {images, of}, only of images that are verified in the background;
+        near_duplicate_bits; compared: images whose perceptual hash counts; left_out: {small, plain}, see the top of this file;
         exact_duplicates and near_duplicates: {within, across: numbers of groups in one split and in several, groups: [[id, ...], ...],
           those across first}; a near group may hold exact copies, but not only such, and is linked by pairs: its ends may differ more;
         groups_across_splits: [{group, splits: {split: rows}, ids}, ...];
@@ -108,9 +111,9 @@ def audit(dataset: Dataset, config: Config) -> tuple[Dataset, dict[str, Any]]:
     """
     table = dataset.table
     relations, facts = _relations(table, config.data.near_duplicate_bits)
-    ids = table["id"].to_numpy(object)
+    ids = table["id"].array
     labels = table["label"].to_numpy(np.int64)
-    code = np.array([SPLITS.index(name) for name in table["split"]], np.int64)
+    code = pd.Index(SPLITS).get_indexer(pd.Index(table["split"]))
     report: dict[str, Any] = {"mode": config.data.audit, "near_duplicate_bits": config.data.near_duplicate_bits, **facts}
 
     def crosses(rows: np.ndarray) -> bool:
@@ -125,7 +128,7 @@ def audit(dataset: Dataset, config: Config) -> tuple[Dataset, dict[str, Any]]:
             "across": len(crossing[reason]),
             "groups": [_names(ids, rows) for rows in listed[:NAMED_GROUPS]],
         }
-    groups = groups_of(table, scenes=False)
+    groups = groups_of(table, scenes=False) if crossing[GROUP] else np.zeros(0, object)
     report["groups_across_splits"] = [
         {"group": str(groups[rows[0]]), "splits": _splits(code[rows]), "ids": _names(ids, rows)} for rows in crossing[GROUP][:NAMED_GROUPS]
     ]
@@ -147,7 +150,9 @@ def audit(dataset: Dataset, config: Config) -> tuple[Dataset, dict[str, Any]]:
     if config.data.audit == "error":
         _refuse_any(crossing, ids, code)
     dropped = {}
-    if config.data.audit == "fix":
+    if dataset.unverified is not None:
+        report["looked_at"] = {"images": int((table["sha256"] != "").sum()), "of": len(table)}
+    elif config.data.audit == "fix":
         _refuse_much(report["in_training"])
         dropped = _copies(relations, code)
     report["dropped"] = [
@@ -270,11 +275,14 @@ def _ranges(first: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Iterator[
 def _relations(table: pd.DataFrame, bits: int) -> tuple[list[_Relation], dict[str, Any]]:
     """Finds which rows are related, strongest reason first; and what the report says of the comparison."""
     none = np.zeros((0, 2), np.int64)
-    sha256, group = pd.factorize(table["sha256"])[0], pd.factorize(groups_of(table, scenes=False))[0]
+    known = (table["sha256"] != "").to_numpy(bool)  # all, but of images that are verified in the background
+    sha256 = np.where(known, pd.factorize(table["sha256"])[0], -1)
+    alone = bool((table["group"] == "").all())
+    group = np.full(len(table), -1) if alone else pd.factorize(groups_of(table, scenes=False))[0]
     hashes = table["phash"].to_numpy(np.int64).view(np.uint64)
-    small = table[["width", "height"]].to_numpy(np.int64).min(axis=1) < MIN_SIDE
-    plain = ~small & (np.abs(np.bitwise_count(hashes).astype(int) - 32) > 8)  # an image with structure has 32 ones
-    usable = ~small & ~plain & (bits >= 0)
+    small = known & (table[["width", "height"]].to_numpy(np.int64).min(axis=1) < MIN_SIDE)
+    plain = known & ~small & (np.abs(np.bitwise_count(hashes).astype(int) - 32) > 8)  # an image with structure has 32 ones
+    usable = known & ~small & ~plain & (bits >= 0)
     node, pairs = np.full(len(table), -1), none
     if usable.any():
         values, node[usable] = np.unique(hashes[usable], return_inverse=True)
@@ -348,7 +356,7 @@ def _refuse_much(in_training: dict[str, dict[str, int]]) -> None:
             )
 
 
-def _refuse_any(crossing: dict[str, list[np.ndarray]], ids: np.ndarray, code: np.ndarray) -> None:
+def _refuse_any(crossing: dict[str, list[np.ndarray]], ids: ExtensionArray | np.ndarray, code: np.ndarray) -> None:
     found = {reason: clusters for reason, clusters in crossing.items() if clusters}
     if not found:
         return
@@ -375,7 +383,7 @@ def _check_kept(dataset: Dataset, code: np.ndarray, labels: np.ndarray, keep: np
         raise UserError(f"All training examples of class {dataset.class_names[lost[0]]!r} copy evaluation examples; {way_out}")
 
 
-def _names(ids: np.ndarray, rows: np.ndarray) -> list[str]:
+def _names(ids: ExtensionArray | np.ndarray, rows: np.ndarray) -> list[str]:
     return [str(name) for name in ids[rows[:NAMED_IDS]]]
 
 

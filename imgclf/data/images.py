@@ -30,6 +30,7 @@ __all__ = [
     "decode",
     "inspect",
     "pixels_of",
+    "size",
     "sniff",
 ]
 
@@ -64,12 +65,15 @@ class Decoding:
       value_range: (black, white) of all images of more than 8 bits; None = by what the file says, then by `kinds`, then by the values that
         the image has, see `value_range.decide`.
       kinds: (black, white) by the kind of images whose files say nothing.
+      by_own_values: whether, where all of these say nothing, an image's own values decide; where not all images have been looked at, they
+        would decide otherwise than the values of all.
     """
 
     max_pixels: int | None = None
     color_profile: bool = True
     value_range: tuple[float, float] | None = None
     kinds: tuple[KindRange, ...] = ()
+    by_own_values: bool = True
 
     @classmethod
     def of(cls, data: DataConfig, otherwise: ValueRange = ()) -> Self:
@@ -94,11 +98,20 @@ class Decoding:
         return cls(data.max_pixels, data.color_profile, ranges[0][1:] if plain else None, () if plain else tuple(ranges))
 
     def range_of(self, samples: Samples) -> tuple[float, float]:
-        """Black and white of an image."""
+        """Black and white of an image.
+
+        Raises:
+          UserError: if nothing says what they are.
+        """
         if self.value_range is not None:
             return self.value_range
         if samples.declared is not None:
             return samples.declared
+        if samples.kind not in self._by_kind and not self.by_own_values:
+            raise UserError(
+                f"An image of more than 8 bits ({samples.kind}) is among images that are verified in the background, so that nobody knows "
+                "yet which of its values are black and white: set config.data.value_range, or config.data.verify='first'."
+            )
         return self._by_kind.get(samples.kind) or value_range.decide(samples.kind, *value_range.bounds(samples))
 
     @functools.cached_property
@@ -163,6 +176,23 @@ def decode(data: bytes, *, min_size: tuple[int, int] | None = None, decoding: De
             image.draft(None, (need_w, need_h))
         image.load()  # before the orientation is read: TIFF turns itself while loading
         return upright(_rgb(image, profile), orientation_of(image))
+
+
+def size(data: bytes, max_pixels: int | None) -> tuple[int, int]:
+    """Height and width of an image file, oriented, from its header.
+
+    Raises:
+      ImageError: if there is none, or it announces too many pixels.
+    """
+    header = formats.plain_jpeg(data)
+    if header is not None and not header.has_app1:
+        _check_pixels(header.width, header.height, max_pixels)
+        return header.height, header.width
+    if (samples := _unknown_to_pillow(data, max_pixels)) is not None:
+        return samples.values.shape[0], samples.values.shape[1]
+    with _open(data, max_pixels) as image, _reported(image.format or "image"):
+        width, height = image.size
+        return (height, width) if orientation_of(image) < 5 else (width, height)
 
 
 def pixels_of(array: np.ndarray, decoding: Decoding = Decoding()) -> np.ndarray:
@@ -323,7 +353,7 @@ def _reported(format_name: str) -> Iterator[None]:
     """Turns what a decoder raises into an ImageError; plugins meet damaged data with nearly every type of exception."""
     try:
         yield
-    except (ImageError, MemoryError):
+    except (ImageError, MemoryError, UserError):
         raise
     except Exception as error:
         raise _as_image_error(error, format_name) from error

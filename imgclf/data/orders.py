@@ -1,6 +1,7 @@
 """Which example stands at which place of a stream of batches."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -25,6 +26,12 @@ class TrainOrder:
             positions, shown = self.sampler.epoch(int(number))
             rows[here], epochs[here] = self.rows[positions[places[here]]], shown[places[here]]
         return rows, epochs
+
+    def after(self, row: int) -> Iterator[int]:
+        """The other training rows, from the one that follows `row` in the table on, in a circle."""
+        place = int(np.searchsorted(self.rows, row))
+        for offset in range(1, len(self.rows)):
+            yield int(self.rows[(place + offset) % len(self.rows)])
 
 
 @dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps

@@ -14,7 +14,6 @@ import threading
 import types
 import weakref
 from collections.abc import Iterator
-from typing import Any
 
 import cv2
 import grain  # type: ignore[import-untyped]  # grain ships no types
@@ -24,16 +23,11 @@ from absl import flags
 from imgclf.config import Config
 from imgclf.config.fields import LoaderConfig
 from imgclf.data import augment, main_guard, sampling, worker_start
-from imgclf.data.images import ImageError
+from imgclf.data.fetching import Batch, Fetch, VectorFetch
 from imgclf.data.orders import EvalOrder, ListedOrder, Order, TrainOrder
-from imgclf.data.readers import ImageReader, ahead, kept_sizes
+from imgclf.data.readers import ImageReader, kept_sizes
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
-
-# image uint8 [B, H, W, 3], or [B, V, H, W, 3] where evaluation shows several views of each; label int32 [B]; index int64 [B], row of the
-# table; mask bool [B]. Augmented batches also have what the training step does to each image, as far as the config wants it: color float32
-# [B, 3, 4]; erase int32 [B, n, 4]; erase_seed uint32 [B].
-Batch = dict[str, np.ndarray]
 
 # Decoded images by (row, reduction), kept as long as their reader: evaluation comes back to the same images every epoch. Filled as
 # they are first needed, by the decoder that would be used anyway, so that the pixels do not depend on whether they fit.
@@ -155,7 +149,7 @@ class VectorDataset(Dataset):
 class Batches(contextlib.AbstractContextManager):
     """An iterator of batches; `close` (or leaving the `with`) ends its threads and processes, and waits until they are gone."""
 
-    def __init__(self, fetch: "_Fetch | _FetchVectors", start: int, stop: int, loader: LoaderConfig):
+    def __init__(self, fetch: "Fetch | VectorFetch", start: int, stop: int, loader: LoaderConfig):
         steps = grain.MapDataset.range(start, stop)
         threads: set[threading.Thread] = set()
         cv2.setNumThreads(0)  # parallel over batches instead: OpenCV's own pool would have every thread compete for all cores
@@ -200,127 +194,23 @@ class Batches(contextlib.AbstractContextManager):
         self._finalizer()
 
 
-@dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps
-class _Fetch:
-    """Makes the batch of a step; pickled to the workers."""
-
-    order: Order
-    reader: ImageReader
-    ids: Any  # array of str
-    labels: np.ndarray
-    sizes: np.ndarray  # int32 [n, 2]: (height, width) of each photo, by which its views are drawn
-    kept: np.ndarray  # likewise, of what the reader has of it, which is smaller in some packs
-    shown: augment.Preprocessing
-    fields: types.SimpleNamespace  # config.augment; a ConfigDict takes microseconds per attribute
-    seed: int
-    augmented: bool
-    decoded: dict[tuple[int, int], np.ndarray] | None  # None = the images do not fit in memory
-
-    def __call__(self, step: int) -> Batch:
-        rows, epochs = self.order(step)
-        mask = rows >= 0
-        image = np.zeros((len(rows), *self.shown.shape), np.uint8)
-        label = np.where(mask, self.labels[rows], 0).astype(np.int32)
-        batch: Batch = {"image": image, "label": label, "index": rows, "mask": mask}
-        if self.augmented:
-            batch |= self._nothing(len(rows))
-        with ahead(self.reader, [row for row in rows.tolist() if row >= 0 and not self._is_kept(row)]):
-            for i, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
-                if row >= 0:
-                    self._put(batch, i, row, epoch)
-        return batch
-
-    def _put(self, batch: Batch, i: int, row: int, epoch: int) -> None:
-        """Fills the place `i` of a batch."""
-        image = batch["image"]
-        if not self.augmented:  # from whole images, so that evaluation shows what `Preprocessing.shown` has of an array
-            image[i] = self.shown.shown(self._image(row, 1, self._full_size(row)))
-            return
-        image[i], drawn = self._view(row, epoch)
-        if drawn.color is not None:
-            batch["color"][i] = augment.color.matrix(drawn.color, image[i])
-        if drawn.erase is not None:
-            batch["erase"][i] = augment.erase.boxes(drawn.erase, self.fields, self.shown.size)
-            if "erase_seed" in batch:
-                batch["erase_seed"][i] = drawn.erase.seed
-
-    def _is_kept(self, row: int) -> bool:
-        """Whether the image is in memory at some scale, which is most often the one that is needed."""
-        return self.decoded is not None and any((row, factor) in self.decoded for factor in (1, 2, 4, 8))
-
-    def _nothing(self, count: int) -> Batch:
-        """The arrays for the training step, as they are for images to which it does nothing."""
-        arrays = {}
-        if augment.color.is_on(self.fields):
-            arrays["color"] = np.tile(augment.color.IDENTITY, (count, 1, 1))
-        if boxes := augment.erase.boxes_per_image(self.fields):
-            arrays["erase"] = np.zeros((count, boxes, 4), np.int32)
-            if self.fields.erase_fill == "noise":
-                arrays["erase_seed"] = np.zeros(count, np.uint32)
-        return arrays
-
-    def _view(self, row: int, epoch: int) -> tuple[np.ndarray, augment.Draw]:
-        full_size = self._full_size(row)
-        drawn = augment.draw(augment.view_rng(self.seed, self.ids[row], epoch), self.fields)
-        factor = augment.reduction(drawn, full_size, self.shown.size, self.shown.resize, self.shown.crop_fraction)
-        return self.shown.render(self._image(row, factor, full_size), drawn, full_size), drawn
-
-    def _full_size(self, row: int) -> tuple[int, int]:
-        height, width = self.sizes[row].tolist()
-        return height, width
-
-    def _image(self, row: int, factor: int, full_size: tuple[int, int]) -> np.ndarray:
-        if self.decoded is not None and (row, factor) in self.decoded:
-            return self.decoded[row, factor]
-        largest = self.kept[row].tolist()
-        needed = max(1, min(full_size[0] // factor, largest[0])), max(1, min(full_size[1] // factor, largest[1]))
-        advice = "restore the file, or start again so that the images are verified anew."
-        try:
-            image = self.reader[row] if factor == 1 else self.reader.read(row, needed)
-        except (OSError, ImageError) as error:
-            raise UserError(f"{self.ids[row]} can no longer be read ({type(error).__name__}: {error}): {advice}") from error
-        height, width = image.shape[:2]
-        if not (needed[0] <= height <= largest[0] and needed[1] <= width <= largest[1]):
-            raise UserError(f"{self.ids[row]} is {height}x{width} pixels now, but was {largest[0]}x{largest[1]}: {advice}")
-        if self.decoded is not None:
-            if [height, width] == largest:  # not every format decodes at a reduced scale
-                image = self.decoded.setdefault((row, 1), image)
-            self.decoded[row, factor] = image
-        return image
-
-
-@dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps
-class _FetchVectors:
-    """Makes the batch of a step of a `VectorDataset`."""
-
-    order: Order
-    labels: np.ndarray
-    vectors: np.ndarray
-
-    def __call__(self, step: int) -> Batch:
-        rows, epochs = self.order(step)
-        mask = rows >= 0
-        image = np.where(mask[:, None], self.vectors[rows, epochs % self.vectors.shape[1]], 0)
-        label = np.where(mask, self.labels[rows], 0).astype(np.int32)
-        return {"image": image[:, None, None], "label": label, "index": rows, "mask": mask}
-
-
 def _batches(
     dataset: Dataset, config: Config, order: Order, start: int, stop: int, *, augmented: bool, in_all_views: bool = False
 ) -> Batches:
     table, data = dataset.table, config.data
     if isinstance(dataset, VectorDataset):
-        vectors = _FetchVectors(order, table["label"].to_numpy(np.int32), dataset.vectors)
+        vectors = VectorFetch(order, table["label"].to_numpy(np.int32), dataset.vectors)
         return Batches(vectors, start, stop, config.loader)
     sizes, kept = table[["height", "width"]].to_numpy(np.int32), kept_sizes(dataset.reader)
     kept = sizes if kept is None else kept
-    fits = 3 * int(kept.astype(np.int64).prod(axis=1).sum()) <= data.in_memory_mb * 2**20
+    verified = dataset.unverified is None
+    fits = verified and 3 * int(kept.astype(np.int64).prod(axis=1).sum()) <= data.in_memory_mb * 2**20
     fields = types.SimpleNamespace(**config.augment.to_dict())
     shown = augment.Preprocessing.of(config)
     if augmented and config.augment.image_size:
         height, width = config.augment.image_size
         shown = dataclasses.replace(shown, size=(height, width))
-    fetch = _Fetch(
+    fetch = Fetch(
         order=order,
         reader=dataset.reader,
         ids=table["id"].array,
@@ -331,6 +221,7 @@ def _batches(
         fields=fields,
         seed=config.seed,
         augmented=augmented and not augment.is_neutral(fields),
+        verified=verified,
         decoded=_decoded(dataset.reader) if fits and not config.loader.workers else None,
     )
     return Batches(fetch, start, stop, config.loader)
@@ -357,7 +248,7 @@ def _rows(dataset: Dataset, split: str) -> np.ndarray:
     return rows
 
 
-def _fetch_in_thread(threads: set[threading.Thread], fetch: _Fetch | _FetchVectors, step: int) -> Batch:
+def _fetch_in_thread(threads: set[threading.Thread], fetch: Fetch | VectorFetch, step: int) -> Batch:
     if (thread := threading.current_thread()) is not threading.main_thread():
         threads.add(thread)
     return fetch(step)

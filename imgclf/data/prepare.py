@@ -75,6 +75,8 @@ def prepare(config: Config, dataset: Dataset | None = None, find_scenes: FindSce
     limited = limit_per_class(audited, config)
     resolved = config.copy_and_resolve_references()
     resolved.data.value_range = loaded.value_range
+    if loaded.unverified is not None:
+        resolved.data.verify = "background"  # also should the same folder hold fewer images one day
     resolved.probe.folds = folds(config.probe.folds, limited.table)
     return Prepared(resolved, limited, loaded, report, scenes)
 

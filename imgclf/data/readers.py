@@ -6,13 +6,16 @@ import copy
 import dataclasses
 import functools
 import os
+import shutil
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, Self
 
 import numpy as np
 
 from imgclf.data import images
+from imgclf.data.columns import Texts
 from imgclf.errors import UserError
 from imgclf.remote import places, transfer
 from imgclf.remote.ahead import WINDOW
@@ -28,6 +31,38 @@ class ImageReader(Protocol):
 
     def read(self, row: int, min_size: tuple[int, int]) -> np.ndarray:
         """Like `[row]`, but possibly at a reduced scale with h >= min_size[0] and w >= min_size[1]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """An image that was read and not verified before: its size is in its header.
+
+    Attributes:
+      reader, row: where it is from.
+      data: as `Reader.encoded` gives it.
+    """
+
+    reader: "Reader"
+    row: int
+    data: bytes | np.ndarray
+
+    def size(self) -> tuple[int, int]:
+        """Height and width, oriented.
+
+        Raises:
+          images.ImageError: if the header is damaged or not an image's.
+        """
+        if isinstance(self.data, np.ndarray):
+            return self.data.shape[0], self.data.shape[1]
+        return images.size(self.data, self.reader.decoding.max_pixels)
+
+    def pixels(self, min_size: tuple[int, int] | None) -> np.ndarray:
+        """As `Reader.read` gives them.
+
+        Raises:
+          images.ImageError: if the image is damaged.
+        """
+        return self.reader.decoded(self.row, self.data, min_size)
 
 
 class Reader(abc.ABC):
@@ -63,12 +98,21 @@ class Reader(abc.ABC):
     def read(self, row: int, min_size: tuple[int, int] | None = None) -> np.ndarray:
         """uint8 [h, w, 3]; reduced to no less than min_size (height, width) where that is cheap."""
         data, _ = self.encoded(row)
-        if isinstance(data, np.ndarray):
-            return images.pixels_of(data, self.decoding)
         return self.decoded(row, data, min_size)
 
-    def decoded(self, row: int, data: bytes, min_size: tuple[int, int] | None = None) -> np.ndarray:
-        """The pixels of an image whose file has been read: `data`, as `encoded` gives them."""
+    def stored(self, row: int) -> Stored:
+        """The image before it is decoded, for one that nobody has verified.
+
+        Raises:
+          images.ImageError: if it may not be read.
+          OSError: if it can't be read.
+        """
+        return Stored(self, row, self.encoded(row)[0])
+
+    def decoded(self, row: int, data: bytes | np.ndarray, min_size: tuple[int, int] | None = None) -> np.ndarray:
+        """The pixels of what `encoded` has given, as `read` gives them."""
+        if isinstance(data, np.ndarray):
+            return images.pixels_of(data, self.decoding)
         by_pillow = self.noisy is not None and bool(self.noisy[row])
         return images.decode(data, min_size=min_size, decoding=self.decoding, by_pillow=by_pillow)
 
@@ -114,6 +158,13 @@ def unwrapped(reader: ImageReader, row: int) -> tuple[ImageReader, int]:
     return reader, row
 
 
+def stored(reader: ImageReader, row: int) -> Stored:
+    """`Reader.stored` of a row, also through `RowsReader`."""
+    holder, its_row = unwrapped(reader, row)
+    assert isinstance(holder, Reader)
+    return holder.stored(its_row)
+
+
 def kept_sizes(reader: ImageReader) -> np.ndarray | None:
     """(height, width) of the pictures, int32 [n, 2], where they are kept at other sizes than the table gives; else None."""
     if isinstance(reader, RowsReader):
@@ -150,19 +201,17 @@ class FileReader(Reader):
       has_urls: whether any of them may lie at a URL.
     """
 
-    def __init__(self, root: str, paths: Sequence[str], sizes: np.ndarray):
+    def __init__(self, root: str, paths: Sequence[str], sizes: np.ndarray, forget: Path | None = None):
         """
         Args:
           root: absolute path of the folder, or its URL.
-          paths: of the files, relative to root (or absolute, or URLs), as `os` gives them.
+          paths: of the files, relative to root (or absolute, or URLs), as `os` gives them; `columns.Texts` are kept as they are.
           sizes: int64 [n], bytes; a file that has another size when it is read has changed since it was verified; -1 = unknown.
+          forget: the kept listing that paths and sizes are from: removed where a file has changed, so that the next start looks anew.
         """
-        # One string with offsets pickles and copies far faster than a million strings.
-        encoded = [os.fsencode(path) for path in paths]
-        self._root, self._names = root, b"".join(encoded)
-        self._offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        self._sizes = np.asarray(sizes, np.int64)
-        self.has_urls = places.is_url(root) or any(map(places.is_url, paths))
+        self.root, self.paths = root, Texts.of(paths)
+        self._sizes, self._forget = np.asarray(sizes, np.int64), forget
+        self.has_urls = places.is_url(root) or (b"://" in self.paths.data.tobytes() and any(map(places.is_url, self.paths)))
         self._key = uuid.uuid4().hex  # tells its rows from other readers' in the window of what is fetched ahead
 
     def __len__(self) -> int:
@@ -170,8 +219,8 @@ class FileReader(Reader):
 
     def path(self, row: int) -> str:
         """The file's absolute path, or its URL."""
-        name = os.fsdecode(self._names[self._offsets[row] : self._offsets[row + 1]])
-        return places.join(self._root, name) if self.has_urls else os.path.join(self._root, name)
+        name = self.paths[row]
+        return places.join(self.root, name) if self.has_urls else os.path.join(self.root, name)
 
     def ahead(self, rows: Sequence[int]) -> contextlib.AbstractContextManager[None]:
         if not self.has_urls:
@@ -199,12 +248,38 @@ class FileReader(Reader):
         try:
             data, _ = self.encoded(row)
             if self._sizes[row] >= 0 and len(data) != self._sizes[row]:
-                raise images.ImageError("changed", f"{len(data)} bytes instead of {self._sizes[row]}")
+                raise self._changed(row, data)
             return self.decoded(row, data, min_size)
         except (OSError, images.ImageError) as error:
             raise UserError(
                 f"{places.shown(self.path(row))} has changed since it was verified ({error}): restore it, or start again to verify it anew."
             ) from error
+
+    def stored(self, row: int) -> Stored:
+        """The image before it is decoded, for one that nobody has verified.
+
+        Raises:
+          images.ImageError: if it may not be read.
+          UserError: if the file is gone, or has another size than when it was listed.
+        """
+        try:
+            data, _ = self.encoded(row)
+        except PermissionError as error:
+            raise images.ImageError("unreadable", error.strerror or str(error)) from error
+        except OSError as error:
+            raise self._other(row, error) from error
+        if self._sizes[row] >= 0 and len(data) != self._sizes[row]:
+            raise self._other(row, self._changed(row, data))
+        return Stored(self, row, data)
+
+    def _other(self, row: int, why: Exception) -> UserError:
+        return UserError(f"{places.shown(self.path(row))} has changed since it was listed ({why}): restore it, or start again.")
+
+    def _changed(self, row: int, data: bytes) -> images.ImageError:
+        """Says that a file was overwritten, and removes the kept listing, which no longer tells the truth."""
+        if self._forget is not None:
+            shutil.rmtree(self._forget, ignore_errors=True)
+        return images.ImageError("changed", f"{len(data)} bytes instead of {self._sizes[row]}")
 
 
 class ArrayReader(Reader):

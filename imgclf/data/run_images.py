@@ -34,7 +34,8 @@ def load(folder: Path, config: Config) -> Dataset:
     gone = np.isnan(rows)
     now = loaded.table.iloc[rows[~gone].astype(np.int64)]
     then = saved[~gone]
-    same = (now["sha256"].to_numpy() == then["sha256"].to_numpy()) & (now["class_name"].to_numpy() == then["class_name"].to_numpy())
+    told_by = "file_size" if "file_size" in saved and "file_size" in now else "sha256"  # of images that are verified in the background
+    same = (now[told_by].to_numpy() == then[told_by].to_numpy()) & (now["class_name"].to_numpy() == then["class_name"].to_numpy())
     if gone.any() or not same.all():
         example = next(iter([*saved["id"][gone], *then["id"][~same]]))
         count, other = int(gone.sum()), int((~same).sum())

@@ -52,17 +52,17 @@ def assign_splits(dataset: Dataset, config: Config) -> Dataset:
     """
     split = config.data.split
     table = dataset.table
-    given = table["split"].to_numpy(str)
     method = split.method
     if method == "auto":
-        method = "given" if (given != "").any() else "stratified"
+        method = "given" if (table["split"] != "").any() else "stratified"
     labels = table["label"].to_numpy(np.int64)
     _, val, test = split.fractions
     names = dataset.class_names
 
     if method == "given":
+        given = table["split"].to_numpy(object)
         _check_given(table, given)
-        assigned = given.astype(object)
+        assigned = given.copy()
         if "val" not in given and val > 0:
             rows = np.flatnonzero(given == "train")
             assigned[rows] = _carve_val(_units(table.iloc[rows]), labels[rows], split, names)
@@ -192,7 +192,7 @@ def groups_of(table: pd.DataFrame, *, scenes: bool = True) -> np.ndarray:
 
 def _units(table: pd.DataFrame) -> np.ndarray:
     """Names the unit of each row: rows joined by a group, a scene or a sha256, directly or through others, share their smallest name."""
-    return _joined(groups_of(table), pd.factorize(table["sha256"])[0])
+    return _joined(groups_of(table), pd.factorize(table["sha256"].replace("", None))[0])  # "" = not known yet
 
 
 def _joined(groups: np.ndarray, key: np.ndarray) -> np.ndarray:

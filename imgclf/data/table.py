@@ -10,11 +10,15 @@ import pandas as pd
 from imgclf.config import Config
 from imgclf.config.fields import DataConfig
 from imgclf.data import class_names, label_patch, main_guard, sources, value_range
+from imgclf.data.background import Unverified
+from imgclf.data.columns import Coded, Texts, constant
 from imgclf.data.images import Decoding, ValueRange
-from imgclf.data.readers import ImageReader, Reader, decoded_as, take
+from imgclf.data.readers import FileReader, ImageReader, Reader, decoded_as, take
 from imgclf.data.sources import Listing
 from imgclf.data.verify import cache_file, verify
 from imgclf.errors import UserError
+
+BACKGROUND_FROM = 200_000  # images from which on config.data.verify="auto" verifies in the background
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Dataset:
       reader: the images, by row of the table.
       notes: sentences that the user should know of how the data were read, such as which folders were taken for splits.
       value_range: as `config.data.value_range`, with what was decided for images of more than 8 bits.
+      unverified: the files of a data set that is verified in the background; None = every image is verified. Such a table has a row per
+        listed file; sha256 is "", width, height and phash are 0, and it has also file_size (int64, bytes).
     """
 
     table: pd.DataFrame
@@ -43,6 +49,7 @@ class Dataset:
     reader: ImageReader
     notes: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     value_range: ValueRange = dataclasses.field(default=(), kw_only=True)
+    unverified: Unverified | None = dataclasses.field(default=None, kw_only=True)
 
 
 def load_dataset(config: Config) -> Dataset:
@@ -60,7 +67,13 @@ def load_dataset(config: Config) -> Dataset:
     listing = _named(sources.create(data).listing(), data)
     decoding = Decoding.of(data, listing.value_range)
     if listing.classes is not None:  # before the hours that a large set takes to verify
-        _check_classes(listing, Counter(listing.classes), [])
+        _check_classes(listing, Counter(Coded.of(listing.classes).counts()), [])
+    if in_background(config, listing):
+        return _unverified(listing, data, decoding)
+    if listing.indexed:  # a kept listing does not know of files that were overwritten in place
+        first = config.copy_and_resolve_references()
+        first.data.verify = "first"
+        return load_dataset(first)
     result = _inspected(listing, data)
     reasons, details = result["reason"].tolist(), result["detail"].tolist()
     rows = np.array([row for row, reason in enumerate(reasons) if not reason], np.int64)
@@ -115,6 +128,61 @@ def _inspected(listing: Listing, data: DataConfig) -> pd.DataFrame:
     return verify(listing.reader, listing.ids, listing.sizes, listing.mtimes_ns, max_pixels=data.max_pixels, cache=cache)
 
 
+def in_background(config: Config, listing: Listing) -> bool:
+    """Whether the images are verified while training goes on, see `config.data.verify`.
+
+    Raises:
+      UserError: if that is asked for, and something else needs all images to be verified first.
+    """
+    data, train = config.data, config.train
+    on_images = train.method == "fit" or (train.method == "auto" and config.model.weights == "none")
+    needs = {
+        f"config.train.method={train.method!r} takes features of all images": not on_images,
+        f"config.data.scenes={data.scenes!r} compares all images": data.scenes != "off",
+        "config.data.audit='error' compares all images before training": data.audit == "error",
+        f"config.data.source={data.source!r} gives no files": not isinstance(listing.reader, FileReader) or listing.classes is None,
+    }
+    why = next((why for why, holds in needs.items() if holds), "")
+    if data.verify == "background" and why:
+        raise UserError(f"config.data.verify='background' does not go together with the rest: {why}. Set config.data.verify='first'.")
+    return data.verify == "background" or (data.verify == "auto" and not why and len(listing.ids) >= BACKGROUND_FROM)
+
+
+def _unverified(listing: Listing, data: DataConfig, decoding: Decoding) -> Dataset:
+    """The data set as it was listed: nothing is decoded."""
+    ids, classes, reader = Texts.of(listing.ids), Coded.of(listing.classes or ()), listing.reader
+    assert isinstance(reader, FileReader)
+    names, count = tuple(sorted(set(listing.class_names))), len(ids)
+    columns = {
+        "id": ids.to_pandas(),
+        "source": constant(listing.source, count),
+        "class_name": classes.to_pandas(),
+        "label": classes.positions(names),
+        "split": Coded.of(listing.splits).to_pandas(),
+        "group": Coded.of(listing.groups).to_pandas(),
+        "sha256": constant("", count),
+        "width": np.zeros(count, np.int32),
+        "height": np.zeros(count, np.int32),
+        "phash": np.zeros(count, np.int64),
+        "file_size": listing.sizes,
+    }
+    table = pd.DataFrame(columns, copy=False)
+    if data.label_patch:
+        table = label_patch.apply(table, names, data.label_patch)
+    return Dataset(
+        table,
+        names,
+        pd.DataFrame(sorted(listing.quarantine), columns=["id", "reason", "detail"], dtype="str"),
+        dict(sorted(listing.ignored.items())),
+        reader.decoded_as(dataclasses.replace(decoding, by_own_values=False)),
+        notes=tuple(listing.notes),
+        value_range=decoding.value_range or decoding.kinds,
+        unverified=Unverified(
+            reader, ids, listing.sizes, listing.mtimes_ns, data.max_pixels, cache_file(listing.cached_as, data.max_pixels)
+        ),
+    )
+
+
 def _ranges(decoding: Decoding, ids: pd.Series, inspected: pd.DataFrame) -> tuple[Decoding, list[str]]:
     """Decides what is black and white in images of more than 8 bits, a kind at a time, and says so."""
     if decoding.value_range is not None:
@@ -139,7 +207,7 @@ def _reader(listing: Listing, decoding: Decoding, inspected: pd.DataFrame) -> Re
 
 def decoded_by(dataset: Dataset, data: DataConfig) -> Dataset:
     """The data set with its images decoded as `config.data` says; where that names no value range, by what was found of these images."""
-    found = Decoding.of(data, dataset.value_range)
+    found = dataclasses.replace(Decoding.of(data, dataset.value_range), by_own_values=dataset.unverified is None)
     reader = decoded_as(dataset.reader, found)
     return dataclasses.replace(dataset, reader=reader, value_range=found.value_range or found.kinds)
 
@@ -150,8 +218,9 @@ def _named(listing: Listing, data: DataConfig) -> Listing:
     renamed = {} if listing.renamed else class_names.mapping(data.class_map, own)
     listing.class_names = tuple(renamed.get(name, name) for name in own)
     if listing.classes is not None:
-        canonical = {name: renamed.get(spelling := class_names.canonical(name), spelling) for name in set(listing.classes)}
-        listing.classes = [canonical[name] for name in listing.classes]
+        classes = Coded.of(listing.classes)
+        spelled = {name: class_names.canonical(name) for name in classes.names}
+        listing.classes = classes.renamed({name: renamed.get(spelling, spelling) for name, spelling in spelled.items()})
     if "" in listing.class_names:
         raise UserError(f"{listing.source} has a class without a name: name it.")
     if similar := class_names.alike(listing.class_names):

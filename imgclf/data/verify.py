@@ -35,6 +35,11 @@ def cache_file(place: str, max_pixels: int) -> Path:
     return cache_dir() / "verified" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:24]}.parquet"
 
 
+def parts_of(cache: Path) -> Path:
+    """The folder of what a verification in the background (`background`) has learnt so far, beside the file that it will be."""
+    return cache.with_suffix(".parts")
+
+
 def verify(
     reader: Reader, ids: Sequence[str], sizes: np.ndarray, mtimes_ns: np.ndarray, *, max_pixels: int, cache: Path | None
 ) -> pd.DataFrame:
@@ -139,10 +144,12 @@ def _inspect_row(reader: Reader, row: int, max_pixels: int) -> tuple:
 
 
 def _load(cache: Path) -> pd.DataFrame | None:
-    if not cache.exists():
+    sources = [file for file in (*sorted(parts_of(cache).glob("0*.parquet"), reverse=True), cache) if file.exists()]
+    if not sources:
         return None
     try:
-        return pd.read_parquet(cache).drop_duplicates("id").astype({"size": np.int64, "mtime_ns": np.int64, **_DTYPES})
+        known = pd.concat([pd.read_parquet(file) for file in sources]) if len(sources) > 1 else pd.read_parquet(sources[0])
+        return known.drop_duplicates("id").astype({"size": np.int64, "mtime_ns": np.int64, **_DTYPES})
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         _log.warning("The cache %s is damaged (%s): all images are verified anew.", cache, error)
         return None

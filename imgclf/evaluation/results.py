@@ -12,6 +12,7 @@ import pandas as pd
 
 from imgclf import formatting
 from imgclf.config import Config
+from imgclf.data import late_audit
 from imgclf.data.splits import groups_of
 from imgclf.data.table import Dataset
 from imgclf.evaluation import calibration, conformal, metrics
@@ -165,7 +166,7 @@ def _notes(config: Config, dataset: Dataset, trained: TrainedModel, split: str, 
     if audit_report["dropped"]:
         dropped = formatting.count(len(audit_report["dropped"]), "copy", "copies")
         notes.append(f"{dropped} of evaluation images dropped before training; see the audit.")
-    notes += _of_scenes(audit_report, split)
+    notes += [*late_audit.remarks(audit_report, split), *_of_scenes(audit_report, split)]
     if (count := relabeled(dataset)) > 0:
         notes.append(f"{formatting.count(count, 'label')} corrected by config.data.label_patch; dataset.parquet keeps the original_class.")
     if len(dataset.quarantine):

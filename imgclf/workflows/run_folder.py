@@ -118,8 +118,11 @@ def check_same_data(dataset: Dataset, workdir: Path) -> None:
     saved = workdir / "dataset.parquet"
     if not saved.exists():
         return
-    before = pd.read_parquet(saved, columns=_IDENTITY).set_index("id")
-    now = dataset.table[_IDENTITY].set_index("id")
+    identity = [*_IDENTITY, *(["file_size"] if dataset.unverified is not None else [])]  # while sha256 is not known
+    before, now = pd.read_parquet(saved, columns=identity), dataset.table[identity]
+    if len(before) == len(now) and all((before[name] == now[name]).all() for name in identity):
+        return
+    before, now = before.set_index("id"), now.set_index("id")
     added, removed = now.index.difference(before.index), before.index.difference(now.index)
     common = now.index.intersection(before.index)
     differing = common[(now.loc[common] != before.loc[common]).any(axis=1)]
@@ -158,12 +161,17 @@ def results(folder: Path) -> dict[str, Any]:
     return found
 
 
+def write_audit(workdir: Path, dataset: Dataset, audit_report: dict[str, Any]) -> None:
+    """Writes what is known of the images that were left out, and of copies among the others."""
+    files.write_text(workdir / "quarantine.csv", dataset.quarantine.to_csv(index=False))
+    files.write_json(workdir / "audit.json", audit_report | {"ignored": dataset.ignored})
+
+
 def write_inputs(workdir: Path, config: Config, dataset: Dataset, audit_report: dict[str, Any]) -> None:
     """Writes what the run starts from; the config last, as it is what makes the folder this experiment's."""
     with files.replacing(workdir / "dataset.parquet") as aside:
         dataset.table.to_parquet(aside)
-    dataset.quarantine.to_csv(workdir / "quarantine.csv", index=False)
-    files.write_json(workdir / "audit.json", audit_report | {"ignored": dataset.ignored})
+    write_audit(workdir, dataset, audit_report)
     files.write_json(workdir / "environment.json", environment())
     files.write_text(workdir / CONFIG, config_lib.to_json(config))
 

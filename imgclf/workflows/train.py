@@ -10,7 +10,7 @@ from rich.console import Console
 
 from imgclf import files, formatting, models
 from imgclf.config import Config
-from imgclf.data import run_images
+from imgclf.data import background, late_audit, run_images
 from imgclf.data.prepare import prepare
 from imgclf.data.scenes import FindScenes
 from imgclf.data.table import Dataset
@@ -135,7 +135,16 @@ class Training:
             method = choice.check(Task(config, dataset, model, mesh, console, self.on_evaluation, deadline))
             if jax.process_index() == 0:
                 run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's
-            trained = method.train(folder)
+            with background.verifying(dataset.unverified if jax.process_index() == 0 else None) as verification:
+                trained = method.train(folder)
+                if verification is not None:
+                    verification.wait(console)
+            if dataset.unverified is not None and jax.process_index() == 0:
+                dataset, audit_report = late_audit.looked_at(dataset, config)
+                run_folder.write_audit(folder, dataset, audit_report)
+                _tell_quarantine(dataset, console)
+                for remark in late_audit.remarks(audit_report):
+                    console.print(f"[yellow]{remark}[/]", highlight=False)
             if prepared.scenes is not None and prepared.scenes.why and jax.process_index() == 0:
                 scenes_page.write(folder / scenes_page.PAGE, prepared.loaded, prepared.scenes, console)
             results, predictions = results_lib.score(config, dataset, trained, audit_report)
@@ -176,11 +185,9 @@ def describe_data(dataset: Dataset, audit_report: dict[str, Any] | None, console
     sizes = dataset.table["split"].value_counts()
     splits = ", ".join(f"{sizes[name]} {name}" for name in ("train", "val", "test") if name in sizes)
     console.print(f"Data: {len(dataset.table)} images of {len(dataset.class_names)} classes ({splits}).", highlight=False)
-    if len(dataset.quarantine):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.quarantine["reason"].value_counts().items())
-        console.print(
-            f"[yellow]Quarantined {formatting.count(len(dataset.quarantine), 'file')} ({reasons}); see quarantine.csv.[/]", highlight=False
-        )
+    if dataset.unverified is not None:
+        console.print("They are verified in the background (config.data.verify), while training goes on.", highlight=False)
+    _tell_quarantine(dataset, console)
     if (relabeled := results_lib.relabeled(dataset)) > 0:
         console.print(f"{formatting.count(relabeled, 'label')} corrected by config.data.label_patch.", highlight=False)
     if dataset.ignored:
@@ -192,4 +199,12 @@ def describe_data(dataset: Dataset, audit_report: dict[str, Any] | None, console
         console.print(
             f"[yellow]Dropped {formatting.count(len(audit_report['dropped']), 'copy', 'copies')} of evaluation images; see audit.json.[/]",
             highlight=False,
+        )
+
+
+def _tell_quarantine(dataset: Dataset, console: Console) -> None:
+    if len(dataset.quarantine):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.quarantine["reason"].value_counts().items())
+        console.print(
+            f"[yellow]Quarantined {formatting.count(len(dataset.quarantine), 'file')} ({reasons}); see quarantine.csv.[/]", highlight=False
         )

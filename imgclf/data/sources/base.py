@@ -7,8 +7,10 @@ from collections.abc import Sequence, Sized
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 
 from imgclf.config.fields import DataConfig
+from imgclf.data.columns import Coded, Texts
 from imgclf.data.images import ValueRange
 from imgclf.data.readers import Reader
 from imgclf.errors import UserError
@@ -42,6 +44,7 @@ class Listing:
       inspected: what `verify` would give, where the source keeps that with its images; None = they are verified.
       value_range: of images of more than 8 bits, where the source knows it; () = it is told from the images.
       renamed: whether `config.data.class_map` has been applied already.
+      indexed: whether it was kept from an earlier start (`listing_index`), so that files overwritten in place since go unnoticed in it.
     """
 
     source: str
@@ -61,14 +64,15 @@ class Listing:
     inspected: pd.DataFrame | None = None
     value_range: ValueRange = ()
     renamed: bool = False
+    indexed: bool = False
 
     def __post_init__(self) -> None:
         count = len(self.ids)
-        self.splits = self.splits or [""] * count
-        self.groups = self.groups or [""] * count
+        self.splits = self.splits or Coded(np.zeros(count, np.int32), [""])
+        self.groups = self.groups or Coded(np.zeros(count, np.int32), [""])
         self.sizes = self.sizes if len(self.sizes) else np.zeros(count, np.int64)
         self.mtimes_ns = self.mtimes_ns if len(self.mtimes_ns) else np.zeros(count, np.int64)
-        self.class_names = self.class_names or tuple(sorted(set(self.classes or ())))
+        self.class_names = self.class_names or tuple(sorted(Coded.of(self.classes or ()).counts()))
         columns: dict[str, Sized] = {"splits": self.splits, "groups": self.groups, "reader": self.reader}
         columns |= {"sizes": self.sizes, "mtimes_ns": self.mtimes_ns}
         if self.classes is not None:
@@ -78,7 +82,7 @@ class Listing:
         for name, column in columns.items():
             if len(column) != count:
                 raise UserError(f"The source {self.source} lists {count} ids and {len(column)} {name}: give one per image.")
-        if len(set(self.ids)) < count:
+        if not self.indexed and pc.count_distinct(Texts.of(self.ids).to_arrow()).as_py() < count:
             twice = next(name for name, times in Counter(self.ids).items() if times > 1)
             raise UserError(f"The source {self.source} lists the id {twice!r} more than once: ids must be unique.")
 

@@ -10,8 +10,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from imgclf import formatting
-from imgclf.data import class_names
+from imgclf.data import class_names, listing_index
+from imgclf.data.columns import Coded, Texts
 from imgclf.data.paths import Files, counts, existing, is_folder, printable, walk
 from imgclf.data.readers import FileReader
 from imgclf.data.sources.base import SPLIT_WORDS, Listing, Source
@@ -21,6 +24,7 @@ _WORDS = SPLIT_WORDS | {"eval": ("eval", "evaluation")}  # test, or val beside a
 _ROLE_OF = {word: role for role, words in _WORDS.items() for word in words}
 _JOINED = re.compile(rf"({'|'.join(sorted(_ROLE_OF, key=len, reverse=True))})(set|data|images?|imgs?|split)?")  # trainset, testdata
 _MOST_SPLITS = 10  # more folders than that are no splits, unless one is named like one
+_BESIDE_SPLITS = "beside the split folders"
 _SHARED = 2  # class folders that two tops have in common before they look like splits
 
 
@@ -56,13 +60,20 @@ class Folder(Source):
           UserError: if there is no image, an image's class can't be told, or the layout is not certain.
         """
         root = existing(self.data.path, "data.path")
+        kept = listing_index.place(root, self.data.layout)
+        if self.data.verify != "first" and (known := listing_index.load(kept, root)) is not None:
+            return known
+        begun = listing_index.now_ns()
         files = walk(root)
         if not files.paths and not files.quarantine:
             others = f" (ignored: {counts(files.ignored)})" if files.ignored else ""
             raise UserError(f"{root} holds no image{others}: put a folder of images per class into it.")
         tree = _Tree(root, files)
         layout = _layout(tree, self.data.layout)
-        return _listed(tree, layout)
+        listing = _listed(tree, layout)
+        if len(listing.ids) >= listing_index.LEAST and files.visited_mtimes_ns:
+            listing_index.save(kept, listing, files, begun)
+        return listing
 
 
 def split_role(name: str) -> Role:
@@ -84,11 +95,15 @@ class _Tree:
             self.children[folder.rpartition("/")[0]].append(folder)
         self.loose: Counter[str] = Counter()
         self.total: Counter[str] = Counter()
-        for path in [*files.paths, *(name for name, _, _ in files.quarantine)]:
-            parents = path.split("/")[:-1]
-            self.loose["/".join(parents)] += 1
+        held = np.bincount(files.parents, minlength=len(files.visited)).tolist()
+        bad = ((name.rpartition("/")[0], 1) for name, _, _ in files.quarantine)
+        for folder, count in (*zip(files.visited, held, strict=True), *bad):
+            if not count:
+                continue
+            self.loose[folder] += count
+            parents = folder.split("/") if folder else []
             for depth in range(1, len(parents) + 1):
-                self.total["/".join(parents[:depth])] += 1
+                self.total["/".join(parents[:depth])] += count
         self.tops = sorted(self.children[""])
         self.roles = {top: split_role(top) for top in self.tops}
 
@@ -197,39 +212,61 @@ def _listed(tree: _Tree, layout: Layout) -> Listing:
         )
     if len(set(names.values())) == 1:
         raise UserError(_single_class(tree, class_folders))
-    rows, classes, splits, left_out = [], [], [], Counter[str]()
-    for row, path in enumerate(files.paths):
-        part = next((part for part in layout.parts if path.startswith(f"{part}/" if part else "")), None)
-        inner = None if part is None else path[len(part) + 1 if part else 0 :].split("/")
-        split = "" if part is None else layout.parts[part]
-        if inner is not None and layout.split_below:
-            split = split_role(inner[1]).name if len(inner) > 2 else "?"
-            split = "test" if split == "eval" else split
-        if inner is None or len(inner) < 2 or split == "?":
-            where = "beside the split folders" if inner is None else "beside the class folders, not in one"
-            files.quarantine.append((printable(path), "unlabeled", where))
-            left_out[path.split("/")[0] if inner is None else ""] += 1
-            continue
-        rows.append(row)
-        classes.append(names[f"{part}/{inner[0]}" if part else inner[0]])
-        splits.append(split)
+    placed = [_place(folder, layout) for folder in files.visited]
+    kept = np.array([place.out == "" for place in placed], bool)[files.parents] if len(files.paths) else np.zeros(0, bool)
+    left_out = Counter[str]()
+    for row in np.flatnonzero(~kept).tolist():
+        out = placed[files.parents[row]].out
+        files.quarantine.append((printable(files.paths[row]), "unlabeled", out))
+        left_out[files.paths[row].split("/")[0] if out == _BESIDE_SPLITS else ""] += 1
     notes = [f"{formatting.count(count, 'image')} in {top} left out: beside the split folders." for top, count in left_out.items() if top]
     # Class folders may hold folders only, or nothing: classes without an image are found when all is verified.
-    paths = [files.paths[row] for row in rows]
+    rows = np.flatnonzero(kept)
+    paths = files.paths if kept.all() else [files.paths[row] for row in rows.tolist()]
+    texts, parents = Texts.of(paths), files.parents[rows]
+    labels = [printable(names[place.class_folder]) if place.class_folder in names else "" for place in placed]
     return Listing(
         source=root,
-        ids=[printable(file) for file in paths],
-        reader=FileReader(root, paths, files.sizes[rows]),
+        ids=texts if texts.is_ascii else Texts.of([printable(file) for file in paths]),
+        reader=FileReader(root, texts, files.sizes[rows]),
         sizes=files.sizes[rows],
         mtimes_ns=files.mtimes_ns[rows],
-        classes=[printable(name) for name in classes],
+        classes=_of_folders(labels, parents),
         class_names=tuple(printable(name) for name in sorted(set(names.values()))),
-        splits=splits,
+        splits=_of_folders([place.split for place in placed], parents),
         quarantine=files.quarantine,
         ignored=files.ignored,
         notes=[*_told(layout), *notes, *files.notes, *class_names.joined(folder.rpartition("/")[2] for folder in class_folders)],
         cached_as=root,
     )
+
+
+class _Place(NamedTuple):
+    """What the images of one folder are."""
+
+    class_folder: str  # the folder that names their class
+    split: str
+    out: str  # why they are left out; "" = they are not
+
+
+def _place(folder: str, layout: Layout) -> _Place:
+    part = next((part for part in layout.parts if f"{folder}/".startswith(f"{part}/" if part else "")), None)
+    if part is None:
+        return _Place("", "", _BESIDE_SPLITS)
+    inner = folder[len(part) + 1 if part else 0 :].split("/")
+    split = layout.parts[part]
+    if layout.split_below:
+        split = split_role(inner[1]).name if len(inner) > 1 else "?"
+        split = "test" if split == "eval" else split
+    if not inner[0] or split == "?":
+        return _Place("", "", "beside the class folders, not in one")
+    return _Place(f"{part}/{inner[0]}" if part else inner[0], split, "")
+
+
+def _of_folders(values: list[str], parents: np.ndarray) -> Coded:
+    """The value of each file's folder (`parents`, int32 [n]), as codes."""
+    coded = Coded.of(values)
+    return Coded(coded.codes[parents], coded.names)
 
 
 def _told(layout: Layout) -> list[str]:
