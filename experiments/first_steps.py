@@ -85,7 +85,7 @@ def follow(data: str, fields: dict[str, Any], steps: int) -> list[str]:
         probed = Probe.check(Task(config, dataset, model, mesh, Console(quiet=True))).train(Path(folder))
     setup = TrainingSetup.create(config, dataset, model, None, mesh)
     start = jax.tree.map(np.array, (probed.params, probed.batch_stats))
-    state, told = sharding.replicate(setup.phases[0].first_state(*start), mesh), []
+    state, told = setup.phases[0].first_state(*start), []
 
     def evaluate(step: int) -> None:
         if step in EVALUATED or step == steps:

@@ -39,7 +39,7 @@ def measure(batch_size: int, precision: str, steps: int) -> float:
     model, mesh = models.create(config, 2), sharding.create_mesh()
     schedule = optax.constant_schedule(config.optimizer.learning_rate)
     (phase,) = phases.create(config, model, freeze.create_freezing(config, model, 1000, 100.0), schedule, 1000, None, mesh)
-    state = sharding.replicate(phase.first_state(*split_model(model)[1:]), mesh)
+    state = phase.first_state(*split_model(model)[1:])
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (batch_size, *config.data.image_size, 3), np.uint8)
     batch = sharding.put_batch({"image": image, "label": rng.integers(0, 2, batch_size, np.int32)}, mesh)

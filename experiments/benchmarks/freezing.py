@@ -11,6 +11,7 @@ import statistics
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from imgclf import models
@@ -45,7 +46,7 @@ def main() -> None:
         (phase,) = phases.create(config, model, freeze.create_freezing(config, model, 1000, 100.0), schedule, 1000, None, mesh)
         _, params, batch_stats = split_model(model)
         steps[preset] = phase.step
-        states[preset] = sharding.replicate(jax.tree.map(np.array, phase.first_state(params, batch_stats)), mesh)
+        states[preset] = jax.tree.map(jnp.array, phase.first_state(params, batch_stats))
 
     def seconds(preset: str) -> float:
         start = time.perf_counter()

@@ -47,7 +47,7 @@ def measure(name: str, *, train: bool, precision: str, batch_size: int, size: in
     graphdef, params, batch_stats = split_model(model)
     if train:
         (phase,) = phases.create(config, model, freeze.create_freezing(config, model, 1000, 100.0), lambda _: 1e-3, 1000, None, mesh)
-        state = sharding.replicate(phase.first_state(params, batch_stats), mesh)
+        state = phase.first_state(params, batch_stats)
 
         def run() -> None:
             nonlocal state

@@ -50,7 +50,7 @@ def find(task: Task, *, low: float = LOW, high: float = HIGH, steps: int = STEPS
             found = Probe.check(task).train(Path(folder))
         params, batch_stats = found.params, found.batch_stats
     phase = _phase(task, optax.exponential_decay(low, steps - 1, high / low), steps)
-    state = sharding.replicate(phase.first_state(params, batch_stats), task.mesh)
+    state = phase.first_state(params, batch_stats)
     curve = _swept(task, state, phase, steps)
     return curve.sweep([phase.learning_rate(step) for step in range(len(curve.losses))], steps, probed=probed)
 

@@ -15,7 +15,7 @@ from imgclf.models.network import Network
 from imgclf.probes.cross_validation import Scaling
 from imgclf.probes.features import extract
 from imgclf.probes.heads import FeatureLogits
-from imgclf.training import loop, sharding
+from imgclf.training import loop
 from imgclf.training.setup import TrainingSetup
 from imgclf.training.state import Tree, split_model
 from imgclf.training.trained_model import TrainedModel
@@ -51,7 +51,7 @@ class MinibatchHead:
           UserError: for an optimizer or a plan that doesn't fit.
         """
         headed = Network(Vectors(task.model.backbone.features), task.model.head)
-        setup = TrainingSetup.create(_config_of_head(task.config), task.dataset, headed, class_weight, sharding.create_mesh())
+        setup = TrainingSetup.create(_config_of_head(task.config), task.dataset, headed, class_weight, task.mesh)
         return cls(task, headed, setup)
 
     def train(self, workdir: Path) -> TrainedModel:
@@ -89,6 +89,7 @@ def _config_of_head(config: Config) -> Config:
     config.data.mean, config.data.std = (0.0,), (1 / 255,)
     config.train.stop_after = ""  # it is meant for the network's training
     config.freeze.preset, config.freeze.stages, config.optimizer.layer_decay = "none", (), 1.0
+    config.mesh.rules = ()
     config.augment.mixup = config.augment.cutmix = 0.0  # they mix pixels
     config.loader.workers = config.loader.threads = 0  # a batch takes less time than handing it from thread to thread
     config.train.checkpoint_every = "100%"  # train.checkpoint_seconds remains: an epoch takes less time than a checkpoint

@@ -15,7 +15,7 @@ from flax import nnx
 
 from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
-from imgclf.models.heads import Head, average, dropout_in_training
+from imgclf.models.heads import Head, OutputLayer, average, dropout_in_training
 from imgclf.models.initializers import Initializer
 
 _PATCH = 2  # pixels a side of what the first layer sees
@@ -120,7 +120,7 @@ class ScaledHead(Head):
     ):
         del map_size, dtype  # maps of any size will do; logits are float32
         self.dropout = dropout
-        self.logits = nnx.Linear(features, outputs, use_bias=False, kernel_init=uniform, param_dtype=jnp.float32, rngs=rngs)
+        self.logits = OutputLayer(features, outputs, use_bias=False, kernel_init=uniform, param_dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
         x = dropout_in_training(average(maps), self.dropout, train, key)

@@ -4,7 +4,7 @@ import inspect
 import logging
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,17 @@ from imgclf.models.weights.conversion import Weights
 _log = logging.getLogger(__name__)
 
 
-def create(config: Config, num_classes: int, *, load_weights: bool = True, tell: Callable[[str], None] = _log.info) -> Network:
+Shardings = Callable[[Any], Any]  # a tree of the shapes of parameters or statistics, under their paths → where each of them lies
+
+
+def create(
+    config: Config,
+    num_classes: int,
+    *,
+    load_weights: bool = True,
+    tell: Callable[[str], None] = _log.info,
+    shardings: Shardings | None = None,
+) -> Network:
     """Builds the network of `config.model` for images of `config.data.image_size`; initialised by `config.seed`, or from `model.weights`.
 
     What it computes in depends on the devices that it is for: those of `forms.on_devices_of`, else this process's own.
@@ -33,6 +43,7 @@ def create(config: Config, num_classes: int, *, load_weights: bool = True, tell:
       load_weights: False leaves out reading `model.weights`: for a network whose parameters come from elsewhere.
       tell: is given what the user should know: which head is new, normalisation other than the weights' own, and a licence
         that forbids commercial use.
+      shardings: where parameters and statistics are made, so that no device ever has more of them than its part; None = on one device.
 
     Raises:
       UserError: for an unknown name, a builder of the user's own that can't be imported or doesn't return a backbone, weights that can't be
@@ -53,11 +64,35 @@ def create(config: Config, num_classes: int, *, load_weights: bool = True, tell:
         return Network(backbone, _build_head(config, backbone, num_classes, rngs), dtype=activation_dtype(config.model.precision))
 
     if config.model.weights == "none" or not load_weights:
-        return build()
-    return _with_weights(config, build, pretrained.find(config.model.weights, config.model.name), num_classes, tell)
+        return build() if shardings is None else _made_split(build, shardings)
+    entry = pretrained.find(config.model.weights, config.model.name)
+    loaded = _with_weights(config, build, entry, num_classes, tell)
+    if shardings is None:
+        return nnx.merge(loaded.graphdef, *(nnx.State(jax.tree.map(jnp.asarray, tree)) for tree in (loaded.params, loaded.batch_stats)))
+    placed = (jax.tree.map(jax.device_put, tree, shardings(tree)) for tree in (loaded.params, loaded.batch_stats))
+    return nnx.merge(loaded.graphdef, *map(nnx.State, placed))
 
 
-def _with_weights(config: Config, build: Callable[[], Network], entry: Weights, num_classes: int, tell: Callable[[str], None]) -> Network:
+def _made_split(build: Callable[[], Network], shardings: Shardings) -> Network:
+    """A fresh network of which each device makes its part."""
+    graphdef, *like = nnx.split(nnx.eval_shape(build), nnx.Param, nnx.BatchStat)
+    where = tuple(shardings(nnx.to_pure_dict(state)) for state in like)
+
+    def make() -> tuple[Any, ...]:
+        return tuple(nnx.to_pure_dict(nnx.state(made, kind)) for made in (build(),) for kind in (nnx.Param, nnx.BatchStat))
+
+    return nnx.merge(graphdef, *map(nnx.State, jax.jit(make, out_shardings=where)()))
+
+
+class _Loaded(NamedTuple):
+    """A network's definition, and its parameters and statistics in this process's memory."""
+
+    graphdef: nnx.GraphDef
+    params: Any
+    batch_stats: Any
+
+
+def _with_weights(config: Config, build: Callable[[], Network], entry: Weights, num_classes: int, tell: Callable[[str], None]) -> _Loaded:
     """The network with published weights; what of its head they don't have is fresh."""
     if (config.data.mean, config.data.std) != (entry.mean, entry.std):
         tell(f"config.data.mean and std are not the weights' own, {entry.mean} and {entry.std}; () takes those.")
@@ -75,9 +110,7 @@ def _with_weights(config: Config, build: Callable[[], Network], entry: Weights, 
         had = f"that of {entry.num_classes} classes is left out" if entry.num_classes else "the file has none"
         part = "head is" if new == "head/" else "head's last layer is"
         tell(f"{entry.name}: the {part} new ({kind}, {num_classes} classes; {had}).")
-    return nnx.merge(
-        nnx.graphdef(abstract), nnx.State(jax.tree.map(jnp.asarray, params)), nnx.State(jax.tree.map(jnp.asarray, batch_stats))
-    )
+    return _Loaded(nnx.graphdef(abstract), params, batch_stats)
 
 
 def activation_dtype(precision: str) -> Any:

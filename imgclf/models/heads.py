@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from imgclf.models import layers
+from imgclf.models import layers, placement
 from imgclf.models.initializers import HE_NORMAL, LECUN_NORMAL, Initializer
 
 
@@ -52,6 +52,13 @@ def unit_length(features: jax.Array) -> jax.Array:
 _POOLS = {"average": average, "flatten": flatten, "avgmax": average_and_largest}
 
 
+class OutputLayer(nnx.Linear):
+    """The layer that makes the logits, [..., D] to [..., C]; its classes may be split over devices, see `placement`."""
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        return placement.by_class(super().__call__(placement.for_classes(inputs), out_sharding))
+
+
 class Head(nnx.Module):
     """Turns maps [B,h,w,D] into logits, float32 [B,C], by an output layer, `logits`, and whatever a head has before it.
 
@@ -60,7 +67,7 @@ class Head(nnx.Module):
     [1 − sigmoid(z), sigmoid(z)].
     """
 
-    logits: nnx.Linear
+    logits: OutputLayer
 
     @property
     def takes_features(self) -> bool:
@@ -122,7 +129,7 @@ class DenseHead(Head):
             if norm:
                 setattr(self, f"bn{i}", layers.BatchNorm(units, epsilon=1e-3, momentum=0.99, unbiased=False, rngs=rngs))
             width = units
-        self.logits = nnx.Linear(width, outputs, kernel_init=LECUN_NORMAL, dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs)
+        self.logits = OutputLayer(width, outputs, kernel_init=LECUN_NORMAL, dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs)
 
     @property
     def takes_features(self) -> bool:
@@ -164,7 +171,7 @@ class NormHead(Head):
         del map_size, dtype  # maps of any size will do
         self.dropout = dropout
         self.norm = nnx.LayerNorm(features, epsilon=1e-6, use_fast_variance=False, param_dtype=jnp.float32, rngs=rngs)
-        self.logits = nnx.Linear(features, outputs, kernel_init=kernel_init, param_dtype=jnp.float32, rngs=rngs)
+        self.logits = OutputLayer(features, outputs, kernel_init=kernel_init, param_dtype=jnp.float32, rngs=rngs)
 
     @property
     def takes_features(self) -> bool:

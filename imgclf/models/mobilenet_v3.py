@@ -21,7 +21,7 @@ from flax import nnx
 from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
 from imgclf.models.blocks import Activation, ConvNorm, InvertedResidual, SqueezeExcite, Stage
-from imgclf.models.heads import Head, average, dropout_in_training
+from imgclf.models.heads import Head, OutputLayer, average, dropout_in_training
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT, LECUN_NORMAL
 from imgclf.models.mobilenet_v2 import round_channels
 from imgclf.models.weights.conversion import HALF, Rule, Transform, Weights, batch_norm, conv, linear, pointwise, same
@@ -134,11 +134,11 @@ class MobileNetHead(Head):
     ):
         del map_size  # maps of any size will do
         self.activation, self.dropout, self.norm = activation, dropout, norm
-        linear = functools.partial(nnx.Linear, param_dtype=jnp.float32, rngs=rngs)
-        self.hidden = linear(features, units, use_bias=not norm, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype)
+        options: dict[str, Any] = {"param_dtype": jnp.float32, "rngs": rngs}
+        self.hidden = nnx.Linear(features, units, use_bias=not norm, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype, **options)
         if norm:
             self.bn = layers.BatchNorm(units, rngs=rngs)
-        self.logits = linear(units, outputs, kernel_init=LECUN_NORMAL, dtype=jnp.float32)
+        self.logits = OutputLayer(units, outputs, kernel_init=LECUN_NORMAL, dtype=jnp.float32, **options)
 
     def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
         x = self.hidden(average(maps))

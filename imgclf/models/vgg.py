@@ -14,7 +14,7 @@ from flax import nnx
 
 from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
-from imgclf.models.heads import Head, dropout_in_training
+from imgclf.models.heads import Head, OutputLayer, dropout_in_training
 from imgclf.models.weights.conversion import CAFFE_MEAN, CAFFE_STD, Rule, Weights, bgr, conv, linear, linear_chw, pointwise, same
 
 
@@ -100,7 +100,7 @@ class VGGHead(Head):
         width = math.prod(pool_size) * features
         self.fc1 = nnx.Linear(width, hidden, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
         self.fc2 = nnx.Linear(hidden, hidden, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
-        self.logits = nnx.Linear(hidden, outputs, kernel_init=init, dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs)
+        self.logits = OutputLayer(hidden, outputs, kernel_init=init, dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
         x = adaptive_average_pool(maps, self.pool_size)

@@ -7,7 +7,7 @@ from typing import Any
 
 from imgclf.config import Config
 from imgclf.errors import UserError
-from imgclf.training import sharding, soup
+from imgclf.training import soup
 from imgclf.training.checkpoint import Checkpoints, load_model
 from imgclf.training.evaluate import Evaluator
 from imgclf.training.plan import TrainingPlan
@@ -86,14 +86,12 @@ class BestModels:
         folder, names = self._checkpoints.folder, [name for _, name in self._progress.ranked]
 
         def value_of(params: Tree, batch_stats: Tree) -> float:
-            params, batch_stats = sharding.replicate((params, batch_stats), evaluator.mesh)
-            return evaluator.val_metrics(params, batch_stats, on_batch)[self._metric]
+            return evaluator.val_metrics(*evaluator.place(params, batch_stats), on_batch)[self._metric]
 
         if not (folder / SOUP).is_dir():
             made = soup.greedy(names, lambda name: _read(folder / name), value_of, lower_is_better=self.lower_is_better)
             about = {self._metric: made.value, "ingredients": list(made.ingredients), "candidates": len(names)}
-            params, batch_stats = sharding.replicate((made.params, made.batch_stats), evaluator.mesh)
-            self._write(SOUP, step, params, batch_stats, about)
+            self._write(SOUP, step, *evaluator.place(made.params, made.batch_stats), about)
         self._progress.kept = SOUP
 
     def _write(self, name: str, step: int, params: Tree, batch_stats: Tree, about: dict[str, Any]) -> None:

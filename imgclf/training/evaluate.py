@@ -12,6 +12,7 @@ from imgclf.config import Config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
 from imgclf.training import sharding
+from imgclf.training.layout import Layout
 from imgclf.training.state import Tree
 from imgclf.training.step import EvalStep, cross_entropy
 
@@ -67,6 +68,10 @@ class Evaluator:
         all_rows = np.concatenate(rows).astype(np.int64)
         order = np.argsort(all_rows, kind="stable")
         return all_rows[order], np.concatenate(logits)[order]
+
+    def place(self, params: Tree, batch_stats: Tree) -> tuple[Tree, Tree]:
+        """Puts a model on the devices, laid out as `config.mesh` says."""
+        return Layout.create(self.config.mesh, params, self.mesh).place((params, batch_stats))
 
     def val_metrics(self, params: Tree, batch_stats: Tree, on_batch: Callable[[int], None] = lambda examples: None) -> dict[str, float]:
         """Returns `val_loss` and `val_top1`; arguments as those of `logits`."""

@@ -1,12 +1,40 @@
-"""Parameters that are found from the training images before the first step, such as a layer that whitens their patches."""
+"""The parameters before the first step: where they are made, and what is found from the training images, such as whitening of patches."""
+
+from collections.abc import Callable
 
 import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
 
+from imgclf import models
 from imgclf.config import Config
 from imgclf.data import pipeline
 from imgclf.data.table import Dataset
+from imgclf.models import forms
 from imgclf.models.network import Network
+from imgclf.training.layout import Layout
+from imgclf.training.state import split_model
 from imgclf.training.step import normalize
+
+
+def create_model(config: Config, num_classes: int, mesh: Mesh, *, tell: Callable[[str], None]) -> Network:
+    """The model that training starts from (`models.create`), laid out as `config.mesh` says, where that splits it.
+
+    Args:
+      config: the whole config, resolved.
+      num_classes: of the data.
+      mesh: of all devices.
+      tell: is given what the user should know.
+
+    Raises:
+      UserError: as `models.create`, and for a row of `config.mesh.rules` that doesn't fit.
+    """
+    with forms.on_devices_of(mesh):
+        if mesh.shape["fsdp"] == mesh.shape["model"] == 1:
+            return models.create(config, num_classes, tell=tell)
+        shapes = nnx.eval_shape(lambda: models.create(config, num_classes, load_weights=False))
+        layout = Layout.create(config.mesh, split_model(shapes)[1], mesh)
+        return models.create(config, num_classes, tell=tell, shardings=layout.shardings)
 
 
 def initialize_from_images(config: Config, model: Network, dataset: Dataset) -> None:

@@ -140,7 +140,7 @@ def _restored_or(
 ) -> tuple[TrainState, TrainProgress]:
     """The state and the progress of the newest sound checkpoint, or those before the first step."""
     phases = setup.phases
-    first = sharding.replicate(phases[0].first_state(*start), setup.mesh)
+    first = phases[0].first_state(*start)
     restored = checkpoints.restore(lambda step: phases[at(phases, step)].like(first), console)
     if restored is None:
         return first, TrainProgress(flops=0)
@@ -216,7 +216,7 @@ class ImageLogits:
         total = int((self.evaluator.dataset.table["split"] == split).sum())
         with progress_bars.bar(self.console) as bar:
             task = bar.add_task(f"evaluating {split}", total=total)
-            params, batch_stats = sharding.replicate((self.params, self.batch_stats), self.evaluator.mesh)
+            params, batch_stats = self.evaluator.place(self.params, self.batch_stats)
             return self.evaluator.logits(params, batch_stats, split, lambda examples: bar.advance(task, examples))
 
 

@@ -1,8 +1,9 @@
 """Regex tables over parameter paths: the first row that matches a parameter's whole path gives its value."""
 
+import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -25,27 +26,56 @@ def match_table(table: tuple[tuple[str, Any], ...], params: Tree, field: str, ex
     Raises:
       UserError: for a parameter that no row covers, or a row that matches no parameter, with the nearest names.
     """
-    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    matched = {pattern: False for pattern, _ in table}
-
-    def value_of(path: tuple[Any, ...], _: Any) -> Any:
-        name = path_name(path)
-        value = None
-        for pattern, row_value in table:
-            if re.fullmatch(pattern, name):
-                matched[pattern] = True  # also where an earlier row took it: the pattern is no slip
-                value = row_value if value is None else value
+    found = _first_rows(table, params)
+    for name, value in found.values.items():
         if value is None:
             raise UserError(f"{field} has no row for parameter {name!r}; add one, such as {example} at the end.")
-        return value
+    found.check(field)
+    return jax.tree_util.tree_map_with_path(lambda path, _: found.values[path_name(path)], params)
 
-    values = jax.tree_util.tree_map_with_path(value_of, params)
-    for pattern, found in matched.items():
-        if not found:
-            plain = re.sub(r"[^\w/]+", "", pattern)
-            near = difflib.get_close_matches(plain, names, n=3, cutoff=0.3) or names[:3]
-            raise UserError(f"{field} has a row {pattern!r} that matches no parameter; near misses: {', '.join(near)}.")
-    return values
+
+def match_rows(table: tuple[tuple[str, Any], ...], params: Tree, field: str) -> dict[str, Any]:
+    """The value of the first row that matches each parameter, by path; None where there is none.
+
+    Args:
+      table, params, field: see `match_table`.
+
+    Raises:
+      UserError: for a row that matches no parameter, with the nearest names.
+    """
+    found = _first_rows(table, params)
+    found.check(field)
+    return found.values
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """What a table says of each parameter, by path (None = nothing), and its patterns that match none of them."""
+
+    values: dict[str, Any]
+    idle: tuple[str, ...]
+
+    def check(self, field: str) -> None:
+        for pattern in self.idle:
+            raise UserError(f"{field} has a row {pattern!r} that matches no parameter; near misses: {near_misses(pattern, self.values)}.")
+
+
+def _first_rows(table: tuple[tuple[str, Any], ...], params: Tree) -> _Rows:
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    values: dict[str, Any] = dict.fromkeys(names)
+    idle = []
+    for pattern, value in table:
+        matched = [name for name in names if re.fullmatch(pattern, name)]
+        if not matched:  # one whose parameters an earlier row took is no slip
+            idle.append(pattern)
+        values |= {name: value for name in matched if values[name] is None}
+    return _Rows(values, tuple(idle))
+
+
+def near_misses(pattern: str, names: Iterable[str]) -> str:
+    """The names that a pattern may have meant, for an error message."""
+    plain, known = re.sub(r"[^\w/]+", "", pattern), list(names)
+    return ", ".join(difflib.get_close_matches(plain, known, n=3, cutoff=0.3) or known[:3])
 
 
 def lr_multipliers(config: Config, params: Tree, depths: Mapping[str, int] | None, norm_gains: Mapping[str, float] | None = None) -> Tree:

@@ -1,7 +1,7 @@
 """The mesh of all devices of all hosts, and how batches are split over it.
 
-It is data × fsdp × model: each batch is split over the first two, so that each device computes its images; parameters may be split over
-the last two.
+It is data × fsdp × model. Each batch is split over all three, so that every device computes its own images; parameters may be split over
+the last two (layout.py). Where classes are split over `model`, its devices exchange their images' features before the head's last layer.
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imgclf.config.training_fields import MeshConfig
 from imgclf.errors import UserError
 
-BATCH = ("data", "fsdp")  # the axes of the mesh that a batch is split over
+AXES = ("data", "fsdp", "model")
 
 
 def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: MeshConfig | None = None) -> Mesh:
@@ -31,7 +32,7 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: MeshConfig |
     fsdp, model = (sizes.fsdp, sizes.model) if sizes is not None else (1, 1)
     _check_sizes(fsdp, model, len(devices))
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
-    return Mesh(np.asarray(ordered).reshape(-1, fsdp, model), (*BATCH, "model"))
+    return Mesh(np.asarray(ordered).reshape(-1, fsdp, model), AXES)
 
 
 def _check_sizes(fsdp: int, model: int, count: int) -> None:
@@ -47,7 +48,7 @@ def _check_sizes(fsdp: int, model: int, count: int) -> None:
 
 
 def check_batch_size(size: int, field: str, sizes: MeshConfig, devices: int | None = None) -> None:
-    """Raises a UserError unless the mesh of all devices fits, and a global batch of `size` divides evenly among those that split it.
+    """Raises a UserError unless the mesh of all devices fits, and a global batch of `size` divides evenly among them.
 
     Args:
       size: of the batch.
@@ -55,27 +56,38 @@ def check_batch_size(size: int, field: str, sizes: MeshConfig, devices: int | No
       sizes: `config.mesh`.
       devices: how many there are; None = as many as all processes have.
     """
-    devices = jax.device_count() if devices is None else devices
-    _check_sizes(sizes.fsdp, sizes.model, devices)
-    count = devices // sizes.model
+    count = jax.device_count() if devices is None else devices
+    _check_sizes(sizes.fsdp, sizes.model, count)
     if size % count:
         down, up = size // count * count, -(-size // count) * count
         choices = f"{up}" if not down else f"{down} or {up}"
-        among = f"{count} devices" if sizes.model == 1 else f"{count} groups of config.mesh.model={sizes.model} devices"
-        raise UserError(f"config.{field}={size} does not divide among {among}; use {choices}.")
+        raise UserError(f"config.{field}={size} does not divide among {count} devices; use {choices}.")
+
+
+def put(tree: Any, shardings: Any) -> Any:
+    """Puts a tree where `shardings`, a tree like it, says, leaf by leaf: no device ever holds more than its part.
+
+    Every process passes equal values, or arrays that lie on the devices of all already.
+    """
+
+    def put_leaf(leaf: Any, own: NamedSharding) -> jax.Array:
+        if jax.process_count() == 1 or (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable):
+            return jax.device_put(leaf, own)
+        value = np.asarray(leaf)
+        return jax.make_array_from_callback(value.shape, own, lambda part: value[part])
+
+    return jax.tree.map(put_leaf, tree, shardings)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts the same tree on every device; every process passes equal values."""
-    sharding = NamedSharding(mesh, PartitionSpec())
-    if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree)
+    whole = NamedSharding(mesh, PartitionSpec())
+    return put(tree, jax.tree.map(lambda _: whole, tree))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """How the rows of a batch lie on the devices."""
-    return NamedSharding(mesh, PartitionSpec(BATCH))
+    """How a batch [B, …] lies on the devices: each has rows of its own, those that differ only in `model` too."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def own_places(mesh: Mesh, size: int) -> np.ndarray:
@@ -93,3 +105,10 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+
+
+def on_host(leaf: Any) -> np.ndarray:
+    """A whole array in this host's memory, gathered where other hosts have parts of it; all processes ask together."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+        leaf = multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)

@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 
 from imgclf.models.weights.conversion import flatten, nest
+from imgclf.training import sharding
 
 Tree = dict[str, Any]
 
@@ -65,10 +66,11 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def tree_sha256(tree: Any) -> str:
-    """Hashes a tree of arrays: paths, shapes, dtypes and bytes of the leaves, in sorted order of the paths."""
-    leaves = {path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    """Hashes a tree of arrays: paths, shapes, dtypes and bytes of the leaves, in sorted order of the paths; all processes ask together."""
+    leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     digest = hashlib.sha256()
-    for name, leaf in sorted(leaves.items()):
+    for name in sorted(leaves):
+        leaf = sharding.on_host(leaves[name])
         digest.update(f"{name} {leaf.shape} {leaf.dtype}\n".encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()

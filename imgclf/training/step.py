@@ -14,9 +14,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from imgclf.config import Config
-from imgclf.models import forms
+from imgclf.models import forms, placement
 from imgclf.models.network import Network
 from imgclf.training import batch_augment, mixing
+from imgclf.training.layout import Layout, kept_for_gradient
 from imgclf.training.optimizer import Optimizer
 from imgclf.training.scalars import Scalars
 from imgclf.training.state import TrainState, Tree, make_apply_fn, overlay, select
@@ -94,8 +95,25 @@ class StepProgram:
         return learned if self.trainable is None else overlay(params, learned)
 
 
+@dataclasses.dataclass(frozen=True)
+class StateShardings:
+    """The sharding of each leaf of a state, hashable, as it is part of the key of a compiled step."""
+
+    leaves: tuple[NamedSharding, ...]
+    structure: jax.tree_util.PyTreeDef
+
+    @classmethod
+    def of(cls, shardings: TrainState) -> "StateShardings":
+        leaves, structure = jax.tree.flatten(shardings)
+        return cls(tuple(leaves), structure)
+
+    @property
+    def tree(self) -> TrainState:
+        return jax.tree.unflatten(self.structure, self.leaves)
+
+
 @functools.lru_cache(maxsize=16)
-def make_train_step(program: StepProgram, mesh: Mesh) -> TrainStep:
+def make_train_step(program: StepProgram, layout: Layout, shardings: StateShardings | None = None) -> TrainStep:
     """Returns `train_step(state, batch, scalars) -> (state, metrics)`, compiled, with the state's memory donated.
 
     Metrics are float32 scalars of the whole (global) batch: `train_loss`, `train_top1`, `grad_norm`. Dropout's key is
@@ -104,11 +122,13 @@ def make_train_step(program: StepProgram, mesh: Mesh) -> TrainStep:
 
     Args:
       program: what the step does; equal ones get the same function, compiled once.
-      mesh: of all devices.
+      layout: where parameters lie.
+      shardings: of the state where the layout splits any of it; None = all of it is on every device.
     """
-    apply, optimizer = make_apply_fn(program.graphdef), program.optimizer
+    apply, optimizer, mesh = make_apply_fn(program.graphdef), program.optimizer, layout.mesh
 
     @forms.on_devices_of(mesh)
+    @placement.classes_over(mesh)
     def train_step(state: TrainState, batch: dict[str, jax.Array], scalars: Scalars) -> tuple[TrainState, Metrics]:
         key = jax.random.wrap_key_data(scalars.dropout_key)
         _, height, width, _ = batch["image"].shape
@@ -119,21 +139,24 @@ def make_train_step(program: StepProgram, mesh: Mesh) -> TrainStep:
         learned = program.learned(state.params)
 
         def loss_fn(learned: Tree) -> tuple[jax.Array, tuple[jax.Array, Tree]]:
-            params = program.all_params(state.params, learned)
+            params = layout.gathered(program.all_params(state.params, learned))
             logits, batch_stats = apply(params, state.batch_stats, image, train=True, key=jax.random.fold_in(key, state.step))
             smoothing, taught = now.label_smoothing, batch.get("soft_label")
+            logits = placement.by_class(logits)
             targets = mixing.targets(label, logits.shape[-1], smoothing, now.class_weights, mix, taught)
-            return mixing.loss(logits, targets), (logits, batch_stats)
+            return mixing.loss(logits, placement.by_class(targets)), (logits, batch_stats)
 
+        if layout.gathers:
+            loss_fn = jax.checkpoint(loss_fn, policy=kept_for_gradient)  # whole parameters are gathered again, not kept
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(learned)
         updates, opt_state = optimizer.update(grads, state.opt_state, learned, now)
         params = program.all_params(state.params, optax.apply_updates(learned, updates))
-        correct = jnp.argmax(logits, -1) == mixing.heavier(label, mix)
+        correct = placement.most_likely(logits) == mixing.heavier(label, mix)
         metrics = {"train_loss": loss, "train_top1": jnp.mean(correct), "grad_norm": optax.tree.norm(grads)}
         return TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state), metrics
 
-    replicated = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings.tree if shardings else whole, whole))
 
 
 def make_eval_step(config: Config, graphdef: nnx.GraphDef, mesh: Mesh, *, features: bool = False) -> EvalStep:
@@ -152,6 +175,7 @@ def _eval_step(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float
     apply = make_apply_fn(graphdef)
 
     @forms.on_devices_of(mesh)
+    @placement.classes_over(mesh)
     def eval_step(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> dict[str, Any]:
         if batch["image"].ndim == 4:
             logits, _ = apply(params, batch_stats, normalize(batch["image"], mean, std))
@@ -165,6 +189,7 @@ def _eval_step(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float
 @functools.lru_cache(maxsize=16)
 def _eval_step_with_features(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...], mesh: Mesh) -> EvalStep:
     @forms.on_devices_of(mesh)
+    @placement.classes_over(mesh)
     def eval_step(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> dict[str, Any]:
         model, image = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats)), batch["image"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from imgclf import files, formatting, models
+from imgclf import files, formatting
 from imgclf.config import Config
 from imgclf.data import background, late_audit, run_images
 from imgclf.data.prepare import prepare
@@ -19,10 +19,9 @@ from imgclf.evaluation import metrics, open_set
 from imgclf.evaluation import results as results_lib
 from imgclf.methods import choice, resolve
 from imgclf.methods.base import Task
-from imgclf.models import forms
 from imgclf.reporting import samples
 from imgclf.reporting import scenes as scenes_page
-from imgclf.training import loop, sharding
+from imgclf.training import initialization, loop, sharding
 from imgclf.training.stopping import OUT_OF_TIME, Interrupted
 from imgclf.workflows import agreement, checks, explain, run_folder, scenes
 from imgclf.workflows import time_limit as time_limits
@@ -130,8 +129,7 @@ class Training:
                 console.print(prepared.scenes.sentence(), highlight=False)
 
             mesh = sharding.create_mesh(sizes=config.mesh)
-            with forms.on_devices_of(mesh):
-                model = models.create(config, len(dataset.class_names), tell=console.print)
+            model = initialization.create_model(config, len(dataset.class_names), mesh, tell=console.print)
             method = choice.check(Task(config, dataset, model, mesh, console, self.on_evaluation, deadline))
             if jax.process_index() == 0:
                 run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's

@@ -51,7 +51,7 @@ def test_the_loss_falls_and_what_is_frozen_stays(small, preset):
     assert ("20 steps are too few" in freezing.remark) == (preset != "head")  # the file's momentum is 0.999
     (phase,) = phases.create(config, model, freezing, schedules.create_schedule(config, STEPS, 10.0), STEPS, None, mesh)
     graphdef, params, batch_stats = split_model(model)
-    state = sharding.replicate(phase.first_state(*jax.tree.map(np.array, (params, batch_stats))), mesh)
+    state = phase.first_state(*jax.tree.map(np.array, (params, batch_stats)))
     eval_step = make_eval_step(config, graphdef, mesh)
 
     def val_loss() -> float:

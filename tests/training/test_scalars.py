@@ -14,6 +14,7 @@ from networks import created
 from imgclf.config import default_config, flatten
 from imgclf.training import freeze, phases, scalars, schedules, sharding, step
 from imgclf.training.class_weights import class_weights
+from imgclf.training.layout import Layout
 from imgclf.training.state import split_model, tree_sha256
 
 STEPS = 40
@@ -41,7 +42,7 @@ def trained(config, weights=None, count: int = 3) -> tuple[str, float, int]:
     model, mesh = created(config, 10), sharding.create_mesh()
     freezing = freeze.create_freezing(config, model, STEPS, 10.0)
     (phase,) = phases.create(config, model, freezing, schedules.create_schedule(config, STEPS, 10.0), STEPS, weights, mesh)
-    state = sharding.replicate(phase.first_state(*jax.device_get(split_model(model)[1:])), mesh)
+    state = phase.first_state(*jax.device_get(split_model(model)[1:]))
     rng = np.random.default_rng(0)
     batch = {"image": rng.integers(0, 256, (16, 8, 8, 3), np.uint8), "label": rng.integers(0, 10, 16).astype(np.int32)}
     before = phase.compiled._cache_size()
@@ -146,7 +147,7 @@ def test_no_field_of_training_or_the_optimizer_can_be_lost():
 
 def test_the_compiled_step_cannot_reach_a_config():
     """It is made of a program, which holds no config: what nobody brings there can't be read by it."""
-    assert list(inspect.signature(step.make_train_step).parameters) == ["program", "mesh"]
+    assert list(inspect.signature(step.make_train_step).parameters) == ["program", "layout", "shardings"]
     program = made(before("")).program
 
     def parts(value):
@@ -156,8 +157,8 @@ def test_the_compiled_step_cannot_reach_a_config():
                 yield from parts(getattr(value, field.name))
 
     assert not any(isinstance(part, ConfigDict) for part in parts(program))
-    captured = inspect.getclosurevars(inspect.unwrap(step.make_train_step(program, sharding.create_mesh()))).nonlocals
-    assert captured.keys() == {"apply", "optimizer", "program"}
+    captured = inspect.getclosurevars(inspect.unwrap(step.make_train_step(program, Layout(sharding.create_mesh())))).nonlocals
+    assert captured.keys() == {"apply", "layout", "optimizer", "program"}
 
 
 def test_the_rates_of_a_training_are_its_schedules():
