@@ -22,7 +22,7 @@ from imgclf.data.table import Dataset
 from imgclf.deploy.items import by_position
 from imgclf.errors import UserError, nearest
 from imgclf.remote import places
-from imgclf.reporting import explore, pages
+from imgclf.reporting import explore, notebook, pages
 
 Selection = str | Iterable[str] | Iterable[bool] | Callable[[pd.DataFrame], Any]
 
@@ -245,6 +245,7 @@ class ImageData:
         path: str | os.PathLike[str] | None = None,
         *,
         near_duplicate_bits: int = 6,
+        inline: bool = False,
         overwrite: bool = False,
         verbose: bool = True,
     ) -> Path:
@@ -256,6 +257,7 @@ class ImageData:
         Args:
           path: of the page; None = explore.html in the current folder, or explore-2.html, … where that shows other images.
           near_duplicate_bits: see `split`.
+          inline: whether to show the page below a notebook's cell; without a `path` it is then written to a temporary folder.
           overwrite: whether to replace what stands at `path`, if it is not an older page of these images (that is always replaced).
           verbose: shows the progress and the path.
 
@@ -263,8 +265,13 @@ class ImageData:
           UserError: if something else stands at the path, or an image has changed since it was loaded.
         """
         console = Console(quiet=not verbose)
+        if inline and path is None:
+            path = notebook.temporary("explore.html")
         page = explore.write_page(self._dataset, path, near_duplicate_bits=near_duplicate_bits, overwrite=overwrite, console=console)
-        _tell(verbose, f"Open {page} in a browser.")
+        if inline:
+            notebook.show(page)
+        else:
+            _tell(verbose, f"Open {page} in a browser.")
         return page
 
     def _row(self, name: str) -> int:

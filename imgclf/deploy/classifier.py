@@ -19,7 +19,7 @@ from imgclf.evaluation.open_set import OpenSet
 from imgclf.explanation.choices import Method, check_method
 from imgclf.exports.choices import Options as ExportOptions
 from imgclf.exports.folder import EXPORT_JSON, Export
-from imgclf.reporting import leaderboard
+from imgclf.reporting import leaderboard, notebook
 from imgclf.runtime import compilation_cache
 from imgclf.training.checkpoint import load_model
 
@@ -99,7 +99,13 @@ class Classifier(Predictor):
         return scoring.evaluate(self, data, console=Console(quiet=not verbose))
 
     def mistakes(
-        self, data: Data, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False, verbose: bool = True
+        self,
+        data: Data,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        inline: bool = False,
+        overwrite: bool = False,
+        verbose: bool = True,
     ) -> pd.DataFrame:
         """Finds the images that are taken for another class, and writes a page with their pictures.
 
@@ -107,6 +113,7 @@ class Classifier(Predictor):
           data: from `imgclf.load_images`.
           path: of the page, a self-contained HTML file; None = mistakes.html in the run's folder, or mistakes-2.html, … where that is of
             other images.
+          inline: whether to show the page below a notebook's cell; without a `path` it is then written to a temporary folder.
           overwrite: whether to replace what stands at `path`, if it is not an older page of this model and these images (that is always
             replaced).
           verbose: tells how many there are, and where the page is.
@@ -117,7 +124,12 @@ class Classifier(Predictor):
         Raises:
           UserError: as `evaluate` does; if something else stands at `path`.
         """
-        return scoring.mistakes(self, data, path, overwrite=overwrite, console=Console(quiet=not verbose))
+        if inline and path is None:
+            path = notebook.temporary("mistakes.html")
+        table = scoring.mistakes(self, data, path, overwrite=overwrite, console=Console(quiet=not verbose))
+        if inline:
+            notebook.show(Path(path or ""))
+        return table
 
     def explain(  # noqa: PLR0913  (options by name)
         self,
@@ -187,6 +199,19 @@ class Classifier(Predictor):
           UserError: if the run's images are gone, or there are fewer than 5.
         """
         return mapping.map_images(self, data, path, most=most, overwrite=overwrite, console=Console(quiet=not verbose))
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        height, width = self.config.data.image_size
+        weights = "" if self.config.model.weights == "none" else f", from {self.config.model.weights}"
+        about = {
+            "network": f"{self.config.model.name}{weights}, {height} × {width} pixels",
+            "classes": ", ".join(self.class_names[:12]) + (f", … ({len(self.class_names):,})" if len(self.class_names) > 12 else ""),
+            "folder": "" if self.folder is None else str(self.folder),
+        }
+        results = (self.folder or Path()) / "results.json"
+        found = json.loads(results.read_text(encoding="utf-8")) if self.folder is not None and results.exists() else None
+        return notebook.classifier(about, found)
 
     def leaderboard(self) -> pd.DataFrame:
         """What `imgclf.create` tried within its time limit, a row per candidate in the order in which they came up.

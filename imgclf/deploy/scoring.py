@@ -20,6 +20,7 @@ from imgclf.deploy.predictor import Answers, Predictor, joined
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics
 from imgclf.reporting import mistakes as gallery
+from imgclf.reporting import notebook
 
 
 class Evaluation(dict[str, Any]):
@@ -28,6 +29,10 @@ class Evaluation(dict[str, Any]):
     def __repr__(self) -> str:
         lines = [metrics.headline(self), f"macro F1 {formatting.percent(self['macro_f1'])}, loss {formatting.number(self['loss'])}"]
         return "\n".join([*lines, *(f"Warning: {warning}" for warning in self["warnings"])])
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return notebook.evaluation(self, self["warnings"])
 
 
 def evaluate(predictor: Predictor, data: Data, *, console: Console) -> Evaluation:
