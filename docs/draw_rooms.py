@@ -25,6 +25,7 @@ ROOMS = {
     "training": "state, optimizer, step, loop, checkpoints",
     "probes": "features and linear heads on them",
     "methods": "fit, probe, probe then fine-tuning",
+    "planning": "programs compiled for described TPUs and GPUs",
     "evaluation": "metrics, intervals, calibration, comparisons",
     "explanation": "what a classifier looked at, neighbours, maps",
     "reporting": "self-contained HTML pages",

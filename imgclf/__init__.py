@@ -7,7 +7,7 @@
     print(classifier.evaluate(test))
 
 All that the `imgclf` command does can be called, too: `imgclf.train("quickstart")`, `imgclf.evaluate("runs/quickstart")`, `imgclf.lr_find`,
-`imgclf.find_label_errors`, `imgclf.find_scenes`, `imgclf.robustness`, `imgclf.show`, `imgclf.balance`, `imgclf.pack_data`,
+`imgclf.plan`, `imgclf.find_label_errors`, `imgclf.find_scenes`, `imgclf.robustness`, `imgclf.show`, `imgclf.balance`, `imgclf.pack_data`,
 `imgclf.serve`, `imgclf.bundle`, `imgclf.reproduce`, `imgclf.push`.
 
 Importing imgclf is quick: JAX is imported when it is needed, no accelerator is touched before.
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from imgclf.workflows.label_errors import find_label_errors
     from imgclf.workflows.lr_find import lr_find
     from imgclf.workflows.pack import pack_data
+    from imgclf.workflows.plan import plan
     from imgclf.workflows.reproduce import reproduce
     from imgclf.workflows.robustness import robustness
     from imgclf.workflows.scenes import find_scenes
@@ -58,6 +59,7 @@ __all__ = [
     "load_images",
     "lr_find",
     "pack_data",
+    "plan",
     "push",
     "reproduce",
     "robustness",
@@ -85,6 +87,7 @@ _HOMES = {
     "load_images": "imgclf.image_data",
     "lr_find": "imgclf.workflows.lr_find",
     "pack_data": "imgclf.workflows.pack",
+    "plan": "imgclf.workflows.plan",
     "push": "imgclf.publishing.hub",
     "reproduce": "imgclf.workflows.reproduce",
     "robustness": "imgclf.workflows.robustness",

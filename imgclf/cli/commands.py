@@ -25,6 +25,7 @@ from imgclf.cli.map import map_
 from imgclf.cli.models import models
 from imgclf.cli.openimages import openimages
 from imgclf.cli.options import ConfigCommand
+from imgclf.cli.plan import plan
 from imgclf.cli.predict import predict
 from imgclf.cli.push import push
 from imgclf.cli.reproduce import reproduce
@@ -85,6 +86,7 @@ app.command()(models)
 app.add_typer(data, name="data")
 app.command(cls=ConfigCommand)(lr_find)
 app.command(cls=ConfigCommand)(label_errors)
+app.command(cls=ConfigCommand)(plan)
 app.command()(robustness)
 app.command()(bundle)
 app.command()(reproduce)

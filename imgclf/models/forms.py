@@ -27,8 +27,23 @@ class Target:
 _target: contextvars.ContextVar[Target | None] = contextvars.ContextVar("target", default=None)
 
 
+_stand_in: contextvars.ContextVar[Target | None] = contextvars.ContextVar("stand_in", default=None)
+
+
+@contextlib.contextmanager
+def meshes_stand_for(devices: Target) -> Iterator[None]:
+    """Meshes in the block stand for other devices, such as no installed compiler describes: their programs can be traced and lowered."""
+    token = _stand_in.set(devices)
+    try:
+        yield
+    finally:
+        _stand_in.reset(token)
+
+
 def target_of(mesh: Mesh) -> Target:
     """The devices of a mesh, which may be described ones that this process doesn't have."""
+    if (other := _stand_in.get()) is not None:
+        return other
     platform = mesh.devices.flat[0].platform
     return Target("gpu" if platform == "cuda" else platform, mesh.devices.size)
 

@@ -242,14 +242,16 @@ def _complete(request: _Request, stores: list[FeatureStore], console: Console) -
 def features_flops(config: Config, model: Network, views: int) -> int | None:
     """Floating-point operations of the features of so many views of images; None where XLA doesn't tell. Nothing is computed."""
     graphdef, params, batch_stats = split_model(model)
-    forward = _forward(graphdef, tuple(config.data.mean), tuple(config.data.std))
+    forward = forward_of(graphdef, tuple(config.data.mean), tuple(config.data.std))
     image = jax.ShapeDtypeStruct((1, *config.data.image_size, 3), np.uint8)
     one = work.flops(forward, params, batch_stats, {"image": image})
     return None if one is None else views * one
 
 
 @functools.lru_cache(maxsize=8)  # models of one kind compile once
-def _forward(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.stages.Wrapped:
+def forward_of(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.stages.Wrapped:
+    """Returns `forward(params, batch_stats, batch)`, compiled: the pooled features, float32 [B,D], of a batch's images."""
+
     @jax.jit
     def forward(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> jax.Array:
         model = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))
@@ -329,7 +331,7 @@ def _computed(request: _Request, views: Sequence[int]) -> Generator[list[np.ndar
     mesh = Mesh(np.asarray(jax.local_devices()), ("data",))  # no other host takes part
     graphdef, params, batch_stats = split_model(request.model)
     params, batch_stats = jax.device_put((params, batch_stats), NamedSharding(mesh, PartitionSpec()))
-    forward = _forward(graphdef, tuple(config.data.mean), tuple(config.data.std))
+    forward = forward_of(graphdef, tuple(config.data.mean), tuple(config.data.std))
 
     def started(batch: pipeline.Batch) -> list[jax.Array]:
         inputs, image = batch_augment.inputs(batch), batch["image"]
