@@ -3,10 +3,12 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from imgclf.config import Config
 from imgclf.data import audit
+from imgclf.data.splits import subset
 from imgclf.data.table import Dataset
 
 
@@ -32,6 +34,15 @@ def looked_at(dataset: Dataset, config: Config) -> tuple[Dataset, dict[str, Any]
     _, report = audit.audit(dataclasses.replace(dataset, table=table.assign(**known)), config)
     report["looked_at"]["images"] = int((learnt["reason"] != "unverified").sum())
     return dataclasses.replace(dataset, quarantine=quarantine), report
+
+
+def readable(dataset: Dataset) -> Dataset:
+    """The data set without the images that the verification has found to be damaged by now."""
+    if dataset.unverified is None:
+        return dataset
+    at = pd.Index(dataset.unverified.ids.to_pandas()).get_indexer(pd.Index(dataset.table["id"]))
+    sound = dataset.unverified.learnt()["reason"].isin(["", "unverified"]).to_numpy(bool)[at]
+    return subset(dataset, np.flatnonzero(sound))
 
 
 def remarks(report: dict[str, Any], split: str = "") -> list[str]:

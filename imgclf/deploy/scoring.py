@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from imgclf.deploy.items import Data, dataset_of
 from imgclf.deploy.options import Options
 from imgclf.deploy.predictor import Answers, Predictor, joined
 from imgclf.errors import UserError
-from imgclf.evaluation import metrics
+from imgclf.evaluation import metrics, streamed
 from imgclf.reporting import mistakes as gallery
 from imgclf.reporting import notebook
+from imgclf.training.evaluate import is_large
 
 
 class Evaluation(dict[str, Any]):
@@ -39,7 +41,15 @@ def evaluate(predictor: Predictor, data: Data, *, console: Console) -> Evaluatio
     """Scores labeled images; see `Classifier.evaluate`."""
     dataset = need_dataset(data, "evaluate")
     labels = labels_of(predictor, dataset)
-    result = Evaluation(metrics.compute(probabilities(predictor, dataset, console), labels, predictor.class_names))
+    if is_large(len(labels), len(predictor.class_names)):
+        parts, done = list[metrics.Judgement](), 0
+        for answers in _stream(predictor, dataset, console):
+            parts.append(metrics.judge(answers.probabilities, labels[done : done + len(answers.reasons)]))
+            done += len(answers.reasons)
+        figures = metrics.summary(metrics.Judgement.joined(parts), predictor.class_names, None, streamed.NO_ROC)
+    else:
+        figures = metrics.compute(probabilities(predictor, dataset, console), labels, predictor.class_names)
+    result = Evaluation(figures)
     result["warnings"] = warnings_of(predictor, dataset)
     return result
 
@@ -77,8 +87,16 @@ def mistakes(predictor: Predictor, data: Data, path: str | os.PathLike[str] | No
 
 def predict(predictor: Predictor, dataset: Dataset, options: Options) -> pd.DataFrame:
     """`Classifier.predict` of labeled images: `id` is the table's, and `true`, the image's own class, stands after it."""
-    answers = answers_of(predictor, dataset, Console(), options.batch_size)
-    table = predictor.table(dataset.table["id"].tolist(), answers, options).drop(columns="reason")
+    ids = dataset.table["id"].tolist()
+    if is_large(len(ids), len(predictor.class_names)):
+        parts, done = list[pd.DataFrame](), 0
+        for answers in _stream(predictor, dataset, Console(), options.batch_size):
+            parts.append(predictor.table(ids[done : done + len(answers.reasons)], answers, options))
+            done += len(answers.reasons)
+        table = pd.concat(parts, ignore_index=True).drop(columns="reason")
+    else:
+        answers = answers_of(predictor, dataset, Console(), options.batch_size)
+        table = predictor.table(ids, answers, options).drop(columns="reason")
     table.insert(1, "true", dataset.table["class_name"].to_numpy())
     return table
 
@@ -99,7 +117,14 @@ def answers_of(predictor: Predictor, dataset: Dataset, console: Console, batch_s
     known = predictor.scored.get(dataset.reader)
     if known is not None:
         return known
-    parts: list[Answers] = []
+    found = joined(list(_stream(predictor, dataset, console, batch_size)))
+    found.probabilities.setflags(write=False)
+    predictor.scored[dataset.reader] = found
+    return found
+
+
+def _stream(predictor: Predictor, dataset: Dataset, console: Console, batch_size: int = 64) -> Iterator[Answers]:
+    """What is said of labeled images, in the order of the table, a batch at a time; raises as `answers_of` does."""
     done = 0
     reader = decoded_as(dataset.reader, Decoding.of(predictor.config.data))  # as the run decodes all else
     with progress.bar(console) as bar, contextlib.closing(predictor.stream(reader, batch_size=batch_size)) as stream:
@@ -108,13 +133,9 @@ def answers_of(predictor: Predictor, dataset: Dataset, console: Console, batch_s
             for row, reason in enumerate(answers.reasons, start=done):
                 if reason:
                     raise UserError(f"{dataset.table['id'].iloc[row]} can't be classified ({reason}): load the images again.")
-            parts.append(answers)
             done += len(answers.reasons)
             bar.advance(task, len(answers.reasons))
-    found = joined(parts)
-    found.probabilities.setflags(write=False)
-    predictor.scored[dataset.reader] = found
-    return found
+            yield answers
 
 
 def need_dataset(data: Any, name: str) -> Dataset:

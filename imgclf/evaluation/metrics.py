@@ -4,6 +4,7 @@ What is undefined is None, never 0: everything about a class that has no example
 was never predicted. Averages over classes ("macro") are over the classes that the split has examples of.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from imgclf.evaluation.calibration import expected_calibration_error
 from imgclf.evaluation.intervals import mean_of_proportions, wilson
 
 LOPSIDED = 10  # the largest class's images over the smallest's, from which on a mean over images says little of the small ones
+DENSE_CLASSES = 1_000  # of more, the confusion is given by its pairs
 
 NAMES = (  # of what `compute` returns
     *(
@@ -63,7 +65,7 @@ def compute(
       A dict of plain Python values, ready for JSON:
       `n`; `top1` and `top1_ci95` (Wilson, [lo, hi]); `balanced_accuracy`, the mean of the classes' recalls, and its `_ci95`; `top5`
       (top-min(5, C)); `loss` (the mean of `losses`, no label smoothing or class weights); `macro_f1`;
-      `per_class` {name: {precision, recall, f1, support}}; `confusion` [[int]], rows = true, columns = predicted; `roc_auc`
+      `per_class` {name: {precision, recall, f1, support}}; `confusion`, see the function; `roc_auc`
       (mean of one-vs-rest areas) with `roc_auc_note` (why it is None, or which classes it leaves out; else None); `ece` and
       `ece_bins` (see `calibration`). Among equal probabilities the class with the lower number is predicted.
 
@@ -71,38 +73,108 @@ def compute(
       ValueError: if shapes disagree, there is no example, an example came twice, or a row is not a distribution.
     """
     probabilities, labels, names = _checked(probabilities, labels, class_names)
-    n, classes = probabilities.shape
-    if index is not None and len(np.unique(index)) != n:
-        raise ValueError(f"{n - len(np.unique(index))} of {n} rows stand for an example that was already counted")
+    if index is not None:
+        check_once(index)
+    return summary(judge(probabilities, labels), names, *roc_auc(probabilities, labels, names))
 
-    predicted = probabilities.argmax(1)
-    correct = predicted == labels
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What the metrics need of each example: the probabilities themselves may be gone.
+
+    Attributes:
+      labels: int64 [N], the true classes.
+      predicted: int64 [N].
+      confidence: float [N], the predicted class's probability.
+      rank: int64 [N], of the true class; 0 = predicted.
+      loss: float64 [N], see `losses`.
+    """
+
+    labels: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    rank: np.ndarray
+    loss: np.ndarray
+
+    @property
+    def correct(self) -> np.ndarray:
+        """bool [N]."""
+        return self.predicted == self.labels
+
+    def take(self, rows: np.ndarray) -> "Judgement":
+        """Those of these examples, int [M]."""
+        return Judgement(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Judgement"]) -> "Judgement":
+        """The judgements of one block of examples after another."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in dataclasses.fields(cls)))
+
+
+def judge(probabilities: np.ndarray, labels: np.ndarray) -> Judgement:
+    """Judges examples; what is said of one does not depend on the others.
+
+    Args:
+      probabilities: float32 [N, C], rows summing to 1.
+      labels: int [N], in [0, C).
+    """
     of_true = np.take_along_axis(probabilities, labels[:, None], 1)
-    before = (probabilities > of_true) | ((probabilities == of_true) & (np.arange(classes) < labels[:, None]))
-    rank = before.sum(1)  # of the true class; 0 = predicted
+    before = (probabilities > of_true) | ((probabilities == of_true) & (np.arange(probabilities.shape[1]) < labels[:, None]))
+    predicted = probabilities.argmax(1)
+    return Judgement(np.asarray(labels, np.int64), predicted, probabilities.max(1), before.sum(1), losses(probabilities, labels))
 
-    confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
-    per_class = _per_class(confusion, names)
+
+def summary(judged: Judgement, class_names: Sequence[str], area: float | None, note: str | None) -> dict[str, Any]:
+    """The metrics of examples that were judged; what `compute` returns.
+
+    Args:
+      judged: at least one example.
+      class_names: C distinct names.
+      area, note: `roc_auc` and `roc_auc_note`, which need the probabilities.
+    """
+    labels, correct, n, classes = judged.labels, judged.correct, len(judged.labels), len(class_names)
+    support, said = (np.bincount(values, minlength=classes) for values in (labels, judged.predicted))
+    right = np.bincount(labels[correct], minlength=classes)
+    per_class = _per_class(right, support, said, class_names)
     present = [row for row in per_class.values() if row["support"]]
-    support = confusion.sum(1)
-    area, note = roc_auc(probabilities, labels, names)
-    error, bins = expected_calibration_error(probabilities.max(1), correct)
+    error, bins = expected_calibration_error(judged.confidence, correct)
     return {
         "n": n,
         "top1": float(correct.mean()),
         "top1_ci95": list(wilson(int(correct.sum()), n)),
         "balanced_accuracy": float(np.mean([row["recall"] for row in present])),
-        "balanced_accuracy_ci95": list(mean_of_proportions(confusion.diagonal()[support > 0], support[support > 0])),
-        "top5": float((rank < min(5, classes)).mean()),
-        "loss": float(losses(probabilities, labels).mean()),
+        "balanced_accuracy_ci95": list(mean_of_proportions(right[support > 0], support[support > 0])),
+        "top5": float((judged.rank < min(5, classes)).mean()),
+        "loss": float(judged.loss.mean()),
         "macro_f1": float(np.mean([row["f1"] for row in present])),
         "per_class": per_class,
-        "confusion": confusion.tolist(),
+        "confusion": confusion(labels, judged.predicted, classes),
         "roc_auc": area,
         "roc_auc_note": note,
         "ece": error,
         "ece_bins": bins,
     }
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> list[list[int]] | dict[str, list[int]]:
+    """Counts of (true, predicted) pairs, both int [N]: a matrix, rows = true; of more than `DENSE_CLASSES` the pairs that occur, in order.
+
+    The matrix of 15,000 classes has 225 million counts, of which 115,000 images fill less than a thousandth.
+
+    Returns:
+      [[int]], or {"true": [...], "predicted": [...], "count": [...]} with the classes' numbers.
+    """
+    if classes <= DENSE_CLASSES:
+        dense: list[list[int]] = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes).tolist()
+        return dense
+    pairs, counts = np.unique(labels * classes + predicted, return_counts=True)
+    return {"true": (pairs // classes).tolist(), "predicted": (pairs % classes).tolist(), "count": counts.tolist()}
+
+
+def check_once(index: np.ndarray) -> None:
+    """Raises a ValueError if an example, told by its row in the table, was counted twice."""
+    if len(np.unique(index)) != len(index):
+        raise ValueError(f"{len(index) - len(np.unique(index))} of {len(index)} rows stand for an example that was already counted")
 
 
 def headline(results: Mapping[str, Any]) -> str:
@@ -221,15 +293,14 @@ def likeliest(probabilities: np.ndarray, k: int) -> np.ndarray:
     return order
 
 
-def _per_class(confusion: np.ndarray, names: list[str]) -> dict[str, dict[str, Any]]:
+def _per_class(right: np.ndarray, support: np.ndarray, said: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
-    for label, name in enumerate(names):
-        right, support, said = int(confusion[label, label]), int(confusion[label].sum()), int(confusion[:, label].sum())
+    for name, hits, of, times in zip(names, right.tolist(), support.tolist(), said.tolist(), strict=True):
         rows[name] = {
-            "precision": right / said if support and said else None,
-            "recall": right / support if support else None,
-            "f1": 2 * right / (support + said) if support else None,
-            "support": support,
+            "precision": hits / times if of and times else None,
+            "recall": hits / of if of else None,
+            "f1": 2 * hits / (of + times) if of else None,
+            "support": of,
         }
     return rows
 

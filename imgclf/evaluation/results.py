@@ -15,8 +15,9 @@ from imgclf.config import Config
 from imgclf.data import late_audit
 from imgclf.data.splits import groups_of
 from imgclf.data.table import Dataset
-from imgclf.evaluation import calibration, conformal, metrics
+from imgclf.evaluation import calibration, conformal, metrics, streamed
 from imgclf.evaluation.intervals import clustered, wilson
+from imgclf.training import evaluate
 from imgclf.training.class_weights import class_counts
 from imgclf.training.trained_model import TrainedModel
 
@@ -53,17 +54,10 @@ def score(config: Config, dataset: Dataset, trained: TrainedModel, audit_report:
       the contents of results.json, and the table of predictions.
     """
     offset = logit_offset(config, dataset)
-    rows, judged, fitted_on = _judged(config, dataset, trained, offset)
-    split, labels = judged.split, judged.labels
-    probabilities, calibrated = calibrate(
-        judged,
-        fitted_on,
-        temperature=config.eval.temperature,
-        alpha=config.eval.conformal,
-        val_chose_epoch=trained.progress.best_value is not None,
-    )
-    results = {"split": split, **metrics.compute(probabilities, labels, dataset.class_names, index=rows), **calibrated}
-    results |= _interval(probabilities.argmax(1) == labels, groups_of(dataset.table)[rows])
+    scored = _scored_streamed(config, dataset, trained, offset) or _scored(config, dataset, trained, offset)
+    split, results = scored.split, {"split": scored.split, **scored.figures}
+    if "scene" in dataset.table or (dataset.table["group"] != "").any():  # else each of a million images is a group of its own
+        results |= _interval(scored.correct, groups_of(dataset.table)[scored.rows])
     results["estimates"] = _estimates(results, dataset, trained, offset) if split == CROSS_VALIDATION else None
     results |= {
         "logit_offset": offset.tolist() if config.eval.logit_adjustment else None,
@@ -80,8 +74,73 @@ def score(config: Config, dataset: Dataset, trained: TrainedModel, audit_report:
     }
     if "scenes" in audit_report:
         results["scenes"] = audit_report["scenes"]
+    return results | trained.results, scored.predictions
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scored:
+    """The figures of the headline's images.
+
+    Attributes:
+      split: its name, or `CROSS_VALIDATION`.
+      rows: int64 [N], of the table.
+      figures: the metrics and what calibration did, for results.json.
+      correct: bool [N].
+      predictions: the table of predictions.
+    """
+
+    split: str
+    rows: np.ndarray
+    figures: dict[str, Any]
+    correct: np.ndarray
+    predictions: pd.DataFrame
+
+
+def _scored(config: Config, dataset: Dataset, trained: TrainedModel, offset: np.ndarray) -> _Scored:
+    rows, judged, fitted_on = _judged(config, dataset, trained, offset)
+    labels = judged.labels
+    probabilities, calibrated = calibrate(
+        judged,
+        fitted_on,
+        temperature=config.eval.temperature,
+        alpha=config.eval.conformal,
+        val_chose_epoch=trained.progress.best_value is not None,
+    )
+    figures = metrics.compute(probabilities, labels, dataset.class_names, index=rows) | calibrated
     ids = dataset.table["id"].to_numpy()[rows]
-    return results | trained.results, metrics.predictions(ids, probabilities, labels, dataset.class_names, config.eval.top_k)
+    table = metrics.predictions(ids, probabilities, labels, dataset.class_names, config.eval.top_k)
+    return _Scored(judged.split, rows, figures, probabilities.argmax(1) == labels, table)
+
+
+def _scored_streamed(config: Config, dataset: Dataset, trained: TrainedModel, offset: np.ndarray) -> _Scored | None:
+    """What `_scored` returns where the split's logits don't fit in memory, see `streamed`; None where they do."""
+    sizes = dataset.table["split"].value_counts()
+    split = next((name for name in (config.eval.split, "val") if name in sizes), "train")
+    if trained.blocks_of is None or trained.out_of_fold is not None or not evaluate.is_large(int(sizes[split]), len(dataset.class_names)):
+        return None
+    fitted = streamed.fitted(trained.blocks_of, dataset, offset) if "val" in sizes else None
+    scaled_on = fitted if config.eval.temperature else None
+    scale = 1.0 if scaled_on is None else calibration.fit_temperature(scaled_on.logits, scaled_on.labels)
+    entry = None
+    if config.eval.conformal and fitted is not None:
+        of_fitted = calibration.probabilities(fitted.logits, scale)
+        entry = _conformal_entry(conformal.calibrate(of_fitted, fitted.labels, config.eval.conformal), "val")
+    threshold = entry["threshold"] if entry is not None and split == "test" else None
+    found = streamed.stream(trained.blocks_of, dataset, config, split, offset=offset, temperature=scale, threshold=threshold)
+    if entry is not None and threshold is not None:
+        entry |= streamed.coverage(found)
+    plain = found.uncalibrated
+    chose = trained.progress.best_value is not None
+    about = {
+        "split": None if scaled_on is None else "val",
+        "n": 0 if scaled_on is None else len(scaled_on.labels),
+        "ece_uncalibrated": calibration.expected_calibration_error(plain.confidence, plain.correct)[0],
+        "loss_uncalibrated": float(plain.loss.mean()),
+        "note": _note(split, config.eval.temperature, None if scaled_on is None else "val", chose),
+    }
+    figures = metrics.summary(found.judged, dataset.class_names, None, streamed.NO_ROC)
+    figures |= {"temperature": scale, "calibration": about, "conformal": entry}
+    return _Scored(split, found.rows, figures, found.judged.correct, found.predictions)
 
 
 def logit_offset(config: Config, dataset: Dataset) -> np.ndarray:
@@ -229,17 +288,17 @@ def calibrate(
         "n": 0 if scaled_on is None else len(scaled_on.labels),
         "ece_uncalibrated": calibration.expected_calibration_error(plain.max(1), plain.argmax(1) == labels)[0],
         "loss_uncalibrated": float(metrics.losses(plain, labels).mean()),
-        "note": _note(judged.split, temperature, scaled_on, val_chose_epoch),
+        "note": _note(judged.split, temperature, None if scaled_on is None else scaled_on.split, val_chose_epoch),
     }
     return calibrated, {"temperature": scale, "calibration": about, "conformal": _conformal(judged, calibrated, fitted_on, scale, alpha)}
 
 
-def _note(split: str, temperature: bool, fitted_on: Judged | None, val_chose_epoch: bool) -> str:
+def _note(split: str, temperature: bool, fitted_on: str | None, val_chose_epoch: bool) -> str:
     if not temperature:
         return "Not fitted: config.eval.temperature is False."
     if fitted_on is None:
         return "Not fitted: there is no val split."
-    if fitted_on.split == CROSS_VALIDATION:
+    if fitted_on == CROSS_VALIDATION:
         fitted = "Fitted on out-of-fold predictions of the training images"
         return f"{fitted}; for the score, each fold by the others." if split == CROSS_VALIDATION else f"{fitted}."
     if split == "val":
@@ -253,24 +312,30 @@ def _conformal(
     if not alpha or fitted_on is None:
         return None
     of_fitted = probabilities if fitted_on is judged else calibration.probabilities(fitted_on.logits, temperature)
-    rule = conformal.calibrate(of_fitted, fitted_on.labels, alpha)
-    crossed = fitted_on.split == CROSS_VALIDATION
-    entry: dict[str, Any] = {"alpha": alpha, "threshold": rule.threshold, "split": fitted_on.split, "n": rule.n}
-    entry |= {
-        "coverage": None,
-        "coverage_ci95": None,
-        "mean_size": None,
-        "promise": conformal.promise(alpha, crossed=crossed),
-        "note": None,
-    }
-    if rule.admits_all:
-        images = "out-of-fold images" if crossed else "val images"
-        entry["note"] = f"{rule.n} {images} are too few for alpha {alpha:g}: every set holds all classes."
+    entry = _conformal_entry(conformal.calibrate(of_fitted, fitted_on.labels, alpha), fitted_on.split)
+    threshold = entry["threshold"]
     if judged.split == "test" or judged.fold is not None:
-        members = conformal.sets(probabilities, rule.threshold)
+        members = conformal.sets(probabilities, threshold)
         if judged.fold is not None:
             members = conformal.cross_sets(probabilities, judged.labels, judged.fold, alpha)
         covered = int(np.take_along_axis(members, judged.labels[:, None], 1).sum())
         entry |= {"coverage": covered / len(members), "coverage_ci95": list(wilson(covered, len(members)))}
         entry["mean_size"] = float(members.sum(1).mean())
+    return entry
+
+
+def _conformal_entry(rule: conformal.Conformal, split: str) -> dict[str, Any]:
+    """What results.json says of a conformal rule that was fitted on a split, before it is tried on new images."""
+    crossed = split == CROSS_VALIDATION
+    entry: dict[str, Any] = {"alpha": rule.alpha, "threshold": rule.threshold, "split": split, "n": rule.n}
+    entry |= {
+        "coverage": None,
+        "coverage_ci95": None,
+        "mean_size": None,
+        "promise": conformal.promise(rule.alpha, crossed=crossed),
+        "note": None,
+    }
+    if rule.admits_all:
+        images = "out-of-fold images" if crossed else "val images"
+        entry["note"] = f"{rule.n} {images} are too few for alpha {rule.alpha:g}: every set holds all classes."
     return entry

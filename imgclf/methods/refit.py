@@ -114,6 +114,7 @@ def _joined(first: TrainedModel, second: TrainedModel, images: int) -> TrainedMo
         progress=progress,
         steps=first.steps + second.steps,
         logits_of=LogitsOfBoth(first.logits_of, second.logits_of),
+        blocks_of=None,
         results=second.results | {"refit": about},
         notes=(*first.notes, note),
     )

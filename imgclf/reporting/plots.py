@@ -22,6 +22,7 @@ ROW, GAP = 1072, 24  # widths of the page's text and of the gap between two char
 POINTS = 400  # of a line: longer series are averaged in blocks
 PERCENT = "format(datum.value * 100, '~g') + '\u00a0%'"  # 97.2 %, as in the page's text
 NUMBER = "format(datum.value, '~g')"  # Vega's own labels have no more digits than the step needs: 0.0012 reads 0.001
+_POINTS = 1_000  # of a curve over classes
 BLOCKS = 40  # rows and columns of the condensed confusion matrix
 
 
@@ -258,6 +259,8 @@ def class_sizes(counts: np.ndarray) -> Markup:
       counts: int [C].
     """
     frame = pd.DataFrame({"rank": np.arange(len(counts)), "n": np.sort(counts)[::-1]})
+    if len(frame) > _POINTS:  # more than there are pixels, and than Altair takes
+        frame = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, _POINTS).round().astype(int))]
     area = (
         alt.Chart(frame)
         .mark_area(color=BLUE, opacity=0.35, line={"color": BLUE, "strokeWidth": 1.5}, interpolate="step-after")

@@ -1,4 +1,4 @@
-"""Makes report.html out of a run's folder: one file, no script, nothing fetched from anywhere.
+"""Makes report.html out of a run's folder: one file, nothing fetched from anywhere, and no script but the search among very many classes.
 
 Names and paths come from the user's data, so that nothing reaches the page unescaped but this package's own style sheet and charts.
 """
@@ -17,7 +17,7 @@ from imgclf import formatting
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics
 from imgclf.evaluation.intervals import wilson
-from imgclf.reporting import explanations, leaderboard, pages, plots, samples
+from imgclf.reporting import class_search, explanations, leaderboard, pages, plots, samples
 
 MATRIX_CLASSES = 40  # more than these, and the confusion matrix is condensed
 OPEN_CLASSES = 20  # more than these, and tables by class start folded
@@ -73,7 +73,8 @@ def _context(run: Path) -> dict[str, Any]:
         "curves": _curves(_metrics(run / "metrics.jsonl"), results),
         "best_epoch": results.get("best_epoch"),
         "confusion": _confusion(results, names),
-        "per_class": _per_class(results),
+        "per_class": (per_class := _per_class(results)),
+        "search": class_search.section(table, per_class, results.get("confusion"), names),
         "reliability": _reliability(results),
         "mistakes": _mistakes(run, index, predictions),
         "selection": results.get("selection"),
@@ -182,7 +183,10 @@ def _class_counts(table: pd.DataFrame | None, names: list[str]) -> dict | None:
     for name, each in zip(names, counts[splits].to_numpy().tolist(), strict=True):
         rows.append({"name": name, "counts": each, "total": sum(each), "widths": [100 * n / largest for n in each]})
     chart = plots.class_sizes(counts.to_numpy().sum(1)) if len(names) > MATRIX_CLASSES else None
-    return {"splits": splits, "rows": rows, "totals": [int(counts[split].sum()) for split in splits], "chart": chart}
+    if len(names) > class_search.MANY:
+        rows = sorted(rows, key=lambda row: -row["total"])
+        rows = [*rows[: class_search.EXTREMES], *rows[-class_search.EXTREMES :]]
+    return {"splits": splits, "rows": rows, "number": len(names), "totals": [int(counts[split].sum()) for split in splits], "chart": chart}
 
 
 def _sample_grid(run: Path, index: dict) -> dict | None:
@@ -228,20 +232,20 @@ def _curves(log: pd.DataFrame, results: dict) -> list[dict]:
 def _confusion(results: dict, names: list[str]) -> dict | None:
     if not results.get("confusion"):
         return None
-    matrix = np.array(results["confusion"])
-    wrong = matrix.copy()
-    np.fill_diagonal(wrong, 0)
-    true, predicted = np.nonzero(wrong)
-    support = matrix.sum(1)
-    order = np.lexsort(
-        (predicted, true, support[true], -wrong[true, predicted])
-    )  # of several pairs of one count, the larger share of its class first
+    true, predicted, counts = class_search.pairs(results["confusion"])
+    support = np.bincount(true, counts, len(names)).astype(np.int64)
+    mistaken = true != predicted
+    true, predicted, counts = true[mistaken], predicted[mistaken], counts[mistaken]
+    order = np.lexsort((predicted, true, support[true], -counts))  # of several pairs of one count, the larger share of its class first
     large = len(names) > MATRIX_CLASSES
     pairs = [
-        {"true": names[t], "predicted": names[p], "n": int(wrong[t, p]), "support": int(support[t]), "share": wrong[t, p] / support[t]}
-        for t, p in zip(true[order], predicted[order], strict=True)
+        {"true": names[t], "predicted": names[p], "n": int(n), "support": int(support[t]), "share": n / support[t]}
+        for t, p, n in zip(true[order], predicted[order], counts[order], strict=True)
     ][: 12 if large else 5]
-    section = {"names": names, "pairs": pairs, "wrong": int(wrong.sum()), "kinds": len(true), "large": large}
+    section = {"names": names, "pairs": pairs, "wrong": int(counts.sum()), "kinds": len(true), "large": large, "svg": None}
+    if isinstance(results["confusion"], dict):
+        return section
+    matrix = np.array(results["confusion"])
     if large and len(true):
         svg, block = plots.condensed_confusion(matrix)
         return section | {"svg": svg, "block": block}

@@ -219,8 +219,18 @@ class ImageLogits:
             params, batch_stats = self.evaluator.place(self.params, self.batch_stats)
             return self.evaluator.logits(params, batch_stats, split, lambda examples: bar.advance(task, examples))
 
+    def blocks(self, split: str, only: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """`TrainedModel.blocks_of`."""
+        evaluator = self.evaluator if only is None else self.evaluator.only(split, only)
+        total = int((evaluator.dataset.table["split"] == split).sum())
+        with progress_bars.bar(self.console) as bar:
+            task = bar.add_task(f"evaluating {split}", total=total)
+            params, batch_stats = evaluator.place(self.params, self.batch_stats)
+            yield from evaluator.blocks(params, batch_stats, split, lambda examples: bar.advance(task, examples))
+
 
 def _kept_model(setup: TrainingSetup, run: Path, progress: TrainProgress, steps: int, console: Console) -> TrainedModel:
     model, about = load_model(run / "checkpoints" / progress.kept)
     params, batch_stats = model["params"], model["batch_stats"]
-    return TrainedModel(params, batch_stats, about, progress, steps, ImageLogits(setup.evaluator, params, batch_stats, console))
+    logits_of = ImageLogits(setup.evaluator, params, batch_stats, console)
+    return TrainedModel(params, batch_stats, about, progress, steps, logits_of, blocks_of=logits_of.blocks)

@@ -1,7 +1,7 @@
 """What training makes, by whatever method: the kept model, how it is run over a split, and how the training went."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 from imgclf.files import replacing
 from imgclf.training.state import Tree
 
+# a split's name → likewise a batch at a time; of the second argument, int64, only these rows of the table; None = all of the split
+BlocksOf = Callable[[str, np.ndarray | None], Iterator[tuple[np.ndarray, np.ndarray]]]
 LogitsOf = Callable[[str], tuple[np.ndarray, np.ndarray]]  # a split's name → rows of the table, int64 [N], and logits, float32 [N, C]
 
 
@@ -79,6 +81,7 @@ class TrainedModel:
       out_of_fold: where the method has cross-validated what it kept.
       results: what the method adds to results.json.
       notes: its remarks for results.json's `notes`.
+      blocks_of: runs the model over a split a batch at a time; None where what the logits are computed from is in memory anyway.
     """
 
     params: Tree
@@ -90,3 +93,4 @@ class TrainedModel:
     out_of_fold: OutOfFold | None = None
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    blocks_of: BlocksOf | None = None

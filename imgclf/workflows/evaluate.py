@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from imgclf.data import run_images
+from imgclf.data import late_audit, run_images
 from imgclf.data.prepare import load_path
 from imgclf.data.splits import SPLITS, subset
 from imgclf.data.table import Dataset
@@ -111,7 +111,7 @@ def images_of(predictor: Predictor, split: str) -> Dataset:
     rows = np.flatnonzero(dataset.table["split"] == split)
     if not len(rows):
         raise UserError(f"The run in {folder} has no {split} images: name labeled images to test it on.")
-    return subset(dataset, rows)
+    return late_audit.readable(subset(dataset, rows))
 
 
 def _folder(predictor: Predictor) -> Path:

@@ -1,6 +1,8 @@
 """The report: complete, escaped, self-contained, made from the run's folder alone."""
 
+import base64
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -13,7 +15,7 @@ from PIL import Image
 
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics
-from imgclf.reporting import plots, report, samples
+from imgclf.reporting import class_search, plots, report, samples
 
 SECTIONS = [
     "classes",
@@ -247,6 +249,32 @@ def test_many_classes_are_condensed(tmp_path):
     true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
     assert f"{names[true]} {names[predicted]} {int(wrong.max())} of 4" in page.text
     assert "All 60 classes" in page.text
+
+
+def test_very_many_classes_are_shown_by_the_worst_the_best_and_a_search(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "DENSE_CLASSES", 50)
+    monkeypatch.setattr(class_search, "MANY", 50)
+    classes, rng = 60, np.random.default_rng(0)
+    labels = np.repeat(np.arange(classes), 4)
+    names = [f"</script>{i:02d}" for i in range(classes)]
+    probabilities = rng.dirichlet(np.ones(classes), len(labels)).astype(np.float32)
+    probabilities[np.arange(len(labels)), labels] += 0.05 * rng.integers(0, 2, len(labels))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    results = {"split": "test", **metrics.compute(probabilities, labels, names), "class_names": names}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    report.write_report(tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    data = json.loads(re.search(r'id="class-data">(.*?)</script>', text)[1])
+    assert data["name"] == names
+    assert data["recall"] == [round(results["per_class"][name]["recall"], 4) for name in names]
+    predicted = probabilities.argmax(1)
+    for label in range(classes):
+        counts = np.bincount(predicted[(labels == label) & (predicted != label)], minlength=classes)
+        assert data["times"][label] == counts.max()
+        assert counts.max() == 0 or data["taken"][label] == counts.argmax()
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]
+    assert f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in text
+    assert "Condensed confusion" not in text
 
 
 def test_condensing_keeps_every_mistake_and_puts_the_confused_together():
