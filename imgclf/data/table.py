@@ -17,6 +17,7 @@ from imgclf.data.readers import FileReader, ImageReader, Reader, decoded_as, tak
 from imgclf.data.sources import Listing
 from imgclf.data.verify import cache_file, verify
 from imgclf.errors import UserError
+from imgclf.runtime import hosts
 
 BACKGROUND_FROM = 200_000  # images from which on config.data.verify="auto" verifies in the background
 
@@ -64,7 +65,7 @@ def load_dataset(config: Config) -> Dataset:
     """
     main_guard.leave_workers()
     data = config.data
-    listing = _named(sources.create(data).listing(), data)
+    listing = _named(hosts.current().first(sources.create(data).listing), data)
     decoding = Decoding.of(data, listing.value_range)
     if listing.classes is not None:  # before the hours that a large set takes to verify
         _check_classes(listing, Counter(Coded.of(listing.classes).counts()), [])

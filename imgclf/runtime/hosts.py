@@ -8,8 +8,8 @@ waits here can be ended from another thread when a partner is lost (`runtime.par
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,8 @@ HEARTBEAT_SECONDS = 40  # without a sign of life for so long, a process counts a
 _PREFIX = "imgclf"
 _WAIT_MS = 1000  # at a time, so that Ctrl-C is answered
 _CHUNK = 8 << 20  # bytes of a value
+
+Result = TypeVar("Result")
 
 
 class Hosts:
@@ -46,6 +48,15 @@ class Hosts:
     def wait(self) -> None:
         """Returns when all processes are here."""
         self.gather(b"")
+
+    def first(self, work: Callable[[], Result]) -> Result:
+        """Does work on process 0 first, so that others who share its cache find what it has kept; returns each one's own result."""
+        if self.index == 0:
+            done = work()
+            self.wait()
+            return done
+        self.wait()
+        return work()
 
     def gather_table(self, table: pd.DataFrame) -> list[pd.DataFrame]:
         """`gather` for tables."""

@@ -16,6 +16,7 @@ from digits_experiment import digits_config
 
 from imgclf import config as config_lib
 from imgclf.training.checkpoint import load_model
+from imgclf.workflows import run_folder
 
 pytestmark = pytest.mark.slow
 
@@ -154,12 +155,12 @@ def test_sigterm_to_one_saves_one_step_which_any_number_of_devices_continues(con
     assert [code for code, _, _ in ended] == [143] * 4, ended
     step = last_step(tmp_path / "run")
     assert all(f"Stopped at step {step}; the state is saved" in told for _, told, _ in ended), ended
-    arguments = [f"--config={config_file}", *LONG, f"--config.train.stop_after={step + 4} steps"]
+    run_folder.write_stop(tmp_path / "run", f"{step + 4} steps")
     runs = []
     for devices in (1, 2, 8):
         runs.append(tmp_path / f"on{devices}")
         shutil.copytree(tmp_path / "run", runs[-1])
-        several_hosts.run_one([*arguments, f"--workdir={runs[-1]}"], tmp_path, devices)
+        several_hosts.run_one([f"--config={runs[-1] / 'config.json'}", f"--workdir={runs[-1]}"], tmp_path, devices)
     for run in runs[1:]:
         assert_same_training(run, runs[0], 1e-4)
 
