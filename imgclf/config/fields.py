@@ -209,6 +209,13 @@ class ModelConfig(Group):
     # published weights' to 1e-5).
     # Parameters, BatchNorm statistics, sums and logits are float32 always.
     precision: str = "auto"
+    # bf16 | f32: where precision is bf16, parameters' gradients leave the products rounded to bfloat16, and devices add them up so (8 bits,
+    # half the traffic between them); or in float32, of the same products (models/float32_gradients.py)
+    gradient_precision: str = "bf16"
+    # images that share BatchNorm's statistics in training: 0 = all of a step's batch, wherever they are; else so many that stand beside
+    # each other in it, a number that divides it. Where it divides a device's share of the batch too, no layer waits for other devices, and
+    # the result depends on their number as little as with 0. The running statistics are averages over the groups
+    batch_norm_group: int = 0
     output: str = "softmax"  # softmax | sigmoid (two classes, one output unit)
     # none (random) | a name that `imgclf models` lists, such as timm/resnet50.a1_in1k | path:FILE (safetensors, HDF5)
     weights: str = "none"

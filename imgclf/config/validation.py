@@ -24,6 +24,7 @@ CHOICES = {
     "augment.erase_fill": ("mean", "noise"),
     "loader.sampling": ("natural", "balanced", "sqrt"),
     "model.precision": ("auto", "f32", "bf16"),
+    "model.gradient_precision": ("bf16", "f32"),
     "model.output": ("softmax", "sigmoid"),
     "model.head.kind": ("auto", "linear", "mlp", "avgmax", "norm", "family"),
     "model.head.norm": ("batch", "none"),
@@ -110,6 +111,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "loader.threads": _NOT_NEGATIVE,
     "loader.workers": _NOT_NEGATIVE,
     "loader.prefetch": _NOT_NEGATIVE,
+    "model.batch_norm_group": (lambda v: v == 0 or v >= 2, "0, or 2 or more images"),
     "model.head.dropout": _BELOW_ONE,
     "model.head.dense": (lambda v: all(isinstance(n, int) and n > 0 for n in v), "whole numbers above 0"),
     "model.cnn.widths": (lambda v: len(v) > 0 and all(isinstance(n, int) and n > 0 for n in v), "one or more whole numbers above 0"),
@@ -268,6 +270,9 @@ def _validate_combinations(config: Config) -> None:
             f"config.data.resize='weights' takes crop_fraction and interpolation from the weights, where config.data.crop_fraction="
             f"{data.crop_fraction} and interpolation={data.interpolation!r} are given too; use data.resize='crop' with them."
         )
+    if (group := config.model.batch_norm_group) and config.loader.batch_size % group:
+        size, more = config.loader.batch_size, -(-config.loader.batch_size // group) * group
+        raise UserError(f"config.model.batch_norm_group={group} does not divide config.loader.batch_size={size}; use batches of {more}.")
     head = config.model.head
     averages = head.kind in ("auto", "linear") or (head.kind == "mlp" and not head.flatten)
     if head.normalize and (not averages or (head.kind == "auto" and config.model.name == "cnn")):

@@ -120,7 +120,7 @@ class ScaledHead(Head):
     ):
         del map_size, dtype  # maps of any size will do; logits are float32
         self.dropout = dropout
-        self.logits = OutputLayer(features, outputs, use_bias=False, kernel_init=uniform, param_dtype=jnp.float32, rngs=rngs)
+        self.logits = OutputLayer(features, outputs, use_bias=False, kernel_init=uniform, rngs=rngs)
 
     def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
         x = dropout_in_training(average(maps), self.dropout, train, key)

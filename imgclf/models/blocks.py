@@ -82,8 +82,8 @@ class SqueezeExcite(nnx.Module):
     ):
         self.activation, self.gate = activation, gate
         init = HE_NORMAL_FAN_OUT
-        self.reduce = nnx.Linear(features, width, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
-        self.expand = nnx.Linear(width, features, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+        self.reduce = layers.Dense(features, width, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+        self.expand = layers.Dense(width, features, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         pooled = x.astype(jnp.float32).mean((1, 2))

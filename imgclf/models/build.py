@@ -61,7 +61,11 @@ def create(
         backbone = _build_backbone(config, rngs)
         if config.model.precision == "bf16" and forms.target().platform == "cpu":
             layers.use_bf16_products(backbone)
-        return Network(backbone, _build_head(config, backbone, num_classes, rngs), dtype=activation_dtype(config.model.precision))
+        network = Network(backbone, _build_head(config, backbone, num_classes, rngs), dtype=activation_dtype(config.model.precision))
+        layers.group_batch_norms(network, config.model.batch_norm_group)
+        if config.model.gradient_precision == "f32":
+            layers.use_f32_gradients(network)
+        return network
 
     if config.model.weights == "none" or not load_weights:
         return build() if shardings is None else _made_split(build, shardings)

@@ -53,7 +53,15 @@ _POOLS = {"average": average, "flatten": flatten, "avgmax": average_and_largest}
 
 
 class OutputLayer(nnx.Linear):
-    """The layer that makes the logits, [..., D] to [..., C]; its classes may be split over devices, see `placement`."""
+    """The layer that makes the logits, [..., D] to [..., C]; its classes may be split over devices, see `placement`.
+
+    Its products are of float32 numbers, whatever the network's activations are: unasked, a TPU rounds both operands to bfloat16, and a GPU
+    to TF32.
+    """
+
+    def __init__(self, features: int, outputs: int, *, use_bias: bool = True, kernel_init: nnx.Initializer = LECUN_NORMAL, rngs: nnx.Rngs):
+        exact: dict[str, Any] = {"dtype": jnp.float32, "param_dtype": jnp.float32, "precision": jax.lax.Precision.HIGHEST}
+        super().__init__(features, outputs, use_bias=use_bias, kernel_init=kernel_init, **exact, rngs=rngs)
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         return placement.by_class(super().__call__(placement.for_classes(inputs), out_sharding))
@@ -124,12 +132,12 @@ class DenseHead(Head):
         self.maps_dropout, self.features_dropout, self.dropout = maps_dropout, features_dropout, dropout
         width = {"average": features, "flatten": math.prod(map_size) * features, "avgmax": 2 * features}[pool]
         for i, units in enumerate(dense):
-            layer = nnx.Linear(width, units, kernel_init=HE_NORMAL, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+            layer = layers.Dense(width, units, kernel_init=HE_NORMAL, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
             setattr(self, f"dense{i}", layer)
             if norm:
                 setattr(self, f"bn{i}", layers.BatchNorm(units, epsilon=1e-3, momentum=0.99, unbiased=False, rngs=rngs))
             width = units
-        self.logits = OutputLayer(width, outputs, kernel_init=LECUN_NORMAL, dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs)
+        self.logits = OutputLayer(width, outputs, rngs=rngs)
 
     @property
     def takes_features(self) -> bool:
@@ -171,7 +179,7 @@ class NormHead(Head):
         del map_size, dtype  # maps of any size will do
         self.dropout = dropout
         self.norm = nnx.LayerNorm(features, epsilon=1e-6, use_fast_variance=False, param_dtype=jnp.float32, rngs=rngs)
-        self.logits = OutputLayer(features, outputs, kernel_init=kernel_init, param_dtype=jnp.float32, rngs=rngs)
+        self.logits = OutputLayer(features, outputs, kernel_init=kernel_init, rngs=rngs)
 
     @property
     def takes_features(self) -> bool:

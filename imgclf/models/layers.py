@@ -4,7 +4,7 @@ The implementations agree up to float32 rounding. `forms.by_platform` picks one 
 the others in it. Images and maps are [B,H,W,C]; kernels are [kh,kw,C_in,C_out].
 """
 
-import functools
+import math
 from typing import Literal, TypedDict
 
 import jax
@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from imgclf.models import forms
+from imgclf.models import float32_gradients, forms
 from imgclf.models.cpu import bfloat16, convolution, depthwise, grouped, linear, winograd
 from imgclf.models.initializers import HE_NORMAL, Initializer
+from imgclf.models.normalization import batch_norm, batch_norm_of_groups, scale_and_shift
 
 Padding = convolution.Edges  # zeros before and behind, of height and width
 
@@ -66,14 +67,18 @@ def conv2d(
     *,
     groups: int = 1,
     bf16_products: bool = False,
+    f32_gradients: bool = False,
 ) -> jax.Array:
     """Cross-correlates maps with a kernel, as every deep-learning library's convolution does.
 
     With several `groups`, the kernel is [kh,kw,C_in / groups,C_out], and each group of output channels reads its own group of input
     channels. With `bf16_products`, operands are rounded to bfloat16 on the CPU where that is faster; sums and result are in `x`'s float32.
+    With `f32_gradients`, narrower maps leave the kernel's gradient in float32, see float32_gradients.py.
     """
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        if f32_gradients and x.dtype != jnp.float32:
+            return float32_gradients.conv2d(x, kernel, stride, padding, groups)
         kernel = kernel.astype(x.dtype)
         return lax.conv_general_dilated(
             x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
@@ -93,18 +98,30 @@ def conv2d(
     return forms.by_platform(x, kernel, cpu=dense_on_cpu if groups == 1 else grouped_on_cpu, default=plain)
 
 
-def depthwise_conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0))) -> jax.Array:
-    """Cross-correlates each channel with its own kernels: [B,H,W,C] and [kh,kw,1,C·m] to [B,h,w,C·m]."""
+def depthwise_conv2d(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0)), *, f32_gradients: bool = False
+) -> jax.Array:
+    """Cross-correlates each channel with its own kernels: [B,H,W,C] and [kh,kw,1,C·m] to [B,h,w,C·m]; `f32_gradients` as in `conv2d`."""
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        if f32_gradients and x.dtype != jnp.float32:
+            return float32_gradients.conv2d(x, kernel, stride, padding, x.shape[-1])
+        kernel = kernel.astype(x.dtype)
         return lax.conv_general_dilated(
             x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1]
         )
 
     def on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return depthwise.conv2d(x, kernel, stride, padding)
+        return depthwise.conv2d(x, kernel.astype(x.dtype), stride, padding)
 
     return forms.by_platform(x, kernel, cpu=on_cpu, default=plain)
+
+
+def plus_bias(x: jax.Array, bias: jax.Array, *, f32_gradients: bool) -> jax.Array:
+    """x, [...,C], plus a layer's bias, float32 [C], in `x`'s dtype; `f32_gradients` as in `conv2d`."""
+    if f32_gradients and x.dtype != jnp.float32:
+        return float32_gradients.add_bias(x, bias)
+    return x + bias.astype(x.dtype)
 
 
 class Conv(nnx.Module):
@@ -115,6 +132,7 @@ class Conv(nnx.Module):
     """
 
     bf16_products = False  # a static attribute; `use_bf16_products` sets it for an instance
+    f32_gradients = False  # likewise, `use_f32_gradients`
 
     def __init__(  # noqa: PLR0913  (options by name)
         self,
@@ -144,11 +162,14 @@ class Conv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...]
         padding = explicit_padding(self.padding, x, kernel, self.stride)
-        x = conv2d(x.astype(self.dtype), kernel, self.stride, padding, groups=self.groups, bf16_products=self.bf16_products)
-        return x + self.bias[...].astype(self.dtype) if self.use_bias else x
+        options = {"bf16_products": self.bf16_products, "f32_gradients": self.f32_gradients}
+        x = conv2d(x.astype(self.dtype), kernel, self.stride, padding, groups=self.groups, **options)
+        return plus_bias(x, self.bias[...], f32_gradients=self.f32_gradients) if self.use_bias else x
 
     def max_pool_relu(self, x: jax.Array) -> jax.Array:
         """Returns relu(max_pool(self(x), 2, 2)), computed faster than one after the other; for convolutions of stride 1 with bias."""
+        if self.f32_gradients and self.dtype != jnp.float32:
+            return jax.nn.relu(max_pool(self(x), 2, 2))
         x, bias, kernel = x.astype(self.dtype), self.bias[...].astype(self.dtype), self.kernel[...]
         return conv_max_pool_bias_relu(x, kernel, bias, explicit_padding(self.padding, x, kernel, 1), bf16_products=self.bf16_products)
 
@@ -158,6 +179,8 @@ class DepthwiseConv(nnx.Module):
 
     `padding` is explicit, or "same" as in TensorFlow; by default symmetric, as torch's `padding=k // 2`.
     """
+
+    f32_gradients = False  # a static attribute; `use_f32_gradients` sets it for an instance
 
     def __init__(  # noqa: PLR0913  (options by name)
         self,
@@ -181,16 +204,17 @@ class DepthwiseConv(nnx.Module):
         self.use_bias = use_bias
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.kernel[...].astype(self.dtype)
+        kernel = self.kernel[...]
         padding = explicit_padding(self.padding, x, kernel, self.stride)
-        x = depthwise_conv2d(x.astype(self.dtype), kernel, self.stride, padding)
-        return x + self.bias[...].astype(self.dtype) if self.use_bias else x
+        x = depthwise_conv2d(x.astype(self.dtype), kernel, self.stride, padding, f32_gradients=self.f32_gradients)
+        return plus_bias(x, self.bias[...], f32_gradients=self.f32_gradients) if self.use_bias else x
 
 
 class Linear(nnx.Module):
     """A linear layer of the last axis: parameters `kernel` [in,out] and, by default, `bias` [out], float32; computes in `dtype`."""
 
     bf16_products = False  # a static attribute; `use_bf16_products` sets it for an instance
+    f32_gradients = False  # likewise, `use_f32_gradients`
 
     def __init__(
         self,
@@ -210,11 +234,26 @@ class Linear(nnx.Module):
     def __call__(self, x: jax.Array, columns: slice = slice(None)) -> jax.Array:
         """Returns these of the outputs, by default all of them."""
         x, kernel = x.astype(self.dtype), self.kernel[:, columns]
+        if self.f32_gradients and self.dtype != jnp.float32:
+            x = float32_gradients.matmul(x, kernel)
+            return plus_bias(x, self.bias[columns], f32_gradients=True) if self.use_bias else x
         on_cpu = bfloat16.linear if self.bf16_products else linear.product
         x = forms.by_platform(x, kernel.astype(self.dtype), cpu=on_cpu, default=jnp.matmul)
         if not self.use_bias:
             return x
         return forms.by_platform(x, self.bias[columns].astype(self.dtype), cpu=linear.add_bias, default=jnp.add)
+
+
+class Dense(nnx.Linear):
+    """flax's layer, as heads and gates have it; its parameters' gradients are float32 where those of the other layers are."""
+
+    f32_gradients = False  # a static attribute; `use_f32_gradients` sets it for an instance
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # no sharding of the output
+        if not self.f32_gradients or self.dtype == jnp.float32:
+            return super().__call__(x)
+        x = float32_gradients.matmul(x.astype(self.dtype), self.kernel[...])
+        return x if self.bias is None else plus_bias(x, self.bias[...], f32_gradients=True)
 
 
 def residual_sum(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -229,95 +268,6 @@ def use_bf16_products(module: nnx.Module) -> None:
             layer.bf16_products = True
 
 
-def column_sums(*maps: jax.Array) -> list[jax.Array]:
-    """Sums over all axes but the last, in float32, [...,W,C] to [C], of one or several maps of one shape."""
-
-    def by_reduction(*maps: jax.Array) -> list[jax.Array]:
-        return [x.sum(tuple(range(x.ndim - 1))) for x in maps]
-
-    return forms.by_platform(*(x.astype(jnp.float32) for x in maps), cpu=convolution.column_sums, default=by_reduction)
-
-
-def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of each channel, float32 [C], over the global batch."""
-    count = x.size // x.shape[-1]
-
-    def two_passes(x: jax.Array) -> tuple[jax.Array, jax.Array]:  # more exact, and as fast where squares are written to memory anyway
-        mean = column_sums(x)[0] / count
-        return mean, column_sums(lax.square(x - mean))[0] / count
-
-    def one_pass(x: jax.Array) -> tuple[jax.Array, jax.Array]:  # reads the maps once, as flax does
-        mean, square = (total / count for total in column_sums(x, lax.square(x)))
-        return mean, jnp.maximum(square - lax.square(mean), 0.0)
-
-    return forms.by_platform(x.astype(jnp.float32), cpu=two_passes, default=one_pass)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalises maps by the statistics of the batch (Ioffe and Szegedy, 2015, algorithm 1).
-
-    Returns the maps in `x`'s dtype; and mean and biased variance, float32 [C], for the running averages, which carry no gradient.
-    """
-    return _batch_norm_forward(x, scale, bias, epsilon)[0]
-
-
-def _batch_norm_forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
-    mean, variance = _moments(x)
-    multiplier = lax.rsqrt(variance + epsilon)
-    y = (x.astype(jnp.float32) - mean) * (multiplier * scale) + bias
-    return (y.astype(x.dtype), mean, variance), (x, mean, multiplier, scale)
-
-
-def _batch_norm_backward(
-    epsilon: float, residuals: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, mean, multiplier, scale = residuals
-    grad = cotangents[0].astype(jnp.float32)
-    normalized = (x.astype(jnp.float32) - mean) * multiplier
-    bias_grad, scale_grad = column_sums(grad, grad * normalized)
-    count = x.size // x.shape[-1]
-
-    def centred(x: jax.Array, grad: jax.Array, *columns: jax.Array) -> jax.Array:
-        mean, multiplier, scale, bias_share, scale_share = (lax.broadcast_in_dim(column, x.shape, (x.ndim - 1,)) for column in columns)
-        normalized = lax.mul(lax.sub(lax.convert_element_type(x, jnp.float32), mean), multiplier)
-        grad = lax.sub(grad, lax.add(bias_share, lax.mul(normalized, scale_share)))
-        return lax.convert_element_type(lax.mul(grad, lax.mul(multiplier, scale)), x.dtype)
-
-    # a computation of its own on the CPU, as a convolution before it uses it twice, and would compute it twice
-    columns = (mean, multiplier, scale, bias_grad / count, scale_grad / count)
-    x_grad = forms.by_platform(x, grad, *columns, cpu=convolution.not_inlined(centred), default=centred)
-    return x_grad, scale_grad, bias_grad
-
-
-batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
-
-
-@jax.custom_vjp
-def scale_and_shift(x: jax.Array, mean: jax.Array, multiplier: jax.Array, bias: jax.Array) -> jax.Array:
-    """(x − mean) · multiplier + bias, in `x`'s dtype: training's batch normalisation by frozen statistics; `mean` gets no gradient."""
-    return ((x.astype(jnp.float32) - mean) * multiplier + bias).astype(x.dtype)
-
-
-def _scale_and_shift_forward(
-    x: jax.Array, mean: jax.Array, multiplier: jax.Array, bias: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return scale_and_shift(x, mean, multiplier, bias), (x, mean, multiplier)
-
-
-def _scale_and_shift_backward(residuals: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    x, mean, multiplier = residuals
-    grad = cotangent.astype(jnp.float32)
-    # autodiff's own reductions are slow on the CPU
-    bias_grad, multiplier_grad = column_sums(grad, grad * (x.astype(jnp.float32) - mean))
-    return (grad * multiplier).astype(x.dtype), jnp.zeros_like(mean), multiplier_grad, bias_grad
-
-
-scale_and_shift.defvjp(_scale_and_shift_forward, _scale_and_shift_backward)
-
-
 class NormOptions(TypedDict, total=False):
     """Options of BatchNorm that a network has for all its layers."""
 
@@ -329,13 +279,14 @@ class NormOptions(TypedDict, total=False):
 class BatchNorm(nnx.Module):
     """Batch normalisation with running averages: parameters `scale`, `bias`; statistics `mean`, `var`; all float32 [C].
 
-    In training, statistics are of the global batch, also where that is spread over devices. Running = momentum · running +
-    (1 − momentum) · batch: torch's momentum 0.1 is 0.9 here. `unbiased` averages the variance over n − 1, as torch does; flax and Keras
-    average it over n. `use_scale=False` leaves out the scale. Where the attribute `frozen` is set, training normalises by the running
-    averages, too, and leaves them as they are (Keras's `trainable = False`, torch's `eval()`).
+    In training, statistics are of the global batch, also where that is spread over devices; with the attribute `group`, of so many images
+    in a row. Running = momentum · running + (1 − momentum) · batch: torch's momentum 0.1 is 0.9 here. `unbiased` averages the variance over
+    n − 1, as torch does; flax and Keras average it over n. `use_scale=False` leaves out the scale. Where the attribute `frozen` is set,
+    training normalises by the running averages, too, and leaves them as they are (Keras's `trainable = False`, torch's `eval()`).
     """
 
     frozen = False  # a static attribute; freezing sets it for an instance
+    group = 0  # likewise; `group_batch_norms` sets it
 
     def __init__(
         self,
@@ -363,13 +314,30 @@ class BatchNorm(nnx.Module):
             if train:
                 return scale_and_shift(x, self.mean[...], multiplier, bias)
             return ((x.astype(jnp.float32) - self.mean[...]) * multiplier + bias).astype(x.dtype)
-        y, mean, variance = batch_norm(x, scale, bias, self.epsilon)
+        if self.group:
+            y, mean, variance = batch_norm_of_groups(x, scale, bias, self.epsilon, self.group)
+        else:
+            y, mean, variance = batch_norm(x, scale, bias, self.epsilon)
         if self.unbiased:
-            count = x.size // x.shape[-1]
+            count = (self.group or len(x)) * math.prod(x.shape[1:-1])
             variance = variance * (count / max(count - 1, 1))
         self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
         self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * variance
         return y
+
+
+def use_f32_gradients(module: nnx.Module) -> None:
+    """Has the layers in `module` that compute in bfloat16 leave their parameters' gradients in float32, see float32_gradients.py."""
+    for _, layer in nnx.iter_modules(module):
+        if isinstance(layer, Conv | DepthwiseConv | Linear | Dense):
+            layer.f32_gradients = True
+
+
+def group_batch_norms(module: nnx.Module, group: int) -> None:
+    """Has every BatchNorm in `module` normalise so many images in a row by their own statistics; 0 = the global batch."""
+    for _, layer in nnx.iter_modules(module):
+        if isinstance(layer, BatchNorm) and group:
+            layer.group = group
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:

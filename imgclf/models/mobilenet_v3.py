@@ -22,7 +22,7 @@ from imgclf.models import layers
 from imgclf.models.backbone import Backbone, Model
 from imgclf.models.blocks import Activation, ConvNorm, InvertedResidual, SqueezeExcite, Stage
 from imgclf.models.heads import Head, OutputLayer, average, dropout_in_training
-from imgclf.models.initializers import HE_NORMAL_FAN_OUT, LECUN_NORMAL
+from imgclf.models.initializers import HE_NORMAL_FAN_OUT
 from imgclf.models.mobilenet_v2 import round_channels
 from imgclf.models.weights.conversion import HALF, Rule, Transform, Weights, batch_norm, conv, linear, pointwise, same
 
@@ -134,11 +134,11 @@ class MobileNetHead(Head):
     ):
         del map_size  # maps of any size will do
         self.activation, self.dropout, self.norm = activation, dropout, norm
-        options: dict[str, Any] = {"param_dtype": jnp.float32, "rngs": rngs}
-        self.hidden = nnx.Linear(features, units, use_bias=not norm, kernel_init=HE_NORMAL_FAN_OUT, dtype=dtype, **options)
+        options = {"kernel_init": HE_NORMAL_FAN_OUT, "dtype": dtype, "param_dtype": jnp.float32}
+        self.hidden = layers.Dense(features, units, use_bias=not norm, **options, rngs=rngs)
         if norm:
             self.bn = layers.BatchNorm(units, rngs=rngs)
-        self.logits = OutputLayer(units, outputs, kernel_init=LECUN_NORMAL, dtype=jnp.float32, **options)
+        self.logits = OutputLayer(units, outputs, rngs=rngs)
 
     def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
         x = self.hidden(average(maps))

@@ -17,7 +17,7 @@ from jax import lax
 
 from imgclf.models import forms
 from imgclf.models.cpu import convolution
-from imgclf.models.layers import column_sums
+from imgclf.models.normalization import column_sums
 
 
 def _once(fn: Callable[..., Any], *args: jax.Array) -> Any:

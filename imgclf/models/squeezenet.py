@@ -106,7 +106,7 @@ class SqueezeNetHead(Head):
         del map_size, dtype  # maps of any size will do, and the head computes in float32
         self.dropout = dropout
         # a 1x1 convolution is a linear layer on every pixel
-        self.logits = OutputLayer(features, outputs, kernel_init=_normal_of_a_hundredth, param_dtype=jnp.float32, rngs=rngs)
+        self.logits = OutputLayer(features, outputs, kernel_init=_normal_of_a_hundredth, rngs=rngs)
 
     def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
         maps = dropout_in_training(maps.astype(jnp.float32), self.dropout, train, key)

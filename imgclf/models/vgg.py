@@ -98,9 +98,9 @@ class VGGHead(Head):
         self.pool_size, self.dropout = pool_size, dropout
         init = nnx.initializers.normal(0.01)  # as torchvision
         width = math.prod(pool_size) * features
-        self.fc1 = nnx.Linear(width, hidden, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
-        self.fc2 = nnx.Linear(hidden, hidden, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
-        self.logits = OutputLayer(hidden, outputs, kernel_init=init, dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs)
+        self.fc1 = layers.Dense(width, hidden, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+        self.fc2 = layers.Dense(hidden, hidden, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+        self.logits = OutputLayer(hidden, outputs, kernel_init=init, rngs=rngs)
 
     def __call__(self, maps: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
         x = adaptive_average_pool(maps, self.pool_size)

@@ -67,4 +67,5 @@ def head_logits(head: nnx.Module, params: Tree, batch_stats: Tree, features: np.
 
 @functools.partial(jax.jit, static_argnums=0)  # one program for all heads of a kind
 def _head_forward(graphdef: nnx.GraphDef, params: Tree, batch_stats: Tree, features: jax.Array) -> jax.Array:
-    return nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))(features[:, None, None])
+    with jax.default_matmul_precision("highest"):  # hidden layers' products too: cached features are float32
+        return nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))(features[:, None, None])

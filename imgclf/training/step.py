@@ -130,7 +130,7 @@ def make_train_step(program: StepProgram, layout: Layout, shardings: StateShardi
     @forms.on_devices_of(mesh)
     @placement.classes_over(mesh)
     def train_step(state: TrainState, batch: dict[str, jax.Array], scalars: Scalars) -> tuple[TrainState, Metrics]:
-        key = jax.random.wrap_key_data(scalars.dropout_key)
+        key = jax.random.wrap_key_data(jnp.asarray(scalars.dropout_key))
         _, height, width, _ = batch["image"].shape
         mix = mixing.draw(mixing.step_key(key, state.step), (height, width), scalars.mixing) if scalars.mixing else None
         shown = batch_augment.augmented(batch, program.mean, program.std, mix)

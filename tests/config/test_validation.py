@@ -92,6 +92,8 @@ def test_a_config_file_cannot_set_an_unknown_field():
         ("train.duration", "ten epochs", "not a duration"),
         ("train.best_metric", "val_acc", "val_"),
         ("optimizer.learning_rate", 0.0, "above 0"),
+        ("model.batch_norm_group", 1, "0, or 2 or more images"),
+        ("model.batch_norm_group", 24, "batch_size=32; use batches of 48"),
         ("optimizer.args", "momentum", "momentum=0.9"),
         ("optimizer.args", "momentum=__import__('os')", "not a list of arguments"),
         ("optimizer.schedule.boundaries", ("half",), "not a duration"),

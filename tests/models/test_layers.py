@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax import lax
 from networks import described
 
-from imgclf.models import forms, layers
+from imgclf.models import forms, layers, normalization
 from imgclf.training.state import split_model
 
 few = settings(deadline=None, derandomize=True, max_examples=5)
@@ -215,6 +215,43 @@ def test_batch_norm_is_flaxs_in_evaluation():
     assert_close([ours(x)], [flax(x, use_running_average=True)])
 
 
+@settings(few, max_examples=3)
+@given(groups=st.integers(1, 4), group=st.integers(2, 4), channels=st.integers(1, 5))
+def test_grouped_batch_norm_is_that_of_each_group_by_itself(groups, group, channels):
+    x = 3 * maps(groups * group, 3, 2, channels) + 2
+    norm = layers.BatchNorm(channels, rngs=nnx.Rngs(0))
+    layers.group_batch_norms(norm, group)
+    graphdef, _, stats = split_model(norm)
+
+    def ours(x, scale, bias):
+        merged = nnx.merge(graphdef, nnx.State({"scale": scale, "bias": bias}), nnx.State(stats))
+        return merged(x, train=True), merged.mean[...], merged.var[...]
+
+    def plain(x, scale, bias):
+        parts = x.reshape(groups, -1, channels)
+        mean, var = parts.mean(1), parts.var(1)
+        y = (parts - mean[:, None]) / jnp.sqrt(var[:, None] + 1e-5) * scale + bias
+        return y.reshape(x.shape), 0.1 * mean.mean(0), 0.9 + 0.1 * parts.var(1, ddof=1).mean(0)
+
+    def run(fn, *arguments):
+        def loss(*arguments):
+            y, *running = fn(*arguments)
+            return jnp.sum(y * maps(*x.shape, seed=9)), (y, *running)
+
+        (_, out), gradients = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(*arguments)
+        return *out, *gradients
+
+    arguments = x, maps(channels, seed=1), maps(channels, seed=2)
+    assert_close(*jax.jit(lambda *arguments: (run(ours, *arguments), run(plain, *arguments)))(*arguments), 1e-4)
+
+
+def test_images_that_dont_divide_into_groups_are_refused():
+    norm = layers.BatchNorm(3, rngs=nnx.Rngs(0))
+    layers.group_batch_norms(norm, 4)
+    with pytest.raises(ValueError, match="6 images can't be divided into groups of 4"):
+        norm(maps(6, 2, 2, 3), train=True)
+
+
 def test_one_update_of_the_running_statistics_is_torchs_by_default():
     norm = layers.BatchNorm(3, rngs=nnx.Rngs(0))
     x = maps(2, 4, 4, 3)
@@ -235,7 +272,7 @@ def test_batch_norm_keeps_its_statistics_in_float32_for_bfloat16_maps():
 def test_column_sums_are_exact_over_a_million_rows():
     x = np.random.default_rng(0).uniform(size=(16, 256, 256, 4)).astype(np.float32)
     exact = x.astype(np.float64).sum((0, 1, 2))
-    sums = layers.column_sums(jnp.asarray(x), jnp.asarray(-2 * x))
+    sums = normalization.column_sums(jnp.asarray(x), jnp.asarray(-2 * x))
     np.testing.assert_allclose(sums[0], exact, rtol=2e-6)
     np.testing.assert_allclose(sums[1], -2 * exact, rtol=2e-6)
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
-from networks import created
+from networks import created, described
 
 from imgclf import models
 from imgclf.config import default_config
-from imgclf.models import layers, network
+from imgclf.models import forms, layers, network
 from imgclf.models.cpu import bfloat16
 from imgclf.training.state import make_apply_fn, split_model
 
@@ -98,6 +98,18 @@ def test_f32_asks_for_exact_products_on_every_platform():
     precisions = re.findall(r"precision=(.*)", str(jaxpr))
     assert precisions
     assert all("HIGHEST" in found for found in precisions), set(precisions)
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp", "norm"])
+def test_logits_are_exact_of_bfloat16_maps_too(kind):
+    config = default_config()
+    config.model.name, config.model.precision, config.model.head.kind, config.data.image_size = "resnet_tiny", "bf16", kind, SIZE
+    with forms.on_devices_of(described("tpu")):
+        graphdef, params, stats = split_model(nnx.eval_shape(lambda: created(config, 7)))
+        apply = make_apply_fn(graphdef)
+        jaxpr = jax.make_jaxpr(lambda *args: apply(*args)[0])(params, stats, jnp.zeros((2, *SIZE, 3)))
+    (of_logits,) = (equation for equation in jaxpr.jaxpr.eqns if "f32[2,7] = dot_general" in str(equation))
+    assert of_logits.params["precision"] == (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
 
 
 @pytest.mark.parametrize(("precision", "batch"), [("f32", 6), ("f32", 7), ("bf16", 6)])
