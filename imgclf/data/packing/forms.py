@@ -102,7 +102,7 @@ class Form:
         return Stored(record, *target, same and self.format == "webp" and self.quality == _LOSSLESS)
 
 
-def raw_pixels(record: bytes) -> np.ndarray:
+def raw_pixels(record: bytes | memoryview) -> np.ndarray:
     """The picture in a record of the format raw: uint8 [h, w, 3], in the record's own memory.
 
     Raises:
@@ -110,5 +110,5 @@ def raw_pixels(record: bytes) -> np.ndarray:
     """
     header = _PPM.match(record)
     if header is None or len(record) != header.end() + 3 * int(header[1]) * int(header[2]):
-        raise ImageError("damaged", f"no picture of plain pixels, begins with {record[:16]!r}")
+        raise ImageError("damaged", f"no picture of plain pixels, begins with {bytes(record[:16])!r}")
     return np.frombuffer(record, np.uint8, offset=header.end()).reshape(int(header[2]), int(header[1]), 3)

@@ -63,7 +63,7 @@ class PackedReader(Reader):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_opened": _Shards(threading.Lock(), collections.OrderedDict())}
 
-    def record(self, row: int) -> bytes:
+    def record(self, row: int) -> bytes | memoryview:
         """The bytes of a picture as the pack keeps them.
 
         Raises:
@@ -71,7 +71,7 @@ class PackedReader(Reader):
         """
         number = int(self._at[row, 0])
         if (shard := self._shard(number)) is not None:
-            return shard.read(int(self._at[row, 1]))
+            return shard.read(int(self._at[row, 1]), records.Span(*self._spans[row].tolist()))
         data = WINDOW.take((self._key, row))
         record = records.unwrap(self._ranged(row) if data is None else data, int(self._spans[row, 0]))
         if hashlib.sha256(record).digest() != self._sha256[row].tobytes():
@@ -95,7 +95,7 @@ class PackedReader(Reader):
         """
         try:
             record = self.record(row)
-            return (raw_pixels(record) if self._raw else record), -1
+            return (raw_pixels(record) if self._raw else bytes(record)), -1
         except (OSError, ImageError) as error:
             name = self._shards[int(self._at[row, 0])].name
             raise UserError(

@@ -13,12 +13,16 @@ import errno
 import functools
 import mmap
 import os
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from imgclf.data.images import ImageError
 
 _BLOCK, _BLOCK_HEADER, _CHUNK_HEADER, _FIRST = 2**16, 24, 40, 64
+_MOST_PARTS = 500  # heads of blocks in one call of the system, which takes 1,024 places
 _RECORDS = ord("r")  # the type of a chunk of records
 _WRITING = "group_size:1,uncompressed,max_parallelism:1"
 _READING = "readahead_buffer_size:0"  # records are asked for in any order, so that what follows one is of no use
@@ -57,33 +61,63 @@ def _written(step: Callable[[], Any], path: str | os.PathLike[str]) -> None:
 class Shard:
     """A shard on this machine, read record by record in any order; threads may share it.
 
+    A record is read by the library, which checks its hash, when it is first asked for in this process. From then on it is scattered from
+    the file to its place in memory by one call of the system, where the library copies it three times: 25 µs instead of 80 for 262 kB.
+
     Args:
       path: of the file.
       count: how many records it should have.
 
     Raises:
       ImageError: if it hasn't.
+      OSError: if it can't be opened.
     """
 
     def __init__(self, path: str, count: int):
         self._reader = _module().ArrayRecordReader(path, _READING)
         if (found := self._reader.num_records()) != count:  # 0 for a file that is not there, or has lost its end
             raise ImageError("damaged", f"{os.path.basename(path)} gives {found:,} of its {count:,} records")
+        self._file = os.open(path, os.O_RDONLY)
+        self._finalizer = weakref.finalize(self, os.close, self._file)
+        self._whole = bytearray(count)  # 1 where the hash was found right
 
-    def read(self, number: int) -> bytes:
-        """A record, by its number.
+    def read(self, number: int, span: Span) -> bytes | memoryview:
+        """A record, by its number and its span.
 
         Raises:
           ImageError: if its bytes are not those that were written.
         """
+        if self._whole[number]:
+            return _scattered(self._file, span)
         try:
-            return self._reader.read([number])[0]
+            record: bytes = self._reader.read([number])[0]
         except RuntimeError as error:
             raise ImageError("damaged", str(error).partition(";")[0]) from error
+        self._whole[number] = 1
+        return record
 
     def close(self) -> None:
         """Closes the file."""
         self._reader.close()
+        self._finalizer()
+
+
+def _scattered(file: int, span: Span) -> memoryview:
+    """Reads a record, with the headers of blocks going elsewhere than the bytes around them."""
+    begin, end = span.offset, span.offset + span.length
+    heads = range(begin - begin % -_BLOCK, end, _BLOCK)  # where the headers of blocks are
+    if len(heads) > _MOST_PARTS:
+        return memoryview(unwrap(os.pread(file, span.length, begin), begin))
+    chunk = np.empty(span.length - _BLOCK_HEADER * len(heads), np.uint8).data
+    parts: list[Any] = []
+    at, place, head = begin, 0, bytearray(_BLOCK_HEADER)
+    for next_head in heads:
+        parts += [chunk[place : place + next_head - at], head]
+        place, at = place + next_head - at, next_head + _BLOCK_HEADER
+    parts.append(chunk[place:])
+    if os.preadv(file, parts, begin) < span.length:
+        raise ImageError("damaged", f"the file ends before byte {end:,}")
+    return _record(chunk, begin)
 
 
 def spans(data: bytes | mmap.mmap, count: int) -> list[Span]:
@@ -113,7 +147,11 @@ def unwrap(data: bytes, offset: int) -> bytes:
     Raises:
       ImageError: if this is no record.
     """
-    chunk = _plain(data, offset)
+    return bytes(_record(memoryview(_plain(data, offset)), offset))
+
+
+def _record(chunk: memoryview, offset: int) -> memoryview:
+    """The record in a chunk without the headers of blocks."""
     size, kind, records = _header(chunk)
     if kind != _RECORDS or records != 1 or len(chunk) < _CHUNK_HEADER + size or chunk[_CHUNK_HEADER] != 0:
         raise ImageError("damaged", f"no whole record at byte {offset:,}")
@@ -121,7 +159,7 @@ def unwrap(data: bytes, offset: int) -> bytes:
     return chunk[start + sizes : _CHUNK_HEADER + size]
 
 
-def _header(chunk: bytes) -> tuple[int, int, int]:
+def _header(chunk: bytes | memoryview) -> tuple[int, int, int]:
     """The number of bytes of a chunk's data, its type, and its number of records."""
     kind_and_records = int.from_bytes(chunk[24:32], "little")
     return int.from_bytes(chunk[8:16], "little"), kind_and_records & 0xFF, kind_and_records >> 8
@@ -150,7 +188,7 @@ def _end(begin: int, size: int) -> int:
     return block * _BLOCK + (inside + _BLOCK_HEADER if inside else 0)
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
     """An integer of seven bits a byte, and where what follows it begins."""
     value = shift = 0
     while True:

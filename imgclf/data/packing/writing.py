@@ -29,6 +29,7 @@ from imgclf.data.packing import manifest, records
 from imgclf.data.packing.forms import Form, Stored
 from imgclf.data.packing.manifest import Manifest, ShardFile
 from imgclf.data.packing.places import Place
+from imgclf.data.packing.records import Span
 from imgclf.data.prepare import Prepared
 from imgclf.data.readers import ImageReader
 from imgclf.errors import UserError
@@ -164,7 +165,7 @@ def _verified(path: Path, name: str, facts: list[tuple[str, Stored]]) -> _Entry:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         places = records.spans(data, len(facts))
         for number, ((digest, _), (offset, length)) in enumerate(zip(facts, places, strict=True)):
-            record = shard.read(number)
+            record = shard.read(number, Span(offset, length))
             if hashlib.sha256(record).hexdigest() != digest or records.unwrap(data[offset : offset + length], offset) != record:
                 raise OSError(errno.EIO, f"record {number} was read back with other bytes than were written: check the disk", str(path))
         about = ShardFile(name, len(facts), len(data), hashlib.sha256(data).hexdigest())
