@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from imgclf.errors import UserError
+from imgclf.remote import places
 
 CONFIG_HELP = "A shipped config (quickstart, folder:PHOTOS), a config file FILE.py[:ARGUMENT], or a run's folder or config.json."
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, show_default=False)]
@@ -23,7 +24,18 @@ Fields = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what another model left there.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.", show_default=False)]
+
+
+def _run_folder(text: str) -> Path:
+    """A run's folder; one at a URL is fetched."""
+    from imgclf.remote import copies
+
+    return copies.fetched(text) if places.is_url(text) and places.protocol(text) != "hf" else Path(text)
+
+
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The folder of a finished run, or its URL.", show_default=False, parser=_run_folder)
+]
 
 
 def check_run(run: Path, *data: Path | str | None) -> None:
@@ -39,7 +51,7 @@ def check_run(run: Path, *data: Path | str | None) -> None:
     if not whole:
         raise UserError(f"{run / 'results.json'} is damaged: restore the run from a copy, or train again, into another folder.")
     for path in data:
-        if path is not None and not os.path.exists(path):
+        if path is not None and not places.is_url(path) and not os.path.exists(path):
             raise UserError(f"{path} does not exist (looked for as {os.path.abspath(path)}): check the path.")
 
 

@@ -10,7 +10,9 @@ from imgclf.cli.options import ConfigArgument, Fields
 
 Workdir = Annotated[
     str | None,  # not Path, to which an empty name is the current folder
-    typer.Option(help="Folder of the run; it is made, or continued. Default: runs/NAME, after config.name.", show_default=False),
+    typer.Option(
+        help="Folder of the run, or its URL; it is made, or continued. Default: runs/NAME, after config.name.", show_default=False
+    ),
 ]
 Distributed = Annotated[bool, typer.Option("--distributed", help="Start jax.distributed: one such command per host, with one --workdir.")]
 Coordinator = Annotated[str, typer.Option(help="--distributed outside SLURM and TPU pods: HOST:PORT of process 0.")]
@@ -51,6 +53,8 @@ def train(  # noqa: PLR0913  (options by name)
 
       imgclf train finetune:PHOTOS,model=resnet50 --workdir runs/larger
 
+      imgclf train folder:s3://BUCKET/PHOTOS --workdir s3://BUCKET/runs/photos
+
       imgclf train my_config.py --set optimizer.learning_rate=0.05
 
       imgclf train finetune:PHOTOS --time-limit "10 minutes"
@@ -62,7 +66,7 @@ def train(  # noqa: PLR0913  (options by name)
     from imgclf.workflows import time_limit as time_limits
 
     asked = load_config(config, fields or [])
-    folder = checks.check_start(asked, workdir)
+    checks.check_start(asked, workdir)
     if time_limit:
         time_limits.seconds(time_limit, "--time-limit")
     endings.quieten()
@@ -74,4 +78,4 @@ def train(  # noqa: PLR0913  (options by name)
         if distributed:
             stack.enter_context(partners.together(Interrupted, coordinator, num_processes, process_id))
         compilation_cache.enable()
-        workflow.train(asked, folder, time_limit=time_limit or None)
+        workflow.train(asked, workdir, time_limit=time_limit or None)

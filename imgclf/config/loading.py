@@ -13,6 +13,7 @@ from imgclf.config.fields import Config, Fields
 from imgclf.config.names import set_fields
 from imgclf.config.serialization import from_json
 from imgclf.errors import UserError
+from imgclf.remote import copies, places
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # A wheel holds the shipped configs inside of the package; in a clone they stand beside it.
@@ -27,7 +28,12 @@ def shipped() -> dict[str, Path]:
 
 
 def run_of(config: str | os.PathLike[str]) -> Path | None:
-    """The folder of the run whose config `config` names, by the folder itself or its config.json; None where it names no run."""
+    """The folder of the run whose config `config` names, by the folder itself or its config.json; None where it names no run.
+
+    A run at a URL is fetched.
+    """
+    if isinstance(config, str) and places.is_url(config):
+        return copies.fetched(config.removesuffix(f"/{RUN_CONFIG}"))
     path = Path(config).expanduser()
     if path.name == RUN_CONFIG and path.is_file():
         return path.parent

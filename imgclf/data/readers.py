@@ -19,6 +19,7 @@ from imgclf.data.columns import Texts
 from imgclf.errors import UserError
 from imgclf.remote import places, transfer
 from imgclf.remote.ahead import WINDOW
+from imgclf.remote.retrying import Unreachable
 
 
 class ImageReader(Protocol):
@@ -250,10 +251,12 @@ class FileReader(Reader):
             if self._sizes[row] >= 0 and len(data) != self._sizes[row]:
                 raise self._changed(row, data)
             return self.decoded(row, data, min_size)
+        except PermissionError as error:
+            if places.is_url(self.path(row)):
+                raise Unreachable(f"{error}.") from error
+            raise self._other(row, error, "verified") from error
         except (OSError, images.ImageError) as error:
-            raise UserError(
-                f"{places.shown(self.path(row))} has changed since it was verified ({error}): restore it, or start again to verify it anew."
-            ) from error
+            raise self._other(row, error, "verified") from error
 
     def stored(self, row: int) -> Stored:
         """The image before it is decoded, for one that nobody has verified.
@@ -267,13 +270,15 @@ class FileReader(Reader):
         except PermissionError as error:
             raise images.ImageError("unreadable", error.strerror or str(error)) from error
         except OSError as error:
-            raise self._other(row, error) from error
+            raise self._other(row, error, "listed") from error
         if self._sizes[row] >= 0 and len(data) != self._sizes[row]:
-            raise self._other(row, self._changed(row, data))
+            raise self._other(row, self._changed(row, data), "listed")
         return Stored(self, row, data)
 
-    def _other(self, row: int, why: Exception) -> UserError:
-        return UserError(f"{places.shown(self.path(row))} has changed since it was listed ({why}): restore it, or start again.")
+    def _other(self, row: int, why: Exception, since: str) -> UserError:
+        kind = Unreachable if places.is_url(self.path(row)) else UserError  # the former has a training save its state
+        again = " to verify it anew" if since == "verified" else ""
+        return kind(f"{places.shown(self.path(row))} has changed since it was {since} ({why}): restore it, or start again{again}.")
 
     def _changed(self, row: int, data: bytes) -> images.ImageError:
         """Says that a file was overwritten, and removes the kept listing, which no longer tells the truth."""

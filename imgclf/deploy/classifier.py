@@ -19,6 +19,7 @@ from imgclf.evaluation.open_set import OpenSet
 from imgclf.explanation.choices import Method, check_method
 from imgclf.exports.choices import Options as ExportOptions
 from imgclf.exports.folder import EXPORT_JSON, Export
+from imgclf.remote import copies, places
 from imgclf.reporting import leaderboard, notebook
 from imgclf.runtime import compilation_cache
 from imgclf.training.checkpoint import load_model
@@ -299,7 +300,7 @@ def load(run: str | os.PathLike[str]) -> Classifier:
     harm.
 
     Args:
-      run: the folder, or the address on the hub.
+      run: the folder, its URL (s3://bucket/runs/photos), or the address on the hub.
 
     Raises:
       UserError: if the folder is not a finished run, or its model is damaged or not that of its config; if the address is of no model of
@@ -307,6 +308,10 @@ def load(run: str | os.PathLike[str]) -> Classifier:
     """
     if isinstance(run, str) and run.startswith(hub.PREFIX):
         return _loaded(hub.fetch(run), run)
+    if isinstance(run, str) and places.is_url(run):
+        if places.is_http(run):
+            hub.check_code(config_lib.load_config(run), run)
+        return load(copies.fetched(run))
     folder = files.path_of(run, "the folder of a run")
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} (looked for as {folder.absolute()}): name the folder of a finished run.")

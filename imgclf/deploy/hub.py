@@ -210,18 +210,23 @@ def read_model(path: Path, place: str) -> tuple[dict[str, Tree], dict[str, Any]]
     return model, about
 
 
-def check_config(config: Config, results: dict[str, Any], address: str) -> None:
-    """Refuses what a stranger's config could do beside naming a network of this package.
-
-    Raises:
-      UserError: for code of their own, for a model in another file than `MODEL`, for sizes and numbers that no classifier has.
-    """
+def check_code(config: Config, address: str) -> None:
+    """Refuses a stranger's config that names code of its author's own."""
     named = {"model.name": config.model.name, "optimizer.name": config.optimizer.name, "data.source": config.data.source}
     if own := [f"config.{field}={value!r}" for field, value in named.items() if ":" in str(value)]:
         raise UserError(
             f"{address} names code of its author's own ({', '.join(own)}), which imgclf does not run from the hub: get the code and the "
             "files, read them, and load the folder."
         )
+
+
+def check_config(config: Config, results: dict[str, Any], address: str) -> None:
+    """Refuses what a stranger's config could do beside naming a network of this package.
+
+    Raises:
+      UserError: for code of their own, for a model in another file than `MODEL`, for sizes and numbers that no classifier has.
+    """
+    check_code(config, address)
     if results.get("checkpoint") != MODEL:
         raise UserError(f"{address} keeps its model in {results.get('checkpoint')!r}; from the hub, only {MODEL} is read.")
     if not all(0 < side <= _LARGEST_SIDE for side in config.data.image_size):

@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from rich.console import Console
 
 from imgclf.errors import UserError
+from imgclf.remote import mirror
 from imgclf.training.state import TrainState, Tree, tree_sha256
 
 _STEP_PREFIX = "step"
@@ -52,8 +53,10 @@ class Checkpoints:
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Writes the state of this step, with its hash; does nothing if the step is there already.
 
+        Where the run is at a URL, the state is sent there meanwhile.
+
         Raises:
-          UserError: when the disk is full; the older checkpoints stay as they are.
+          UserError: when the disk is full; the older checkpoints stay as they are. Where a state before this one could not be sent.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -65,6 +68,7 @@ class Checkpoints:
         except Exception as error:
             self._explain_full_disk(error, step)
             raise
+        mirror.saved(self.folder)
 
     def restore(self, like: Callable[[int], TrainState], console: Console) -> Restored | None:
         """Reads the newest sound checkpoint, or None where there is none.

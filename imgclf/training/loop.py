@@ -25,6 +25,7 @@ from imgclf import progress as progress_bars
 from imgclf.config import Config
 from imgclf.data import pipeline
 from imgclf.errors import UserError
+from imgclf.remote.retrying import Unreachable
 from imgclf.training import batch_augment, sharding
 from imgclf.training.best import BestModels
 from imgclf.training.checkpoint import Checkpoints, load_model
@@ -72,6 +73,7 @@ def fit(
     with contextlib.ExitStack() as opened:
         checkpoints = opened.enter_context(contextlib.closing(Checkpoints(run / "checkpoints")))
         opened.enter_context(_finite_or_told(config, checkpoints))
+        opened.enter_context(_resume_point_told(checkpoints))
         state, progress = _restored_or(start, setup, checkpoints, console)
         first_step = step = int(state.step)
         log = opened.enter_context(contextlib.closing(MetricsLog(run, step, plan.per_epoch)))
@@ -82,6 +84,7 @@ def fit(
         window, work, phase = MetricsWindow(), WorkCounter(progress), at(phases, step)
         clock = TrainingClock(progress.seconds, config.loader.batch_size, config.train.checkpoint_seconds)
         best = BestModels(config, plan, setup.dataset.class_names, setup.has_val, checkpoints, progress)
+        keeper = _Keeper(checkpoints, progress, best, window, clock)
 
         while True:
             if (plan.evaluates_at(step) if step else trained) and setup.has_val and step != progress.evaluated_step:
@@ -99,17 +102,14 @@ def fit(
                 best.keep_last(step, evaluated_params(state.params, state.opt_state), state.batch_stats)
 
             if ends or signum or plan.saves_at(step) or clock.save_is_late():
-                with clock.paused():
-                    window.read()  # so that no state whose loss is not finite is ever saved
-                    checkpoints.save(state, dataclasses.asdict(dataclasses.replace(progress, seconds=clock.seconds)))
-                    best.drop_others()
-                    clock.saved()
+                keeper.keep(state)
             if signum:
                 raise Interrupted(signum, step)
             if ends:
                 break
 
-            batch = next(batches)
+            with keeper.kept_if_unreachable(state):
+                batch = next(batches)
             if step == phases[phase].stop:
                 phase += 1
                 state = phases[phase].begin(state)
@@ -133,6 +133,34 @@ def fit(
             with _interrupting(step):
                 best.keep_soup(step, setup.evaluator, stop.check_while_evaluating)
     return _kept_model(setup, run, progress, step, console)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Keeper:
+    """Saves the state of the training."""
+
+    checkpoints: Checkpoints
+    progress: TrainProgress
+    best: BestModels
+    window: MetricsWindow
+    clock: TrainingClock
+
+    def keep(self, state: TrainState) -> None:
+        with self.clock.paused():
+            self.window.read()  # so that no state whose loss is not finite is ever saved
+            self.checkpoints.save(state, dataclasses.asdict(dataclasses.replace(self.progress, seconds=self.clock.seconds)))
+            self.best.drop_others()
+            self.clock.saved()
+
+    @contextlib.contextmanager
+    def kept_if_unreachable(self, state: TrainState) -> Iterator[None]:
+        """Saves the state where the block fails as images at a URL can't be had any more; several processes save together only."""
+        try:
+            yield
+        except Unreachable:
+            if jax.process_count() == 1:
+                self.keep(state)
+            raise
 
 
 def _restored_or(
@@ -201,6 +229,17 @@ def _finite_or_told(config: Config, checkpoints: Checkpoints) -> Iterator[None]:
             f"The training loss is not finite at step{'s' if len(bad) > 1 else ''} {shown}; {sound}. Start again, in another --workdir, "
             f"with a lower config.optimizer.learning_rate (now {config.optimizer.learning_rate}) or with config.train.clip_norm=1."
         ) from None
+
+
+@contextlib.contextmanager
+def _resume_point_told(checkpoints: Checkpoints) -> Iterator[None]:
+    """Where images at a URL can't be had any more, says from where the same command continues."""
+    try:
+        yield
+    except Unreachable as error:
+        saved = checkpoints.steps()
+        point = f"the state of step {saved[-1]} is saved, and the same command continues there" if saved else "no state had been saved yet"
+        raise UserError(f"{str(error).rstrip('.')}; {point}.") from error
 
 
 @dataclasses.dataclass(frozen=True)

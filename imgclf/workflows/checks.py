@@ -7,7 +7,8 @@ from imgclf.config import Config, validation
 from imgclf.data import sources
 from imgclf.data.paths import existing
 from imgclf.errors import UserError
-from imgclf.remote import places
+from imgclf.files import path_of
+from imgclf.remote import mirror, places
 
 
 def check_start(config: Config, workdir: str | os.PathLike[str] | None = None) -> Path:
@@ -51,16 +52,30 @@ def check_data_path(config: Config) -> None:
 
 
 def check_workdir(config: Config, workdir: str | os.PathLike[str] | None = None) -> Path:
-    """Returns the run's folder, which is not made yet; see `check_start`."""
+    """Returns the run's folder, which is not made yet, or the working copy of a URL; see `check_start`."""
     if workdir is not None and not os.fspath(workdir):
         raise UserError("The run's folder has an empty name: choose one with --workdir=DIR; this folder itself is --workdir=.")
-    folder = Path(workdir).expanduser() if workdir is not None else Path("runs") / config.name
+    if isinstance(workdir, str) and places.is_url(workdir):
+        return mirror.working_copy(_check_url(config, workdir))
+    folder = path_of(workdir, "the run's folder") if workdir is not None else Path("runs") / config.name
     check_apart(config, folder, "--workdir")
     parent = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         why = "no folder" if not parent.is_dir() else "a folder that you may not write to"
         raise UserError(f"The run's folder {folder} can't be made ({parent} is {why}); choose another with --workdir=DIR.")
     return folder
+
+
+def _check_url(config: Config, url: str) -> str:
+    """Returns the URL, checked, of a run's folder."""
+    url = places.check(url)
+    if places.is_http(url):
+        raise UserError(f"--workdir={url}: https:// can be read but not written: choose a folder, or a URL such as s3://BUCKET/NAME.")
+    places.system(url, f"--workdir={url}")  # the package for it is there
+    photos = (config.data.root or config.data.path).rstrip("/")
+    if places.is_url(photos) and (url == photos or (url.startswith(f"{photos}/") and config.data.source == "folder")):
+        raise UserError(f"--workdir={url} lies in the folder of the photos, where its files would be taken for photos: choose another.")
+    return url
 
 
 def check_apart(config: Config, folder: Path, option: str) -> None:

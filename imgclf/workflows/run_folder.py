@@ -7,11 +7,12 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pandas as pd
 
 from imgclf import config as config_lib
@@ -22,6 +23,7 @@ from imgclf.data.prepare import prepare
 from imgclf.data.scenes import FindScenes
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
+from imgclf.remote import mirror, places
 from imgclf.runtime import processor
 from imgclf.workflows.asked import Asked
 
@@ -54,6 +56,48 @@ def claim(workdir: Path) -> Iterator[None]:
                 if fresh:
                     lock.unlink(missing_ok=True)
                 remove_empty(made)
+
+
+@contextlib.contextmanager
+def at(folder: Path, workdir: str | os.PathLike[str] | None, tell: Callable[[str], object]) -> Iterator[None]:
+    """While the block runs, `folder` is the working copy of `workdir`, where that is a URL; see `remote.mirror`.
+
+    Process 0 fetches and sends. With several processes the cache folder, in which working copies are, must be one for all of them.
+
+    Args:
+      folder: what `checks.check_workdir` made of `workdir`.
+      workdir: as the user gave it.
+      tell: is given sentences for the user.
+
+    Raises:
+      UserError: where the URL can't be read or written, another process writes there, or the processes don't share the working copy.
+    """
+    if not isinstance(workdir, str) or not places.is_url(workdir):
+        yield
+        return
+    mine = mirror.mirrored(folder, workdir, tell) if jax.process_index() == 0 else contextlib.nullcontext()
+    with mine:
+        if jax.process_count() > 1:
+            _check_shared(folder)
+        yield
+        if jax.process_index() == 0:
+            tell(f"Sending the run to {workdir}.")
+
+
+def _check_shared(folder: Path) -> None:
+    """Raises a UserError where the processes don't see one working copy."""
+    from jax.experimental import multihost_utils
+
+    mark = int.from_bytes(os.urandom(3), "little")
+    if jax.process_index() == 0:
+        files.write_text(folder.parent / "shared", str(mark))
+    seen = int(multihost_utils.broadcast_one_to_all(np.int32(mark)))
+    place = folder.parent / "shared"
+    if not place.exists() or place.read_text(encoding="utf-8") != str(seen):
+        raise UserError(
+            f"The processes do not share the working copy of the run, {folder}: set IMGCLF_CACHE to a folder that all hosts see, or give a "
+            "--workdir that they do."
+        )
 
 
 SELECTION = "selection.json"  # what was tried before the run's config was chosen; results.json and the report have it too

@@ -1,6 +1,7 @@
 """One experiment: data → split and audited table → trained model → evaluation → report, all of it in the run's folder."""
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def train(
 
     Args:
       config: the whole config, or what `load_config` reads one from. A run's, with the splits given, is trained on the run's own images.
-      workdir: the run's folder; it is made. None = runs/NAME, after config.name.
+      workdir: the run's folder; it is made. None = runs/NAME, after config.name. A URL, such as s3://bucket/runs/photos: a working copy in
+        the cache folder is sent there after each checkpoint, and fetched from there where the run had begun elsewhere.
       fields: what is set in the config, see `load_config`.
       console: where to tell what happens; None = the terminal.
       dataset: taken instead of what `config.data` names. Its splits are completed as those of a source are: a missing val comes out
@@ -74,7 +76,8 @@ def train(
     folder = checks.check_workdir(config, workdir)
     console = or_terminal(console, quiet=jax.process_index() != 0)
     limit = time_limit if isinstance(time_limit, TimeLimit | None) else TimeLimit(time_limits.seconds(time_limit))
-    return Training(config, folder, console, dataset, None, on_evaluation).run(limit)
+    with run_folder.at(folder, workdir, functools.partial(console.print, highlight=False, soft_wrap=True)):
+        return Training(config, folder, console, dataset, None, on_evaluation).run(limit)
 
 
 @dataclasses.dataclass(frozen=True)
