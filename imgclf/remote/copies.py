@@ -14,7 +14,7 @@ from imgclf.remote import listing, places, transfer
 
 MANIFEST = "manifest-of-run.json"
 CHECKPOINTS = "checkpoints/"  # its files are those of one state; all others may be newer than the manifest
-_UNFINISHED = (".part", ".lock")
+_UNFINISHED = (files.part_of("x").suffix, ".lock")
 _TEMPORARY = "orbax-checkpoint-tmp"
 
 

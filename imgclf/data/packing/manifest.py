@@ -78,7 +78,10 @@ class Manifest:
 
 def is_pack(path: str) -> bool:
     """Whether a finished pack lies at a path or URL."""
-    return place_of(path).read(ABOUT) is not None
+    try:
+        return place_of(path).read(ABOUT) is not None
+    except PermissionError:  # S3 answers so for a file that isn't there, too, to those who may not list the bucket
+        return False
 
 
 def read(place: Place) -> Manifest:
