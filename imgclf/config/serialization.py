@@ -47,8 +47,8 @@ def from_json(text: str) -> Config:
     return config
 
 
-# What may change when a run is resumed: none of it alters a single bit of the result, but for the mesh, which rounds sums otherwise, as
-# another number of devices does. Paths may, as the data's hash is compared.
+# What may change when a run is resumed: none of it alters a single bit of the result, but for the mesh and for remat, which round
+# sums otherwise, as another number of devices does. Paths may, as the data's hash is compared.
 FREE_ON_RESUME = (
     "name",
     "data.path",
@@ -62,6 +62,7 @@ FREE_ON_RESUME = (
     "train.log_every",
     "train.checkpoint_every",
     "train.checkpoint_seconds",
+    "train.remat",
     "mesh.fsdp",
     "mesh.model",
     "mesh.rules",

@@ -24,6 +24,10 @@ class TrainConfig(Group):
     class_weights: Weights = "none"
     clip_norm: float = 0.0  # global gradient norm; 0 = off
     accumulate: int = 1  # batches whose gradients are averaged into one update
+    # rows (regex over the paths of modules, what of their activations the backward pass computes again instead of keeping it), such as
+    # ("backbone/stage.*/.*", "all"); first match wins: "all" (all but the module's input) | "cheap" (all but the results of convolutions
+    # and products of matrices, which cost most) | "none". Less memory for more work; the outermost module that is named counts
+    remat: tuple[tuple[str, str], ...] = ()
     ema: float = 0.0  # decay of the average of the parameters that is evaluated and kept; 0 = off
     log_every: Duration = "50 steps"  # how often loss and accuracy of training go into metrics.jsonl
     eval_every: Duration = "1 epochs"  # how often val is evaluated

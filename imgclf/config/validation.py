@@ -179,6 +179,9 @@ def validate(config: Config) -> None:
     _validate_table(fields, "optimizer.weight_decay_table", "(regex, multiplier), such as ('.*/bias', 0.0)")
     _validate_table(fields, "optimizer.lr_table", "(regex, multiplier), such as ('head/.*', 10.0)")
     _validate_table(fields, "freeze.table", "(regex, True or False), such as ('backbone/stem/.*', True)")
+    _validate_texts(
+        fields, "train.remat", "(regex, 'all', 'cheap' or 'none'), such as ('backbone/stage.*/.*', 'all')", ("all", "cheap", "none")
+    )
     _validate_texts(fields, "mesh.rules", "(regex, how), such as ('head/.*', 'whole')")
     _validate_freeze(config)
     _validate_combinations(config)
@@ -194,9 +197,10 @@ def _validate_table(fields: dict[str, Any], name: str, expected: str) -> None:
             raise UserError(f"config.{name} has a row {row!r} that is not {expected}: {error}.") from None
 
 
-def _validate_texts(fields: dict[str, Any], name: str, expected: str) -> None:
+def _validate_texts(fields: dict[str, Any], name: str, expected: str, choices: tuple[str, ...] = ()) -> None:
     for row in fields[name]:
-        if not (isinstance(row, tuple) and len(row) == 2 and all(isinstance(item, str) for item in row)):
+        fits = isinstance(row, tuple) and len(row) == 2 and all(isinstance(item, str) for item in row)
+        if not fits or (choices and row[1] not in choices):
             raise UserError(f"config.{name} has a row {row!r} that is not {expected}.")
         try:
             re.compile(row[0])

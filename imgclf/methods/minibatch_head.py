@@ -89,7 +89,7 @@ def _config_of_head(config: Config) -> Config:
     config.data.mean, config.data.std = (0.0,), (1 / 255,)
     config.train.stop_after = ""  # it is meant for the network's training
     config.freeze.preset, config.freeze.stages, config.optimizer.layer_decay = "none", (), 1.0
-    config.mesh.rules = ()
+    config.mesh.rules = config.train.remat = ()
     config.augment.mixup = config.augment.cutmix = 0.0  # they mix pixels
     config.loader.workers = config.loader.threads = 0  # a batch takes less time than handing it from thread to thread
     config.train.checkpoint_every = "100%"  # train.checkpoint_seconds remains: an epoch takes less time than a checkpoint

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from imgclf.config import Config
 from imgclf.models import layer_groups
 from imgclf.models.network import Network
-from imgclf.training import freeze, scalars, sharding
+from imgclf.training import freeze, remat, scalars, sharding
 from imgclf.training.layout import Layout
 from imgclf.training.optimizer import create_optimizer
 from imgclf.training.scalars import Scalars
@@ -116,6 +116,7 @@ def create(
             std=tuple(config.data.std),
             optimizer=create_optimizer(config, params, since=stage.since, depths=depths, norm_gains=gains),
             trainable=tuple(sorted(stage.since)),
+            recomputed=remat.resolve(config.train.remat, model),
         )
         compiled = make_train_step(program, layout, _shardings(program, layout, model, numbers))
         phases.append(Phase(stage.start, stage.stop, program, compiled, numbers, layout))

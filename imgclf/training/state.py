@@ -1,5 +1,6 @@
 """The training state: plain nested dicts, split once from the nnx module, so that pure functions go under `jax.jit`."""
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Collection
@@ -37,14 +38,20 @@ def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
 ApplyFn = Callable[..., tuple[jax.Array, Tree]]
 
 
-def make_apply_fn(graphdef: nnx.GraphDef) -> ApplyFn:
-    """Returns `apply(params, batch_stats, image, train=False, key=None) -> (logits f32 [B,C], new batch_stats)`, a pure function."""
+def make_apply_fn(
+    graphdef: nnx.GraphDef, around: Callable[[nnx.Module], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+) -> ApplyFn:
+    """Returns `apply(params, batch_stats, image, train=False, key=None) -> (logits f32 [B,C], new batch_stats)`, a pure function.
+
+    The network is called within `around(network)`.
+    """
 
     def apply(
         params: Tree, batch_stats: Tree, image: jax.Array, *, train: bool = False, key: jax.Array | None = None
     ) -> tuple[jax.Array, Tree]:
         model = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))
-        logits = model(image, train=train, key=key)
+        with around(model):
+            logits = model(image, train=train, key=key)
         return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
     return apply

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from imgclf.config import Config
 from imgclf.models import forms, placement
 from imgclf.models.network import Network
-from imgclf.training import batch_augment, mixing
+from imgclf.training import batch_augment, mixing, remat
 from imgclf.training.layout import Layout, kept_for_gradient
 from imgclf.training.optimizer import Optimizer
 from imgclf.training.scalars import Scalars
@@ -78,6 +78,7 @@ class StepProgram:
       optimizer: what makes an update of the gradients.
       trainable: names of the parameters that train, in sorted order; None = all. The others are constants to the gradient, so that what
         comes before the first of them in the network has no backward pass, and the optimizer and `grad_norm` don't see them.
+      recomputed: modules whose activations are computed again in the backward pass.
     """
 
     graphdef: nnx.GraphDef
@@ -85,6 +86,7 @@ class StepProgram:
     std: tuple[float, ...]
     optimizer: Optimizer
     trainable: tuple[str, ...] | None
+    recomputed: remat.Rows = ()
 
     def learned(self, params: Tree) -> Tree:
         """Those of the parameters that train."""
@@ -125,7 +127,8 @@ def make_train_step(program: StepProgram, layout: Layout, shardings: StateShardi
       layout: where parameters lie.
       shardings: of the state where the layout splits any of it; None = all of it is on every device.
     """
-    apply, optimizer, mesh = make_apply_fn(program.graphdef), program.optimizer, layout.mesh
+    optimizer, mesh = program.optimizer, layout.mesh
+    apply = make_apply_fn(program.graphdef, functools.partial(remat.applied, program.recomputed))
 
     @forms.on_devices_of(mesh)
     @placement.classes_over(mesh)

@@ -86,6 +86,7 @@ PROGRAM = {
     "optimizer.layer_decay": 0.5,
     "train.clip_norm": 1.0,
     "train.accumulate": 2,
+    "train.remat": (("backbone", "all"),),
     "train.ema": 0.9,
     "data.mean": (0.4, 0.4, 0.4),
     "data.std": (0.4, 0.4, 0.4),
