@@ -17,6 +17,13 @@ HEARTBEAT = 10  # seconds; in use they are 40
 Started = list[tuple[BaseProcess, TextIO]]
 
 
+def coordinator() -> str:
+    """An address for process 0, at a port that is free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
 def start(arguments: Sequence[str], folder: Path, count: int, *, devices: int = 1, own: Sequence[Sequence[str]] = ()) -> Started:
     """Starts `count` processes of one training.
 
@@ -26,10 +33,7 @@ def start(arguments: Sequence[str], folder: Path, count: int, *, devices: int = 
       devices: of each process.
       own: further arguments of each process.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
-    common = [*arguments, "--distributed", f"--coordinator={coordinator}", f"--num-processes={count}"]
+    common = [*arguments, "--distributed", f"--coordinator={coordinator()}", f"--num-processes={count}"]
     given = own or [()] * count
     return [warm_start.start(_main, [*common, f"--process-id={k}", *given[k]], str(folder), devices, k) for k in range(count)]
 

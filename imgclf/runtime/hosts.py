@@ -17,7 +17,7 @@ import pandas as pd
 from imgclf.errors import UserError
 
 HEARTBEAT_SECONDS = 40  # without a sign of life for so long, a process counts as lost
-_PREFIX = "imgclf"
+PREFIX = "imgclf"  # of all keys
 _WAIT_MS = 1000  # at a time, so that Ctrl-C is answered
 _CHUNK = 8 << 20  # bytes of a value
 
@@ -103,7 +103,7 @@ class Hosts:
     def _exchange(self, payload: bytes | None, senders: Iterable[int]) -> list[bytes]:
         """Sends this process's payload, if it has one, and returns those of the senders. The last one to have read removes them."""
         self._calls += 1
-        folder = f"{_PREFIX}/exchange/{self._calls}"
+        folder = f"{PREFIX}/exchange/{self._calls}"
         if payload is not None:
             for part in range(-(-len(payload) // _CHUNK)):
                 self.client.key_value_set_bytes(f"{folder}/{self.index}/{part}", payload[part * _CHUNK : (part + 1) * _CHUNK])
@@ -113,7 +113,7 @@ class Hosts:
             size = int(self._wait_for(f"{folder}/{sender}/size"))
             parts = [self._wait_for(f"{folder}/{sender}/{part}") for part in range(-(-size // _CHUNK))]
             received.append(payload if sender == self.index and payload is not None else b"".join(parts))
-        if self.client.key_value_increment(f"{_PREFIX}/read/{self._calls}", 1) == self.count:
+        if self.client.key_value_increment(f"{PREFIX}/read/{self._calls}", 1) == self.count:
             self.client.key_value_delete(folder)
         return received
 

@@ -21,11 +21,11 @@ import traceback
 from collections.abc import Iterator
 
 from imgclf.errors import UserError
-from imgclf.runtime.hosts import HEARTBEAT_SECONDS, Hosts, connect
+from imgclf.runtime.hosts import HEARTBEAT_SECONDS, PREFIX, Hosts, connect
 
 LOST = 75  # EX_TEMPFAIL of sysexits.h: another process is lost; the same command continues from the last checkpoint
 TERMINATED = 128 + signal.SIGTERM
-_ENDED, _SEEN = "imgclf/ended", "imgclf/seen"
+_ENDED, _SEEN = f"{PREFIX}/ended", f"{PREFIX}/seen"
 _NOTICE = "RECEIVED_PREEMPTION_NOTICE"  # the key by which JAX tells all processes that one of them got SIGTERM
 _LOOK_EVERY = 1.0  # seconds
 _SEEN_WITHIN = 10.0  # seconds, that process 0 stays for the others to read why it ends

@@ -1,6 +1,9 @@
 """What two processes say to each other in test_hosts.py."""
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +34,15 @@ def main(coordinator: str, index: int, out: str) -> None:
         if index == 1:
             raise UserError("The disk of this host is gone.")
         joined.wait()  # for a process that never comes
+
+
+def terminated(coordinator: str, index: int) -> None:
+    """Process 1 gets SIGTERM where nobody trains, while 0 waits for it."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    with partners.together(SystemExit, coordinator, 2, index) as joined:
+        if index == 0:
+            joined.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)

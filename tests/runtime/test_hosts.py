@@ -1,11 +1,11 @@
 """What the processes of a training hand each other, and that they end together; with two real ones."""
 
 import json
-import socket
 from pathlib import Path
 
 import hosts_talking
 import numpy as np
+import several_hosts
 import warm_start
 
 from imgclf.runtime import hosts
@@ -21,9 +21,7 @@ def test_a_process_alone_waits_for_nobody():
 
 
 def test_two_processes_hand_over_and_end_together(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
+    coordinator = several_hosts.coordinator()
     files = [str(tmp_path / f"{k}.json") for k in range(2)]
     started = [warm_start.start(hosts_talking.main, coordinator, k, files[k]) for k in range(2)]
     ended = [warm_start.finish(*one, 60) for one in started]
@@ -39,3 +37,11 @@ def test_two_processes_hand_over_and_end_together(tmp_path):
     code, told = ended[0]
     assert code == 2
     assert "Process 1 of 2 has ended, and so this one does: The disk of this host is gone." in told
+
+
+def test_sigterm_is_answered_where_nobody_trains():
+    coordinator = several_hosts.coordinator()
+    started = [warm_start.start(hosts_talking.terminated, coordinator, k) for k in range(2)]
+    for code, told in [warm_start.finish(*one, 60) for one in started]:
+        assert code == 143, told
+        assert "there was nothing to save" in told or "has ended, and so this one does: it was asked to stop (SIGTERM)" in told
