@@ -62,7 +62,7 @@ def wait_for_step(metrics: Path, step: int, started: Started, timeout: float = 2
 
 def _main(arguments: list[str], folder: str, devices: int, index: int) -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    os.environ["IMGCLF_HEARTBEAT_TIMEOUT"] = str(HEARTBEAT)
+    os.environ.setdefault("IMGCLF_HEARTBEAT_TIMEOUT", str(HEARTBEAT))
     import jax
 
     jax.config.update("jax_platforms", "cpu")

@@ -70,7 +70,7 @@ def compared(rate: float, cores: int, plan: Path) -> list[str]:
         if needed is None:
             said.append(f"{planned['topology']}: the plan says no rate, as its compiler was not installed")
             continue
-        verdict = "enough" if rate >= needed else f"{rate / needed:.0%} of it; {cores * needed / rate:,.0f} such cores would do"
+        verdict = "enough" if rate >= needed else f"{rate / needed:.1%} of it; {cores * needed / rate:,.0f} such cores would do"
         said.append(f"{planned['topology']} asks for up to {needed:,.0f} images/s of each of {planned['hosts']} hosts: {verdict}")
     return said
 

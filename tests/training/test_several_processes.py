@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -183,6 +184,19 @@ def test_an_image_that_one_host_cannot_read_ends_all(config_file, color_folder, 
     assert [code for code, _ in ended] == [2, 2], ended
     assert "has changed since it was verified" in ended[1][1]
     assert "Process 1 of 2 has ended, and so this one does" in ended[0][1]
+
+
+def test_a_full_disk_ends_all(config_file, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a small disk needs root")
+    try:
+        ended = several_hosts.finish(several_hosts.start([f"--config={config_file}", f"--workdir={disk}/run"], tmp_path, 2), 120)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert [code for code, _ in ended] == [2, 2], ended
+    assert all(f"The disk of {disk}/run/checkpoints is full; no checkpoint had been written yet" in told for _, told in ended), ended
 
 
 def test_folders_that_differ_are_told_at_the_start(config_file, color_folder, tmp_path):
