@@ -45,8 +45,11 @@ def plan(  # noqa: PLR0913  (options by name)
       imgclf plan runs/larger --topology v6e:2x2 --programs train
     """
     from imgclf.config import load_config, validation
+    from imgclf.planning import topologies
 
     validation.validate(load_config(config, fields or []))
+    for name in topology:
+        topologies.parse(name)
     endings.quieten()
     from rich.table import Table
 

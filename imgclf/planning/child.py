@@ -9,6 +9,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import math
 import re
 import sys
 import time
@@ -93,8 +94,8 @@ def _lower(request: Request, config: Any, topology: Any) -> None:
             _tell(program=name, state="tracing")
             program = programs.create(name, config, request.num_classes, request.train_images, mesh)
             traced = program.traced().lower(lowering_platforms=("cuda" if topology.chip.kind == "gpu" else "tpu",))
-            arguments = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.arguments))
-            about = {"name": name, "batch": program.batch * topology.chips, "donatable": program.donatable, "argument_bytes": arguments}
+            about = {"name": name, "batch": program.batch * topology.chips, "donatable": program.donatable}
+            about["argument_bytes"] = _argument_bytes(program)
             _tell(program=name, state="traced", result=about | lowered.count(traced.as_text(), traced.as_text(debug_info=True)))
 
 
@@ -130,7 +131,7 @@ def _compiled(program: Any, mesh: Any, request: Request) -> str:
     except Exception as error:  # XLA's own kinds of errors have no public names
         if "RESOURCE_EXHAUSTED" not in str(error) or not (needed := _needed(str(error))):
             raise
-        about |= {"needed": needed, "seconds": time.monotonic() - start}
+        about |= {"needed": needed, "argument_bytes": _argument_bytes(program), "seconds": time.monotonic() - start}
     else:
         memory = compiled.memory_analysis()
         about["memory"] = {
@@ -147,6 +148,14 @@ def _compiled(program: Any, mesh: Any, request: Request) -> str:
     with files.replacing(target, shared=True) as aside:
         aside.write_text(json.dumps(about), encoding="utf-8")
     return target.name
+
+
+def _argument_bytes(program: Any) -> int:
+    """What the arguments take on one chip, without padding."""
+    import jax
+
+    leaves = jax.tree.leaves(program.arguments)
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

@@ -66,7 +66,7 @@ def compiler(topology: Topology) -> str:
 def facts_of(demand: Demand, on_step: OnStep) -> list[dict[str, Any]]:
     """What the programs take on the devices, each compiled once, counted (see `facts.count`) and kept.
 
-    Of a program that is refused for its memory the facts are `name`, `batch` and `needed`, its bytes; where no compiler for the devices is
+    Of a program that is refused for its memory the facts are `name`, `batch`, `needed`, its bytes, and `argument_bytes`; where no compiler for the devices is
     installed, those of `lowered.count` with `name`, `batch`, `donatable` and `argument_bytes`, of one chip.
 
     Args:
@@ -175,7 +175,7 @@ def _failure(topology: str, code: int, log: str) -> str:
 def _counted(path: Path, topology: Topology) -> dict[str, Any]:
     about = json.loads(path.read_text(encoding="utf-8"))
     if "needed" in about:
-        return {"name": about["name"], "batch": about["batch"], "needed": about["needed"]}
+        return {name: about[name] for name in ("name", "batch", "needed", "argument_bytes")}
     with gzip.open(path.with_suffix(".hlo.gz"), "rt", encoding="utf-8") as file:
         text = file.read()
     return facts.count(facts.Compiled(text=text, **about), topology)

@@ -86,7 +86,7 @@ def summary(programs: Sequence[Mapping[str, Any]], config: Config, topology: Top
         found.setdefault("loader_images_per_second_per_host", rate / topology.hosts)
     if EVAL in by_name:
         found["eval_images_per_second_per_chip"] = by_name[EVAL]["batch"] / by_name[EVAL]["bound_seconds"] / topology.chips
-    return found | {"hours": seconds / 3600}
+    return found | {"hours": seconds / 3600} if seconds else found
 
 
 def findings(programs: Sequence[Mapping[str, Any]], config: Config, topology: Topology) -> list[Finding]:
@@ -95,7 +95,7 @@ def findings(programs: Sequence[Mapping[str, Any]], config: Config, topology: To
     for one in programs:
         found += _of_memory(one, topology)
         if "needed" not in one:
-            found += [*_of_precision(one, config, topology), *_of_donation(one), *_of_links(one, topology)]
+            found += [*_of_precision(one, config, topology), *_of_donation(one), *_of_links(one, config, topology)]
     found += _of_batch(config, topology)
     return sorted(found, key=lambda finding: finding.kind != "fault")
 
@@ -147,18 +147,19 @@ def _of_donation(one: Mapping[str, Any]) -> list[Finding]:
     return [Finding("fault", f"{told}; the others lie in memory twice.")]
 
 
-def _of_links(one: Mapping[str, Any], topology: Topology) -> list[Finding]:
+def _of_links(one: Mapping[str, Any], config: Config, topology: Topology) -> list[Finding]:
     found, sent = [], one["collectives"]
     if sent["small"] > 20:
-        found.append(
-            Finding(
-                "remark",
-                f"{one['name']}: {sent['small']} of {sent['count']} messages among the chips are below 64 KiB. Each takes as long as it "
-                "travels, which these bounds leave out; batch normalisation over all chips makes most of them.",
-            )
+        told = (
+            f"{one['name']}: {sent['small']} of {sent['count']} messages among the chips are below 64 KiB. Each takes as long as it "
+            "travels, which these bounds leave out."
         )
+        if not config.model.batch_norm_group:
+            told += " Batch normalisation over all chips makes such: with config.model.batch_norm_group=32 a chip needs no other for it."
+        found.append(Finding("remark", told))
     if sent["bf16_bytes"] > _MIB:
-        found.append(Finding("remark", f"{one['name']}: {size(sent['bf16_bytes'])} are summed over the chips in bfloat16."))
+        told = f"{one['name']}: {size(sent['bf16_bytes'])} are summed over the chips in bfloat16; "
+        found.append(Finding("remark", f"{told}config.model.gradient_precision='f32' sums gradients in float32, at twice the bytes."))
     if sent["crossing_slices_bytes"]:
         found.append(Finding("remark", f"{one['name']}: {size(sent['crossing_slices_bytes'])} cross slices, by the data centre's network."))
     elif topology.chip.kind == "gpu" and sent["crossing_hosts_bytes"]:
@@ -191,19 +192,19 @@ def suggestions(programs: Sequence[Mapping[str, Any]], config: Config, topology:
         return []
     room, each = topology.chip.usable_bytes, config.loader.batch_size // topology.chips
     needed = train.get("needed") or train["memory"]["total"]
-    fixed = train["memory"]["arguments"] + train["memory"]["code"] if "memory" in train else 0
+    fixed = train["memory"]["arguments"] + train["memory"]["code"] if "memory" in train else train["argument_bytes"]
     found: list[dict[str, Any]] = []
     smaller = each
     while smaller > 1 and fixed + (needed - fixed) * smaller / each > 0.95 * room:
         smaller //= 2
     if fixed < 0.9 * room and 1 <= smaller < each:
         batch = smaller * topology.chips
-        text = f"config.loader.batch_size={batch}, {smaller} images a chip: what is kept for the backward pass shrinks with the batch."
+        text = f"config.loader.batch_size={batch}, {smaller:,} images a chip: what is kept for the backward pass shrinks with the batch."
         found.append({"fields": {"loader.batch_size": batch}, "text": text})
     if config.model.precision == "f32":
         text = "config.model.precision='bf16': maps take half the memory."
         found.append({"fields": {"model.precision": "bf16"}, "text": text})
-    if topology.chips > 1 and config.mesh.fsdp == 1:
+    if topology.chips > 1 and config.mesh.fsdp == 1 and fixed > 0.2 * room:
         ways = topology.chips_per_host
         text = f"config.mesh.fsdp={ways}: parameters and the optimizer's state are split among {ways} chips."
         found.append({"fields": {"mesh.fsdp": ways}, "text": text})

@@ -36,6 +36,7 @@ finally:
         (["evaluate", "run", "--on", "nowhere"], "nowhere"),
         (["lr-find", "folder:nowhere"], "nowhere does not exist"),
         (["label-errors", "folder:nowhere"], "nowhere does not exist"),
+        (["plan", "quickstart", "--topology", "v5e:32x32"], "the nearest is v5e:16x16"),
         (["data", "show", "folder:nowhere"], "nowhere does not exist"),
         (["data", "balance", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["create", "nowhere"], "no folder or table 'nowhere'"),

@@ -115,11 +115,7 @@ def test_libtpu_compiles_a_small_model_and_a_second_plan_is_there_at_once(config
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install 'imgclf[plan-tpu]'")
-def test_a_compiler_that_ends_its_process_is_told_in_a_sentence(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(topologies, "parse", lambda name: topologies.Topology(name, topologies.CHIPS["v5e"], (32, 32)))
-    request = child.Request(
-        config="", topology="v5e:32x32", compiles=True, programs=(), num_classes=10, train_images=640, folder="", versions=""
-    )
-    with pytest.raises(UserError, match="Compiling for v5e:32x32"):
+def test_a_process_that_fails_is_told_in_a_sentence(tmp_path):
+    request = child.Request("{}", "v5e:2x2", True, ("no such program",), 10, 640, str(tmp_path), "")
+    with pytest.raises(UserError, match=r"^Compiling for v5e:2x2 failed with exit code 1 \(.+\); try another topology"):
         list(compiling.answers(request))
