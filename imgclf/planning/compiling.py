@@ -66,8 +66,8 @@ def compiler(topology: Topology) -> str:
 def facts_of(demand: Demand, on_step: OnStep) -> list[dict[str, Any]]:
     """What the programs take on the devices, each compiled once, counted (see `facts.count`) and kept.
 
-    Of a program that is refused for its memory the facts are `name`, `batch`, `needed`, its bytes, and `argument_bytes`; where no compiler for the devices is
-    installed, those of `lowered.count` with `name`, `batch`, `donatable` and `argument_bytes`, of one chip.
+    Of a program that is refused for its memory the facts are `name`, `batch`, `needed`, its bytes, and `argument_bytes`; where no compiler
+    for the devices is installed, those of `lowered.count` with `name`, `batch`, `donatable` and `argument_bytes`, of one chip.
 
     Args:
       demand: what is compiled.

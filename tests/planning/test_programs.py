@@ -12,7 +12,7 @@ from imgclf.config import default_config
 from imgclf.errors import UserError
 from imgclf.methods import resolve
 from imgclf.models import forms
-from imgclf.planning import child, compiling, lowered, programs, topologies
+from imgclf.planning import child, compiling, lowered, programs
 from imgclf.training import sharding
 
 
