@@ -4,17 +4,22 @@ A list of 1.2 million paths takes 130 MB and as many objects, which the garbage 
 same paths in one buffer take 45 MB, and are read from a file's pages by every process that maps it.
 """
 
-import dataclasses
+import hashlib
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self, overload
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from imgclf import files
+
 _TEXT = pd.StringDtype("pyarrow", na_value=np.nan)  # what pandas calls "str"
+
+_SHARED = 2**20  # bytes from which on an array is worth a file
+_KEPT_SECONDS = 7 * 86_400
 
 
 class Texts(Sequence[str]):
@@ -29,10 +34,13 @@ class Texts(Sequence[str]):
         self.data, self.offsets = data, offsets
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> Self:
-        """The texts of any sequence; one that is compact already stays as it is."""
+    def of(cls, texts: Sequence[str] | pd.arrays.ArrowStringArray) -> Self:
+        """The texts of any sequence, without nulls; one that is compact already stays as it is."""
         if isinstance(texts, cls):
             return texts
+        if isinstance(texts, pd.arrays.ArrowStringArray):
+            column = pa.array(texts)
+            return cls.from_arrow(column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column]))
         encoded = [os.fsencode(text) for text in texts]
         return cls(np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([0, *map(len, encoded)], dtype=np.int64))
 
@@ -77,6 +85,10 @@ class Texts(Sequence[str]):
     def is_ascii(self) -> bool:
         """Whether no text has a letter beyond ASCII."""
         return not len(self.data) or int(self.data.max()) < 128
+
+    def shared(self) -> "Texts":
+        """The same texts, for worker processes; see the function `shared`."""
+        return Texts(shared(self.data), shared(self.offsets))
 
     def to_arrow(self) -> pa.Array:
         """The bytes of the texts, as large_binary: a name that is no text has no other form."""
@@ -166,21 +178,41 @@ def _column(array: pa.Array) -> pd.Series:
     return pd.Series(pd.arrays.ArrowStringArray(pa.chunked_array([array]), dtype=_TEXT))  # type: ignore[call-arg]  # which the stubs don't know
 
 
-@dataclasses.dataclass(frozen=True)
-class Mapped:
-    """Arrays of a file that every process maps: pickled as the file's name, so that no worker gets a copy.
+class _Mapped(np.memmap):
+    """An array in a file: pickled as the file's name, so that a process that gets it maps the file too instead of getting a copy."""
 
-    Attributes:
-      file: a .npy file, which must last as long as somebody may still open it.
+    file: str  # of a whole array; a part of one has no such attribute, and is pickled as any array
+
+    def __reduce__(self) -> Any:
+        whole = self.__dict__.get("file")
+        return np.asarray(self).__reduce__() if whole is None else (_opened, (whole,))
+
+
+def _opened(file: str) -> np.ndarray:
+    mapped = np.load(file, mmap_mode="r", allow_pickle=False).view(_Mapped)
+    mapped.file = file
+    return mapped
+
+
+def shared(array: np.ndarray) -> np.ndarray:
+    """The same array, read-only, in a file of the cache that worker processes map; a small one, and where the cache can't be written any,
+    as it is.
+
+    The file's name is a hash of its contents: the next start finds it again. Files that were not made anew for a week are removed.
     """
-
-    file: str
-
-    @classmethod
-    def save(cls, file: Path, array: np.ndarray) -> "Mapped":
-        np.save(file, array, allow_pickle=False)
-        return cls(str(file))
-
-    def open(self) -> np.ndarray:
-        opened: Any = np.load(self.file, mmap_mode="r", allow_pickle=False)
-        return opened
+    if array.nbytes < _SHARED:
+        return array
+    array = np.ascontiguousarray(array)
+    name = hashlib.blake2b(array.data, digest_size=16, key=f"{array.dtype.str}{array.shape}".encode()[:64]).hexdigest()
+    file = files.cache_dir() / "shared" / f"{name}.npy"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            for other in file.parent.glob("*.npy"):
+                if other.stat().st_mtime < time.time() - _KEPT_SECONDS:
+                    other.unlink(missing_ok=True)
+            with files.replacing(file, shared=True) as aside, aside.open("wb") as stream:
+                np.save(stream, array, allow_pickle=False)
+        return _opened(str(file))
+    except OSError:
+        return array

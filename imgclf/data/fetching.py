@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imgclf.data import augment, readers
+from imgclf.data.columns import Texts, shared
 from imgclf.data.images import ImageError
 from imgclf.data.orders import Order, TrainOrder
 from imgclf.data.readers import ImageReader
@@ -56,6 +57,20 @@ class Fetch:
                 else:
                     self._fill_readable(batch, i, row, epoch)
         return batch
+
+    def for_workers(self) -> "Fetch":
+        """The same, with a large table in files that worker processes map instead of getting copies."""
+        return dataclasses.replace(
+            self,
+            order=self.order.shared()
+            if isinstance(self.order, TrainOrder)
+            else dataclasses.replace(self.order, rows=shared(self.order.rows)),
+            reader=readers.for_workers(self.reader),
+            ids=Texts.of(self.ids).shared(),
+            labels=shared(self.labels),
+            sizes=shared(self.sizes),
+            kept=shared(self.kept),
+        )
 
     def _fill(self, batch: Batch, i: int, row: int, epoch: int) -> None:
         """Puts an image into place `i` of a batch.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from imgclf.data import sampling
+from imgclf.data.columns import shared
 
 
 @dataclasses.dataclass(repr=False, eq=False)  # grain prints what it maps
@@ -26,6 +27,11 @@ class TrainOrder:
             positions, shown = self.sampler.epoch(int(number))
             rows[here], epochs[here] = self.rows[positions[places[here]]], shown[places[here]]
         return rows, epochs
+
+    def shared(self) -> "TrainOrder":
+        """The same order, whose columns worker processes map instead of getting copies."""
+        sampler = dataclasses.replace(self.sampler, labels=shared(self.sampler.labels))
+        return dataclasses.replace(self, rows=shared(self.rows), sampler=sampler)
 
     def after(self, row: int) -> Iterator[int]:
         """The other training rows, from the one that follows `row` in the table on, in a circle."""

@@ -224,7 +224,7 @@ def _batches(
         verified=verified,
         decoded=_decoded(dataset.reader) if fits and not config.loader.workers else None,
     )
-    return Batches(fetch, start, stop, config.loader)
+    return Batches(fetch.for_workers() if config.loader.workers else fetch, start, stop, config.loader)
 
 
 def _decoded(reader: ImageReader) -> dict[tuple[int, int], np.ndarray]:

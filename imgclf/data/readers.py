@@ -15,7 +15,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from imgclf.data import images
-from imgclf.data.columns import Texts
+from imgclf.data.columns import Texts, shared
 from imgclf.errors import UserError
 from imgclf.remote import places, transfer
 from imgclf.remote.ahead import WINDOW
@@ -166,6 +166,13 @@ def stored(reader: ImageReader, row: int) -> Stored:
     return holder.stored(its_row)
 
 
+def for_workers(reader: ImageReader) -> ImageReader:
+    """The same images, by a reader that takes little to send to worker processes."""
+    if isinstance(reader, RowsReader):
+        return RowsReader(for_workers(reader.reader), shared(reader.rows))
+    return reader.shared() if isinstance(reader, FileReader) else reader
+
+
 def kept_sizes(reader: ImageReader) -> np.ndarray | None:
     """(height, width) of the pictures, int32 [n, 2], where they are kept at other sizes than the table gives; else None."""
     if isinstance(reader, RowsReader):
@@ -222,6 +229,12 @@ class FileReader(Reader):
         """The file's absolute path, or its URL."""
         name = self.paths[row]
         return places.join(self.root, name) if self.has_urls else os.path.join(self.root, name)
+
+    def shared(self) -> Self:
+        """The same reader, whose columns worker processes map instead of getting copies."""
+        other = copy.copy(self)
+        other.paths, other._sizes = self.paths.shared(), shared(self._sizes)
+        return other
 
     def ahead(self, rows: Sequence[int]) -> contextlib.AbstractContextManager[None]:
         if not self.has_urls:

@@ -67,7 +67,7 @@ class Sampler:
         count = len(self.labels)
         order = _permutation(self.seed, "\0order", number, count)
         if self.rule == "natural":
-            return order, np.full(count, number, np.int64)
+            return order, np.broadcast_to(np.int64(number), count)
         examples, shown = [], []
         for rank, (start, stop) in enumerate(zip(self._taken(number), self._taken(number + 1), strict=True)):
             size = int(self._sizes[rank])

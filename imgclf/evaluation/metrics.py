@@ -143,7 +143,7 @@ def summary(judged: Judgement, class_names: Sequence[str], area: float | None, n
         "top1": float(correct.mean()),
         "top1_ci95": list(wilson(int(correct.sum()), n)),
         "balanced_accuracy": float(np.mean([row["recall"] for row in present])),
-        "balanced_accuracy_ci95": list(mean_of_proportions(right[support > 0], support[support > 0])),
+        "balanced_accuracy_ci95": list(mean_of_proportions(right[support > 0].tolist(), support[support > 0].tolist())),
         "top5": float((judged.rank < min(5, classes)).mean()),
         "loss": float(judged.loss.mean()),
         "macro_f1": float(np.mean([row["f1"] for row in present])),

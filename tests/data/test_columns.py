@@ -1,12 +1,14 @@
 import os
+import pickle
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgclf.data.columns import Coded, Mapped, Texts
+from imgclf.data.columns import Coded, Texts, shared
 
 names = st.lists(st.binary(max_size=6).filter(lambda name: b"\0" not in name).map(os.fsdecode), max_size=8)
 
@@ -39,10 +41,17 @@ def test_columns_of_pandas_are_those_that_lists_would_make():
         pd.testing.assert_series_equal(compact.to_pandas(), pd.Series(texts, dtype="str"))
 
 
-def test_mapped_arrays_are_pickled_as_their_file(tmp_path):
-    import pickle
-
-    array = np.arange(100_000)
-    mapped = Mapped.save(tmp_path / "a.npy", array)
+@pytest.mark.usefixtures("cache")
+def test_a_large_array_is_sent_as_the_name_of_its_file_and_its_parts_as_they_are():
+    array = np.arange(200_000)
+    mapped = shared(array)
     assert len(pickle.dumps(mapped)) < 500
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(mapped)).open(), array)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(mapped)), array)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(mapped[5:9])), array[5:9])
+    assert shared(array).file == mapped.file
+    assert shared(array + 1).file != mapped.file
+    assert shared(array[:10]).base is array  # too small for a file
+    texts = Texts.of([f"{number:06d}" for number in range(200_000)])
+    sent = pickle.dumps(texts.shared())
+    assert len(sent) < 1000
+    assert pickle.loads(sent) == texts
