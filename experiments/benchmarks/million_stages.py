@@ -35,12 +35,13 @@ def main() -> None:
         config.data.verify = args.verify
     figures: dict[str, Any] = {}
     with timed(figures):
-        before = time.perf_counter()
+        before, cpu_before = time.perf_counter(), time.process_time()
         prepared = prepare.prepare(config)
         figures["prepare"] = time.perf_counter() - before
         with pipeline.train_batches(prepared.dataset, config) as batches:
             next(batches)
             figures["first batch"] = time.perf_counter() - before
+            figures["cpu"] = time.process_time() - cpu_before
             figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             figures["resident_mb"] = resident(os.getpid()) / 2**20
             figures["workers_mb"] = [private(pid) / 2**20 for pid in children()]

@@ -23,26 +23,35 @@ def looked_at(dataset: Dataset, config: Config) -> tuple[Dataset, dict[str, Any]
       The data set with the damaged images that were found in its quarantine (its table keeps their rows, so that the stream of batches
       stays what it is), and the report of the audit of the images that are known (`audit.audit`).
     """
-    assert dataset.unverified is not None
-    table, learnt = dataset.table, dataset.unverified.learnt()
-    at = pd.Index(dataset.unverified.ids.to_pandas()).get_indexer(pd.Index(table["id"]))
-    learnt = learnt.iloc[at].reset_index(drop=True)
+    learnt = _learnt(dataset)
     bad = ~learnt["reason"].isin(["", "unverified"]).to_numpy(bool)
-    found = pd.DataFrame({"id": table["id"][bad], "reason": learnt["reason"][bad], "detail": learnt["detail"][bad]})
+    found = pd.DataFrame({"id": dataset.table["id"][bad], "reason": learnt["reason"][bad], "detail": learnt["detail"][bad]})
     quarantine = pd.concat([dataset.quarantine, found.astype("str")], ignore_index=True).sort_values("id", ignore_index=True)
-    known = {name: learnt[name] for name in ("sha256", "width", "height", "phash")}
-    _, report = audit.audit(dataclasses.replace(dataset, table=table.assign(**known)), config)
+    _, report = audit.audit(dataclasses.replace(dataset, table=_with(dataset.table, learnt)), config)
     report["looked_at"]["images"] = int((learnt["reason"] != "unverified").sum())
     return dataclasses.replace(dataset, quarantine=quarantine), report
 
 
-def readable(dataset: Dataset) -> Dataset:
-    """The data set without the images that the verification has found to be damaged by now."""
+def verified(dataset: Dataset) -> Dataset:
+    """The data set without the images that are known to be damaged, and with what is known of the others; once all have been looked at, it
+    is as if they had been verified first. One that was is returned as it is."""
     if dataset.unverified is None:
         return dataset
+    learnt = _learnt(dataset)
+    known = dataclasses.replace(dataset, table=_with(dataset.table, learnt))
+    part = subset(known, np.flatnonzero(learnt["reason"].isin(["", "unverified"]).to_numpy(bool)))
+    return part if (learnt["reason"] == "unverified").any() else dataclasses.replace(part, unverified=None)
+
+
+def _learnt(dataset: Dataset) -> pd.DataFrame:
+    """What is known of each row of the table, see `Unverified.learnt`."""
+    assert dataset.unverified is not None
     at = pd.Index(dataset.unverified.ids.to_pandas()).get_indexer(pd.Index(dataset.table["id"]))
-    sound = dataset.unverified.learnt()["reason"].isin(["", "unverified"]).to_numpy(bool)[at]
-    return subset(dataset, np.flatnonzero(sound))
+    return dataset.unverified.learnt().iloc[at].reset_index(drop=True)
+
+
+def _with(table: pd.DataFrame, learnt: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(**{name: learnt[name] for name in ("sha256", "width", "height", "phash")})
 
 
 def remarks(report: dict[str, Any], split: str = "") -> list[str]:

@@ -140,6 +140,7 @@ def in_background(config: Config, listing: Listing) -> bool:
     needs = {
         f"config.train.method={train.method!r} takes features of all images": not on_images,
         f"config.data.scenes={data.scenes!r} compares all images": data.scenes != "off",
+        "config.train.teacher looks at all images before training": bool(train.teacher),
         "config.data.audit='error' compares all images before training": data.audit == "error",
         f"config.data.source={data.source!r} gives no files": not isinstance(listing.reader, FileReader) or listing.classes is None,
     }

@@ -80,8 +80,10 @@ def extract(
       float32 [N, D]; with views [N, 1 + views, D], those of evaluation first. It may be a read-only map of the file.
 
     Raises:
-      UserError: if the cache is damaged or can't be written, or an image can no longer be read.
+      UserError: if the cache is damaged or can't be written, or an image can no longer be read; for images that are not verified yet.
     """
+    if dataset.unverified is not None:
+        raise UserError("Features are of verified images, which are known by their content: set config.data.verify='first'.")
     console = console or Console(quiet=True)
     rows = np.arange(len(dataset.table)) if rows is None else np.asarray(rows, np.int64)
     contents = [bytes.fromhex(digest) for digest in dataset.table["sha256"].iloc[rows]]

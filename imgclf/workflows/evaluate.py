@@ -111,7 +111,7 @@ def images_of(predictor: Predictor, split: str) -> Dataset:
     rows = np.flatnonzero(dataset.table["split"] == split)
     if not len(rows):
         raise UserError(f"The run in {folder} has no {split} images: name labeled images to test it on.")
-    return late_audit.readable(subset(dataset, rows))
+    return late_audit.verified(subset(dataset, rows))
 
 
 def _folder(predictor: Predictor) -> Path:

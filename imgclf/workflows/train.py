@@ -152,9 +152,10 @@ class Training:
             results["selection"] = run_folder.selection(folder)
             if jax.process_index() == 0:
                 files.write_text(folder / "predictions.csv", predictions.to_csv(index=False))
-                samples.save(folder, prepared.loaded, predictions, audit_report)  # also pictures of the copies that were dropped
-                explain.explain_mistakes(folder, config, dataset, trained, results, predictions, console)
-                kept = open_set.of_training(config, model, dataset, trained)
+                sound, loaded = late_audit.verified(dataset), late_audit.verified(prepared.loaded)
+                samples.save(folder, loaded, predictions, audit_report)  # also pictures of the copies that were dropped
+                explain.explain_mistakes(folder, config, sound, trained, results, predictions, console)
+                kept = open_set.of_training(config, model, sound, trained)
                 open_set.write(kept, folder)
                 results["open_set"] = kept.about if kept else None
                 files.write_json(folder / "results.json", results)

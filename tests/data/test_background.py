@@ -142,6 +142,11 @@ def test_the_background_learns_what_a_verification_before_learns_and_is_continue
     assert len(dataset.table) == 41
     assert report["exact_duplicates"]["groups"] == [["cat/00.jpg", "dog/copy.jpg"]]
     assert report["dropped"] == []
+    sound = late_audit.verified(late)
+    assert sound.unverified is None
+    pd.testing.assert_frame_equal(sound.table[names], first.table[names], check_dtype=False)
+    for row in range(38):
+        np.testing.assert_array_equal(sound.reader[row], first.reader[row])
 
 
 def test_parts_of_a_verification_serve_one_before_training(photos, monkeypatch):
