@@ -106,7 +106,7 @@ def test_a_state_that_is_split_over_processes(config_file, one, tmp_path, mesh):
     assert_same_training(tmp_path / "run", one, 1e-5)
 
 
-def stopped(config_file: Path, folder: Path, count: int, victim: int, signum: int) -> list[tuple[int, str, float]]:
+def stopped(config_file: Path, folder: Path, count: int, victim: int, signum: int, *more: str) -> list[tuple[int, str, float]]:
     """Sends a signal to one process of a training; returns (exit code, what it said, seconds until its end) of each."""
     arguments = [
         f"--config={config_file}",
@@ -151,17 +151,19 @@ def test_where_one_hangs_the_others_end_and_say_so(config_file, tmp_path):
     print("seconds:", ended[0][2])
 
 
-def test_sigterm_to_one_saves_one_step_which_any_number_of_devices_continues(config_file, tmp_path):
-    ended = stopped(config_file, tmp_path, 4, 2, signal.SIGTERM)
+@pytest.mark.parametrize("split", [False, True])
+def test_sigterm_to_one_saves_one_step_which_any_number_of_devices_continues(config_file, tmp_path, split):
+    ended = stopped(config_file, tmp_path, 4, 2, signal.SIGTERM, *(["--config.mesh.fsdp=4"] * split))
     assert [code for code, _, _ in ended] == [143] * 4, ended
     step = last_step(tmp_path / "run")
     assert all(f"Stopped at step {step}; the state is saved" in told for _, told, _ in ended), ended
     run_folder.write_stop(tmp_path / "run", f"{step + 4} steps")
     runs = []
-    for devices in (1, 2, 8):
+    for devices, fsdp in ((1, 1), (2, 2), (8, 4)):
         runs.append(tmp_path / f"on{devices}")
         shutil.copytree(tmp_path / "run", runs[-1])
-        several_hosts.run_one([f"--config={runs[-1] / 'config.json'}", f"--workdir={runs[-1]}"], tmp_path, devices)
+        mesh = [f"--config.mesh.fsdp={fsdp}"] * split
+        several_hosts.run_one([f"--config={runs[-1] / 'config.json'}", f"--workdir={runs[-1]}", *mesh], tmp_path, devices)
     for run in runs[1:]:
         assert_same_training(run, runs[0], 1e-4)
 
