@@ -11,6 +11,7 @@ from imgclf.planning.topologies import Topology
 
 WALLS = {"products": "matrix units", "memory": "memory bandwidth", "links": "links between chips"}
 _SMALL_BATCH = 16  # images: a TPU's tiles hold 8 float32 or 16 bfloat16 rows, which maps' batches are laid along
+_REMAT = (("backbone/.+", "all"),)  # each of the backbone's parts keeps no more than what it is given
 _MIB, _GIB = 2**20, 2**30
 
 
@@ -204,6 +205,9 @@ def suggestions(programs: Sequence[Mapping[str, Any]], config: Config, topology:
     if config.model.precision == "f32":
         text = "config.model.precision='bf16': maps take half the memory."
         found.append({"fields": {"model.precision": "bf16"}, "text": text})
+    if not config.train.remat and fixed < 0.9 * room:
+        text = f"config.train.remat={_REMAT!r}: maps are computed again in the backward pass instead of kept, for up to a third more work."
+        found.append({"fields": {"train.remat": _REMAT}, "text": text})
     if topology.chips > 1 and config.mesh.fsdp == 1 and fixed > 0.2 * room:
         ways = topology.chips_per_host
         text = f"config.mesh.fsdp={ways}: parameters and the optimizer's state are split among {ways} chips."

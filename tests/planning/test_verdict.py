@@ -88,7 +88,8 @@ def test_what_does_not_fit_gets_ways_to_make_it_fit(config):
     assert not verdict.fits([found], V5E)
     assert "does not fit: it needs 40.00 GiB of the 15.75 GiB" in told(found, config, V5E)[0]
     fields = [one["fields"] for one in verdict.suggestions([found], config, V5E)]
-    assert fields == [{"loader.batch_size": 4 * 8}, {"model.precision": "bf16"}]  # a quarter: the largest half of a half that fits
+    remat = {"train.remat": (("backbone/.+", "all"),)}
+    assert fields == [{"loader.batch_size": 4 * 8}, {"model.precision": "bf16"}, remat]  # a quarter: the largest half of a half that fits
     refused = {"name": "train", "batch": 128, "needed": 40 * 2**30, "argument_bytes": 2**20}
     assert [one["fields"] for one in verdict.suggestions([refused], config, V5E)] == fields
     large = refused | {"argument_bytes": 15 * 2**30}  # no batch is small enough
