@@ -124,7 +124,7 @@ def _ways(topology: Mapping[str, Any]) -> str:
 _ROWS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str], bool], ...] = (
     ("chips", "", lambda t: f"{formatting.count(t['chips'], 'chip')}, {formatting.count(t['hosts'], 'host')}", False),
     ("mesh", "", _ways, False),
-    ("batch", "", lambda t: f"{t['batch_size']:,}: {t['batch_per_chip']:g} a chip", False),
+    ("batch", "", lambda t: f"{t['batch_size']:,}: {t['batch_per_chip']:,g} a chip", False),
     ("memory of a chip", "compiler", _fits, True),
     ("… arguments", "compiler", lambda t: size(_program(t)["memory"]["arguments"]), False),
     ("… temporaries", "compiler", lambda t: size(_program(t)["memory"]["temporaries"]), False),
