@@ -8,6 +8,11 @@ write: the shorter side to 256 pixels, the centre crop of 224, MobileNetV2 of ke
 scikit-learn's LogisticRegression, once on standardised features with C = 0.01 and once on plain ones with C = 1. Needs the extra "test",
 whose Keras runs on JAX.
 
+    python experiments/benchmarks/accuracy.py --cpu 3 [DATA ...] [--set eval.views=plain]
+
+compares what both cost instead: seconds of CPU, and of the clock, of a process of its own for each side, in turns. Each trains on four
+fifths of the photos once and answers the others, from an empty cache, imports and compiling included.
+
 --keep keeps the peers' answers and their seconds in FOLDER, so that another run of create is compared with the same ones at once.
 
 Prints a line per data set and weights: the accuracies, the paired differences with their intervals (evaluation/compare.py), and the seconds
@@ -16,6 +21,10 @@ that each side took for all folds, its features included (imgclf's from an empty
 
 import argparse
 import os
+import resource
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,6 +41,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import imgclf
+from imgclf.config import parse_assignment
 from imgclf.evaluation import compare, intervals
 from imgclf.formatting import percent
 
@@ -50,7 +60,16 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", help="folder for the peers' answers")
+    parser.add_argument("--cpu", type=int, default=0, help="turns in which the cost of both sides is measured")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="with --cpu, a field of create's config")
+    parser.add_argument("--side", choices=["create", "peer"], help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.side:
+        once(args)
+        return
+    if args.cpu:
+        costs(args)
+        return
     for folder in args.data:
         data = imgclf.load_images(folder, verbose=False)
         labels = data.table["label"].to_numpy()
@@ -73,6 +92,42 @@ def main() -> None:
                 print(told, flush=True)
 
 
+def once(args: argparse.Namespace) -> None:
+    """One side's work: trains on the images of all folds but the first, and answers those of the first."""
+    folder, weights = args.data[0], Path(args.weights)
+    data = imgclf.load_images(folder, verbose=False)
+    labels = data.table["label"].to_numpy()
+    train, test = next(folds_of(labels, args.folds, args.seed))
+    if args.side == "create":
+        fields = dict(parse_assignment(field) for field in args.set)
+        right = answers(data, weights, test, fields)
+    else:
+        features = keras_features(paths_of(data), weights, WIDTHS[weights.name])
+        said = PEERS["plain, C = 1"]().fit(features[train], labels[train]).predict(features[test])
+        right = said == labels[test]
+    print(percent(right.mean()))
+
+
+def costs(args: argparse.Namespace) -> None:
+    """Prints what both sides cost, and the median ratio of turns."""
+    for folder in args.data:
+        for file in WIDTHS:
+            cpu: dict[str, list[float]] = {"create": [], "peer": []}
+            for turn in range(args.cpu):
+                for side in ("create", "peer") if turn % 2 == 0 else ("peer", "create"):
+                    command = [sys.executable, __file__, folder, "--weights", str(Path(args.weights) / file), "--side", side]
+                    command += [text for field in args.set for text in ("--set", field)]
+                    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+                    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+                    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                    cpu[side].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+                    told = f"{cpu[side][-1]:.1f} s of CPU, {time.perf_counter() - start:.1f} s, {done.stdout.split()[-2]} %"
+                    print(f"  {Path(folder).name}, {WIDTHS[file]}, {side}: {told}, load {os.getloadavg()[0]:.0f}", flush=True)
+            ratios = sorted(own / other for own, other in zip(cpu["create"], cpu["peer"], strict=True))
+            told = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) of the peer's seconds of CPU"
+            print(f"{Path(folder).name}, MobileNetV2 {WIDTHS[file]}: create takes {told}", flush=True)
+
+
 def folds_of(labels: np.ndarray, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the rows of each fold's training and test images."""
     yield from StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
@@ -84,14 +139,20 @@ def ours(data: imgclf.ImageData, weights: Path, folds: int, seed: int) -> np.nda
     right = np.zeros(len(table), bool)
     with tempfile.TemporaryDirectory() as runs:
         for fold, (_, test) in enumerate(folds_of(table["label"].to_numpy(), folds, seed)):
-            held_out = np.zeros(len(table), bool)
-            held_out[test] = True
-            train = data.filter(~held_out)
-            train.dataset.table["split"] = ""  # the data's own splits are joined
-            classifier = imgclf.create(train, weights=f"path:{weights}", workdir=Path(runs) / str(fold), verbose=False)
-            said = classifier.predict(data.filter(held_out))
-            right[held_out] = (said["predicted"] == said["true"]).to_numpy()
+            right[test] = answers(data, weights, test, {}, Path(runs) / str(fold))
     return right
+
+
+def answers(data: imgclf.ImageData, weights: Path, test: np.ndarray, fields: dict, folder: Path | None = None) -> np.ndarray:
+    """Whether `imgclf.create`, trained on the images that are not in the rows `test`, is right on each of those, bool [n]."""
+    held_out = np.zeros(len(data.table), bool)
+    held_out[test] = True
+    train = data.filter(~held_out)
+    train.dataset.table["split"] = ""  # the data's own splits are joined
+    with tempfile.TemporaryDirectory() as runs:
+        classifier = imgclf.create(train, weights=f"path:{weights}", workdir=folder or Path(runs) / "run", config=fields, verbose=False)
+        said = classifier.predict(data.filter(held_out))
+    return (said["predicted"] == said["true"]).to_numpy()
 
 
 def peers(
@@ -102,7 +163,7 @@ def peers(
         with np.load(kept) as saved:
             return {name: (saved[name], float(saved[f"{name} seconds"])) for name in PEERS}
     start = time.perf_counter()
-    features = keras_features([Path(data.dataset.table["source"].iloc[0]) / name for name in data.table["id"]], weights, width)
+    features = keras_features(paths_of(data), weights, width)
     shared, found = time.perf_counter() - start, {}
     for name in PEERS:
         start = time.perf_counter()
@@ -114,6 +175,10 @@ def peers(
             kept, **{name: right for name, (right, _) in found.items()}, **{f"{name} seconds": took for name, (_, took) in found.items()}
         )
     return found
+
+
+def paths_of(data: imgclf.ImageData) -> list[Path]:
+    return [Path(data.dataset.table["source"].iloc[0]) / name for name in data.table["id"]]
 
 
 def keras_features(paths: list[Path], weights: Path, width: float) -> np.ndarray:

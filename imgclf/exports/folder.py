@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -218,6 +219,13 @@ def write_golden(pictures: list[Picture], folder: Path) -> None:
         else:
             Image.fromarray(picture.stored).save(place / f"{number}.png")
         np.save(place / f"{number}.npy", picture.shown)
+
+
+def without_pictures(folder: Path) -> None:
+    """Takes the run's pictures out of an export that is to be published."""
+    about = json.loads((folder / EXPORT_JSON).read_text(encoding="utf-8"))
+    shutil.rmtree(folder / GOLDEN)
+    finish(folder, {name: value for name, value in about.items() if name not in ("files", "self_sha256")})
 
 
 def finish(folder: Path, about: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from imgclf.deploy.classifier import Classifier, load
 from imgclf.deploy.hub import Repository
 from imgclf.errors import UserError
 from imgclf.evaluation import open_set
+from imgclf.exports import folder as exported
 from imgclf.openimages import attribution
 from imgclf.publishing import card
 from imgclf.reporting import leaderboard
@@ -129,6 +130,7 @@ def _collect(classifier: Classifier, folder: Path, repository: Repository, *, ex
         shutil.copyfile(authors, folder / attribution.FILE)
     if export:
         classifier.export(export, folder / EXPORTS / export, verbose=False)
+        exported.without_pictures(folder / EXPORTS / export)  # which are the run's
     files.write_text(folder / README, card.write(run, address=str(repository), licence=licence))
     mark = {"schema": hub.SCHEMA, "imgclf": importlib.metadata.version("imgclf"), "files": dict(_hashes(folder))}
     files.write_json(folder / hub.MARK, mark)

@@ -5,7 +5,8 @@ a lone image changes threads no more often than without a queue. The engine neve
 by themselves. Which batch sizes are worth their padding, and how many batches to compute at once, is measured when the model is
 warmed. Where larger batches are cheaper per image, as on a GPU, one is computed at a time, and waits a few milliseconds for images that are
 being decoded already, never for ones that may come. On a CPU a thread per core keeps all cores busy: what one network computes in parallel
-would wait for a core that decodes.
+would wait for a core that decodes. Each of them takes no more than its share of what is under way, so that no image waits behind a batch
+several times as large as those of its neighbours: the slowest answers then wait hardly longer than the mean of all.
 """
 
 import asyncio
@@ -201,7 +202,7 @@ class Batcher:
             self._decoding -= 1
             if job.view is not None:
                 self._waiting.append(job)
-            enough = self._untouched == 0 or len(self._waiting) >= self.sizes.best  # else this thread decodes first
+            enough = self._untouched == 0 or len(self._waiting) >= min(self.sizes.best, self._share)  # else this thread decodes first
             leads = bool(self._waiting) and self._computing < self.lanes and enough
             self._computing += leads
             self._changed.notify()
@@ -238,8 +239,17 @@ class Batcher:
             if not self._waiting:
                 self._computing -= 1
                 return None
-            size = self.sizes.first(len(self._waiting))
+            size = self.sizes.first(min(len(self._waiting), self._share))
             return size, [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
+
+    @property
+    def _share(self) -> int:
+        """The most images that a thread takes at once: where several compute, each half of its part, as others are being decoded.
+
+        A thread that takes all that waits has answers for many late, while those that another takes meanwhile come back, and again are
+        few: sizes, and with them waiting times, drift apart.
+        """
+        return self._queue if self.lanes == 1 else max(1, self.admitted // (2 * self.lanes))
 
     def _nothing_to_wait_for(self) -> bool:
         return not self._decoding or len(self._waiting) >= self._max_batch

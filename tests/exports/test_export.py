@@ -178,13 +178,19 @@ def test_the_images_that_are_left_are_taken(classifier, color_folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("to", "fields"), [("stablehlo", {}), ("onnx", {"int8": True}), ("onnx", {"fp16": True})])
-def test_other_forms(classifier, tmp_path, to, fields):
+def test_other_forms(classifier, color_folder, tmp_path, to, fields):
     found = classifier.export(to, tmp_path / "x", verbose=False, **fields)
     assert found.table["top1_agreement"] >= 0.97
     assert ("int8" in fields) == ("cost" in found.table)
     if "int8" in fields:
         assert "kB; " in found.table["cost"]
         assert "It is no smaller" in found.table["cost"]
+    photo = str(next(color_folder.rglob("*.png")))
+    command = [sys.executable, "-I", str(found.folder / "predict.py"), photo]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\t")
+    row = classifier.predict(photo).iloc[0]
+    assert said[1] == row["predicted"]
+    assert float(said[2]) == pytest.approx(row["probability"], abs=0.05)
     assert found.precision == {"int8": "int8", "fp16": "float16"}.get(next(iter(fields), ""), "float32")
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from safetensors.numpy import save_file
 import imgclf
 from imgclf import UserError
 from imgclf.deploy import hub as reading
+from imgclf.exports import folder as exported
 from imgclf.publishing import hub
 
 ADDRESS = "hf://user/photos"
@@ -69,6 +71,24 @@ def test_a_pushed_model_is_loaded_elsewhere_and_without_a_network(server, color_
     asked = len(server.requests)
     assert imgclf.load(ADDRESS).class_names == classifier.class_names
     assert len(server.requests) == asked
+
+
+@pytest.mark.slow
+def test_an_export_goes_along_without_photos(server, color_classifier, color_folder, tmp_path):
+    classifier, _ = color_classifier
+    imgclf.push(classifier.folder, ADDRESS, export="onnx")
+    for name, content in server.files("user/photos").items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    place = tmp_path / "exports" / "onnx"
+    assert exported.read(place).class_names == ("blue", "green", "red")
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".png", ".jpg", ".npy")]
+    photo = str(color_folder / "red" / "1.png")
+    command = [sys.executable, "-I", str(place / "predict.py"), photo]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\t")
+    assert said[1] == classifier.predict(photo)["predicted"][0]
+    subprocess.run([sys.executable, "-I", str(place / "preprocess.py")], check=True)
+    assert imgclf.load(ADDRESS).class_names == classifier.class_names
 
 
 def test_a_second_push_sends_what_has_changed_and_removes_what_is_gone(server, run, monkeypatch):

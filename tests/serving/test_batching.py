@@ -43,14 +43,14 @@ class Engine:
         return np.zeros((count, 1), np.uint8)
 
 
-def run(work: Callable, seconds: dict[int, float], queue: int = 100) -> Engine:
+def run(work: Callable, seconds: dict[int, float], queue: int = 100, lanes: int = 1) -> Engine:
     """Runs `work(batcher, engine)` in an event loop; `seconds` stand for the measured ones."""
     engine = Engine()
 
     async def running() -> None:
         with ThreadPoolExecutor(3) as decoders:
             batcher = Batcher(engine, decoders, queue=queue, max_batch=max(seconds), max_wait=0.5)
-            batcher.sizes = Sizes(seconds)
+            batcher.sizes, batcher.lanes = Sizes(seconds), lanes
             await asyncio.wait_for(work(batcher, engine), 20)
         await asyncio.sleep(0)  # the threads have ended: what they told is heard now
         assert (batcher.admitted, batcher._decoding, batcher._computing) == (0, 0, 0)
@@ -85,6 +85,21 @@ def test_what_waits_is_computed_together_where_that_pays():
     batches = run(work, GPU).batches
     assert max(map(len, batches)) == 4
     assert len(batches) <= 4
+
+
+def test_of_several_threads_each_takes_its_share():
+    async def work(batcher, engine):
+        engine.may.clear()
+        futures = batcher.submit([bytes([n]) for n in range(16)])
+        await asyncio.to_thread(lambda: [None for _ in iter(lambda: batcher._decoding, 0)])
+        engine.may.set()
+        await asyncio.gather(*futures)
+
+    cheaper_together = {1: 0.01, 2: 0.016, 4: 0.026, 8: 0.04, 16: 0.06}
+    batches = run(work, cheaper_together, lanes=2).batches
+    assert sum(map(len, batches)) == 16
+    assert max(map(len, batches)) == 4
+    assert max(map(len, run(work, cheaper_together, lanes=1).batches)) > 4
 
 
 def test_a_damaged_image_is_told_and_the_others_go_on():
