@@ -12,6 +12,7 @@ import argparse
 import runpy
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from peers import alternate
@@ -19,8 +20,8 @@ from peers import alternate
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def measure(batch_size: int, precision: str, steps: int) -> float:
-    """Returns images/s over `steps` training steps, after four to warm up; uint8 images are on the device already."""
+def prepared(batch_size: int, precision: str) -> Callable[[int], None]:
+    """Returns what makes so many training steps and waits for them; uint8 images are on the device already."""
     sys.path.insert(0, str(ROOT))
     import jax
     import numpy as np
@@ -43,13 +44,22 @@ def measure(batch_size: int, precision: str, steps: int) -> float:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (batch_size, *config.data.image_size, 3), np.uint8)
     batch = sharding.put_batch({"image": image, "label": rng.integers(0, 2, batch_size, np.int32)}, mesh)
-    for _ in range(4):
-        state, metrics = phase.step(state, batch)
-    jax.block_until_ready(metrics)
+
+    def run(steps: int) -> None:
+        nonlocal state
+        for _ in range(steps):
+            state, metrics = phase.step(state, batch)
+        jax.block_until_ready((state, metrics))
+
+    return run
+
+
+def measure(batch_size: int, precision: str, steps: int) -> float:
+    """Returns images/s over `steps` training steps, after four to warm up."""
+    run = prepared(batch_size, precision)
+    run(4)
     start = time.perf_counter()
-    for _ in range(steps):
-        state, metrics = phase.step(state, batch)
-    jax.block_until_ready((state, metrics))
+    run(steps)
     return batch_size * steps / (time.perf_counter() - start)
 
 

@@ -14,6 +14,7 @@ import argparse
 import resource
 import sys
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -33,8 +34,8 @@ CLASSES = 10
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def measure(name: str, *, train: bool, precision: str, batch_size: int, size: int, steps: int, clock: str) -> float:
-    """Returns images/s over `steps` steps, after two to warm up; uint8 images are on the device already."""
+def prepared(name: str, *, train: bool, precision: str, batch_size: int, size: int) -> Callable[[], None]:
+    """Returns what makes one step, or the features of one batch, and waits for it; uint8 images are on the device already."""
     config = default_config()
     config.model.name, config.model.precision, config.data.image_size = name, precision, (size, size)
     config.optimizer.name = "sgd"
@@ -64,6 +65,12 @@ def measure(name: str, *, train: bool, precision: str, batch_size: int, size: in
         def run() -> None:
             jax.block_until_ready(features(params, batch_stats, batch["image"]))
 
+    return run
+
+
+def measure(name: str, *, train: bool, precision: str, batch_size: int, size: int, steps: int, clock: str) -> float:
+    """Returns images/s over `steps` steps, after two to warm up."""
+    run = prepared(name, train=train, precision=precision, batch_size=batch_size, size=size)
     for _ in range(2):
         run()
     start = CLOCKS[clock]()

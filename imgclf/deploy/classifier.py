@@ -204,7 +204,9 @@ class Classifier(Predictor):
     def _repr_html_(self) -> str:
         """For notebooks."""
         height, width = self.config.data.image_size
-        weights = "" if self.config.model.weights == "none" else f", from {self.config.model.weights}"
+        named = self.config.model.weights
+        named = Path(named.removeprefix("path:")).name if named.startswith("path:") else named
+        weights = "" if named == "none" else f", from {named}"
         about = {
             "network": f"{self.config.model.name}{weights}, {height} × {width} pixels",
             "classes": ", ".join(self.class_names[:12]) + (f", … ({len(self.class_names):,})" if len(self.class_names) > 12 else ""),
