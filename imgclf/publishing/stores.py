@@ -2,13 +2,14 @@
 
 import contextlib
 import hashlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from imgclf import files
-from imgclf.errors import UserError, missing_extra
+from imgclf.errors import UserError
+from imgclf.remote import listing, places, transfer
+from imgclf.remote.retrying import Unreachable
 
 _CHUNK = 1 << 20
 
@@ -122,50 +123,43 @@ class Address:
         Raises:
           UserError: for an address that can't be one, and without the package for it.
         """
-        self._url = url.rstrip("/")
-        protocol = url.partition("://")[0]
-        if len([part for part in self._url.partition("://")[2].split("/") if part]) < 1:
-            raise UserError(f"{url!r} names no place: write {protocol}://BUCKET/NAME.")
-        try:
-            import fsspec
-
-            # `skip_instance_cache`: credentials may have come since an earlier try
-            self._system, self._root = fsspec.core.url_to_fs(self._url, skip_instance_cache=True)
-        except (ImportError, ValueError) as error:
-            package = "s3fs" if protocol == "s3" else f"fsspec's package for {protocol}:// ({error})"
-            raise missing_extra(f"A bundle at {url}", package, "publish") from None
+        self._url = places.check(url)
+        self._sizes: dict[str, int] = {}
+        places.system(url, f"A bundle at {url}", "publish")
 
     @property
     def place(self) -> str:
         return self._url
 
     def sizes(self) -> dict[str, int]:
+        found: dict[str, int] = {}
         with self._told("listed"):
-            self._system.invalidate_cache()
-            try:
-                found = self._system.find(self._root, detail=True)
-            except FileNotFoundError:
-                found = {}
-            if not found:  # is nothing there, or no bucket?
-                self._system.ls(self._root.split("/")[0])
-        prefix = f"{self._root}/"
-        return {path.removeprefix(prefix): int(info["size"]) for path, info in found.items() if path.startswith(prefix)}
+            if listing.kind_of(self._url):
+                for folder, held in listing.tree(self._url, lambda _, held: [entry.name for entry in held if entry.is_folder]):
+                    if isinstance(held, PermissionError):
+                        raise held
+                    found |= {f"{folder}/{entry.name}" if folder else entry.name: entry.size for entry in held if not entry.is_folder}
+        self._sizes = dict(found)
+        return found
 
     def chunks(self, path: str) -> Iterator[bytes]:
-        with self._told("read"), self._system.open(f"{self._root}/{path}", "rb", block_size=8 * _CHUNK) as file:
-            while chunk := file.read(8 * _CHUNK):
-                yield chunk
+        with self._told("read"):
+            if path not in self._sizes:
+                (found,) = listing.sized(self._url, [path])
+                if isinstance(found, Exception):
+                    raise found
+                self._sizes[path] = found.size
+            yield from transfer.chunks(places.join(self._url, path), self._sizes[path])
 
     def write(self, path: str, source: Path | bytes) -> None:
         with self._told("written"):
-            if isinstance(source, bytes):
-                self._system.pipe_file(f"{self._root}/{path}", source)
-            else:
-                self._system.put_file(str(source), f"{self._root}/{path}")
+            transfer.write(places.join(self._url, path), source)
+        self._sizes[path] = len(source) if isinstance(source, bytes) else source.stat().st_size
 
     def remove(self, path: str) -> None:
         with self._told("written"):
-            self._system.rm_file(f"{self._root}/{path}")
+            transfer.remove(places.join(self._url, path))
+        self._sizes.pop(path, None)
 
     def finish(self) -> None:
         """Each file was there when it was written."""
@@ -174,25 +168,19 @@ class Address:
     def _told(self, done: str) -> Iterator[None]:
         try:
             yield
+        except Unreachable as error:
+            raise UserError(f"{str(error).rstrip('.')}; give the same command again, which continues: what was sent is kept.") from error
         except UserError:
             raise
-        except Exception as error:  # fsspec's file systems raise what their own libraries do: the way out is the same
+        except Exception as error:  # the file systems raise what their own libraries do: the way out is the same
             raise UserError(self._reason(error, done)) from error
 
     def _reason(self, error: Exception, done: str) -> str:
-        text = " ".join(f"{type(error).__name__} {error} {error.__cause__ or ''}".split())
-        bucket = self._url.partition("://")[2].split("/")[0]
-        if "NoCredentials" in text or "Unable to locate credentials" in text:
-            return (
-                f"{self._url} can't be {done}: no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
-            )
-        if "NoSuchBucket" in text or "bucket does not exist" in text:
-            return f"{self._url} can't be {done}: there is no bucket {bucket!r}; make it, or name another."
-        if isinstance(error, PermissionError) or re.search("AccessDenied|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch", text):
-            return f"{self._url} can't be {done}: your credentials do not allow it; ask the bucket's owner, or name another place."
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) and "no bucket" not in str(error):
             return f"{self._url} can't be {done}: a file in it is gone ({error}); give the same command again, or get the bundle anew."
-        return f"{self._url} can't be {done} ({text[:200]}): give the same command again, which continues; what was sent is kept."
+        if isinstance(error, FileNotFoundError | PermissionError):
+            return f"{error}."
+        return f"{transfer.reason(error, self._url, done)}: give the same command again, which continues; what was sent is kept."
 
 
 def _chunks_of(source: Path | bytes) -> Iterator[bytes]:

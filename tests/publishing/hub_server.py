@@ -97,7 +97,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif path.startswith("/api/"):
             self._api(method, path.removeprefix("/api/"), token)
         elif "/resolve/" in path:
-            name, _, rest = path[1:].partition("/resolve/")
+            name, _, rest = path[1:].removeprefix("datasets/").partition("/resolve/")
             self._resolve(method, name, rest, token)
         elif path.endswith("/info/lfs/objects/batch"):
             self._batch()
@@ -122,13 +122,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.server.put(name, {}, private=bool(asked.get("private")) or asked.get("visibility") == "private")
                 self.server.repos[name].branches["main"].pop()
             self._send(409 if known else 200, {"url": f"{self.server.url}/{name}"})
-        elif path.startswith("models/"):
-            self._model(method, path.removeprefix("models/").split("/"), token)
+        elif path.startswith(("models/", "datasets/")):
+            self._model(method, path.partition("/")[2].split("/"), token)
         else:
             self._send(404, {"error": "unknown path"})
 
     def _model(self, method: str, parts: list[str], token: str) -> None:
         name, action, revision = "/".join(parts[:2]), parts[2] if len(parts) > 2 else "", "/".join(parts[3:]) or "main"
+        if action in ("tree", "paths-info"):
+            revision = parts[3]
         repo = self._visible(name, token)
         if repo is None:
             return
@@ -147,6 +149,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(404, {"error": f"Invalid rev id: {revision}"}, {"X-Error-Code": "RevisionNotFound"})
             return
         oid, files = found
+        if action in ("tree", "paths-info"):
+            self._listed(action, files, "/".join(parts[4:]))
+            return
         if action == "preupload":
             asked = json.loads(self.body)["files"]
             modes = [("regular" if one["path"].endswith(_REGULAR) else "lfs", one["path"]) for one in asked]
@@ -154,11 +159,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": self._remote(files.get(path))} for mode, path in modes
             ]
             self._send(200, {"files": answer})
-        elif action == "tree":
-            self._send(200, [{"type": "file", "path": path, "size": len(data), "oid": git_oid(data)} for path, data in files.items()])
         else:
             siblings = [{"rfilename": path} for path in files]
             self._send(200, {"id": name, "modelId": name, "sha": oid, "private": repo.private, "siblings": siblings, "tags": []})
+
+    def _listed(self, action: str, files: dict[str, bytes], folder: str) -> None:
+        """What is in a folder, directly or in all, or what is known of the paths that are asked for."""
+        known = [{"type": "file", "path": path, "size": len(data), "oid": git_oid(data)} for path, data in files.items()]
+        parents = {path.rsplit("/", depth)[0] for path in files for depth in range(1, path.count("/") + 1)}
+        known += [{"type": "directory", "path": parent, "size": 0, "oid": git_oid(parent.encode())} for parent in sorted(parents)]
+        if action == "paths-info":
+            asked = urllib.parse.parse_qs(self.body.decode())["paths"] if b"=" in self.body else json.loads(self.body)["paths"]
+            self._send(200, [one for one in known if one["path"] in asked])
+            return
+        below = [one for one in known if not folder or one["path"].startswith(f"{folder}/")]
+        whole = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query).get("recursive", ["false"])[0].lower() == "true"
+        self._send(200, [one for one in below if whole or "/" not in one["path"][len(folder) + 1 if folder else 0 :]])
 
     def _remote(self, content: bytes | None) -> str | None:
         return None if content is None else git_oid(content)

@@ -6,6 +6,7 @@ from rich.console import Console
 from imgclf.errors import UserError
 from imgclf.publishing import manifest, places, reading, writing
 from imgclf.publishing.manifest import Manifest
+from imgclf.remote import retrying
 
 pytestmark = pytest.mark.slow  # moto takes seconds to start, and s3fs to give up
 
@@ -18,6 +19,8 @@ def s3(monkeypatch):
     import boto3
     from s3_server import serving
 
+    monkeypatch.setattr(retrying, "BACKOFF", 0.05)
+    monkeypatch.setenv("IMGCLF_REMOTE_SECONDS", "10")
     with serving(monkeypatch) as server:
         boto3.client("s3").create_bucket(Bucket="bucket")
         server.log.clear()
@@ -54,7 +57,7 @@ def test_failures_that_pass_are_tried_again(s3, bundle, fault):
 
 def test_an_interrupted_upload_continues(s3, bundle):
     s3.faults = [""] * 8 + ["403"] * 50
-    with pytest.raises(UserError, match="do not allow it"):
+    with pytest.raises(UserError, match="is forbidden to you"):
         write(bundle)
     s3.faults = []
     there = places.open_store("s3://bucket/food").sizes()
@@ -78,7 +81,7 @@ def test_what_stands_in_the_way_is_one_sentence(s3, bundle, monkeypatch):
     with pytest.raises(UserError, match="give the same command again"):
         write(bundle)
     s3.always = "403"
-    with pytest.raises(UserError, match="your credentials do not allow it"):
+    with pytest.raises(UserError, match="is forbidden to you"):
         write(bundle)
     s3.always = ""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
