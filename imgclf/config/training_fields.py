@@ -32,7 +32,7 @@ class TrainConfig(Group):
     log_every: Duration = "50 steps"  # how often loss and accuracy of training go into metrics.jsonl
     eval_every: Duration = "1 epochs"  # how often val is evaluated
     checkpoint_every: Duration = "1 epochs"  # how often what a training needs to go on is written
-    checkpoint_seconds: float = 600.0  # also whenever this long has passed since the last one
+    checkpoint_seconds: float = 600.0  # also whenever this long has passed since the last one; with several processes, at the next log step
     best_metric: str = "val_loss"  # val_loss (lowest) | val_top1 (highest) picks the kept parameters; "" = the last ones
     # distillation: the folder of a finished run of the same classes, with a head on averaged features; "" = none. Its probabilities of the
     # plain image are teacher_share of each image's label, which itself is the rest

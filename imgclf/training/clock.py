@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from imgclf.training.step import Metrics
 
@@ -69,6 +71,13 @@ class TrainingClock:
         """The state has just been saved."""
         self._saved = time.perf_counter()
 
-    def save_is_late(self) -> bool:
-        """Whether a checkpoint is due by the clock; never with several processes, whose clocks differ."""
-        return jax.process_count() == 1 and time.perf_counter() - self._saved > self._save_seconds
+    def save_is_late(self, *, all_ask: bool) -> bool:
+        """Whether a checkpoint is due by the clock: with several processes, whose clocks differ, by that of process 0.
+
+        It tells the others where `all_ask`, which is the same for each of them and seldom true, as they wait for its answer. Elsewhere
+        several processes never find it due.
+        """
+        late = time.perf_counter() - self._saved > self._save_seconds
+        if jax.process_count() == 1:
+            return late
+        return all_ask and bool(multihost_utils.broadcast_one_to_all(np.asarray(late)))

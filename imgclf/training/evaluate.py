@@ -2,12 +2,14 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import jax
 import numpy as np
 import pandas as pd
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imgclf.config import Config
 from imgclf.data import pipeline
@@ -17,6 +19,7 @@ from imgclf.training.layout import Layout
 from imgclf.training.state import Tree
 from imgclf.training.step import EvalStep, cross_entropy
 
+_BEHIND = 2  # batches that are being computed while the logits of an earlier one come to the host
 LARGE = 2**28  # logits of a split, examples times classes, above which they are not held in memory together: 1 GiB
 
 
@@ -27,12 +30,30 @@ def is_large(examples: int, classes: int) -> bool:
 
 def put_ahead(batches: Iterator[pipeline.Batch], mesh: Mesh, ahead: int) -> Iterator[dict[str, jax.Array]]:
     """Puts up to `ahead` batches on the device before they are asked for; the transfers run beside the computation."""
-    ready: collections.deque[dict[str, jax.Array]] = collections.deque()
-    for batch in batches:
-        ready.append(sharding.put_batch(batch, mesh))
-        if len(ready) > ahead:
-            yield ready.popleft()
-    yield from ready
+    return behind((sharding.put_batch(batch, mesh) for batch in batches), ahead)
+
+
+Item = TypeVar("Item")
+
+
+def behind(items: Iterator[Item], count: int) -> Iterator[Item]:
+    """The same items, each given when `count` more have been asked for, so that what computes them is not waited for."""
+    started: collections.deque[Item] = collections.deque()
+    for item in items:
+        started.append(item)
+        if len(started) > count:
+            yield started.popleft()
+    yield from started
+
+
+def on_host(parts: list[jax.Array]) -> np.ndarray:
+    """Rows out of the parts of `sharding.own_rows`; waits until they are there."""
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+@functools.cache
+def _on_every_host(mesh: Mesh) -> Callable[[tuple[jax.Array, jax.Array]], tuple[jax.Array, jax.Array]]:
+    return jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +85,11 @@ class Evaluator:
         Returns:
           rows int64 [N] of the data set's table, ascending, and their logits float32 [N, C].
         """
-        rows, logits = zip(*self.blocks(params, batch_stats, split, on_batch), strict=True)
-        all_rows = np.concatenate(rows).astype(np.int64)
-        order = np.argsort(all_rows, kind="stable")
-        return all_rows[order], np.concatenate(logits)[order]
+        own = zip(*self._fetched(params, batch_stats, split, on_batch), strict=True)
+        all_rows, logits = (sharding.gather(np.concatenate(parts)) for parts in own)  # the hosts talk to each other once
+        rows, places = np.unique(all_rows, return_index=True)
+        real = rows >= 0
+        return rows[real].astype(np.int64), logits[places[real]]
 
     def place(self, params: Tree, batch_stats: Tree) -> tuple[Tree, Tree]:
         """Puts a model on the devices, laid out as `config.mesh` says."""
@@ -77,13 +99,32 @@ class Evaluator:
         self, params: Tree, batch_stats: Tree, split: str, on_batch: Callable[[int], None] = lambda examples: None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """What `logits` returns, a batch at a time: for splits whose logits don't fit in memory."""
-        own = sharding.own_places(self.mesh, self.config.loader.eval_batch_size)
-        with pipeline.eval_batches(self.dataset, self.config, split, own=own) as batches:
-            for batch in put_ahead(iter(batches), self.mesh, self.config.loader.prefetch):
-                out = jax.device_get(self.eval_step(params, batch_stats, batch))
-                rows = out["index"][out["mask"]]
-                yield rows, out["logits"][out["mask"]]
-                on_batch(len(rows))
+        for rows, logits in self._fetched(params, batch_stats, split, on_batch, whole=True):
+            yield rows[rows >= 0], logits[rows >= 0]
+
+    def _fetched(
+        self, params: Tree, batch_stats: Tree, split: str, on_batch: Callable[[int], None], *, whole: bool = False
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows of the table, -1 for padding, and their logits, a batch at a time; each is fetched while later ones are computed.
+
+        They are those that this process's devices hold, or with `whole` those of all.
+        """
+        size, left = self.config.loader.eval_batch_size, int((self.dataset.table["split"] == split).sum())
+        with pipeline.eval_batches(self.dataset, self.config, split, own=sharding.own_places(self.mesh, size)) as batches:
+            on_devices = put_ahead(batches, self.mesh, self.config.loader.prefetch)
+            for rows, logits in behind((self._start(params, batch_stats, batch, whole) for batch in on_devices), _BEHIND):
+                yield on_host(rows), on_host(logits)
+                on_batch(min(size, left))
+                left -= min(size, left)
+
+    def _start(self, params: Tree, batch_stats: Tree, batch: dict[str, jax.Array], whole: bool) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Has a batch computed and copied to the host: parts of its rows' numbers and logits."""
+        out = self.eval_step(params, batch_stats, batch)
+        found = out["index"], out["logits"]
+        if whole and jax.process_count() > 1:
+            found = _on_every_host(self.mesh)(found)
+        rows, logits = map(sharding.own_rows, found)
+        return rows, logits
 
     def only(self, split: str, rows: np.ndarray) -> "Evaluator":
         """This evaluator with no more than these rows (int64) in a split."""

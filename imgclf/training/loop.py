@@ -101,7 +101,7 @@ def fit(
             if ends and not signum and not progress.kept:
                 best.keep_last(step, evaluated_params(state.params, state.opt_state), state.batch_stats)
 
-            if ends or signum or plan.saves_at(step) or clock.save_is_late():
+            if ends or signum or plan.saves_at(step) or clock.save_is_late(all_ask=plan.logs_at(step)):
                 keeper.keep(state)
             if signum:
                 raise Interrupted(signum, step)

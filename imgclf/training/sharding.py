@@ -4,6 +4,7 @@ It is data × fsdp × model. Each batch is split over all three, so that every d
 the last two (layout.py). Where classes are split over `model`, its devices exchange their images' features before the head's last layer.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from imgclf.config.training_fields import MeshConfig
 from imgclf.errors import UserError
 
+_GATHERED = 2**24  # numbers of each process that travel at once, as the devices hold those of all processes meanwhile
 AXES = ("data", "fsdp", "model")
 
 
@@ -97,6 +99,24 @@ def own_places(mesh: Mesh, size: int) -> np.ndarray:
     """
     held = batch_sharding(mesh).addressable_devices_indices_map((size,))
     return np.unique(np.concatenate([np.arange(size)[index] for index in held.values()]))
+
+
+def own_rows(array: jax.Array) -> list[jax.Array]:
+    """This process's rows of an array that lies as a batch does: parts with consecutive rows, ascending, whose copies have begun."""
+    by_start = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    parts = [by_start[start] for start in sorted(by_start)]
+    for part in parts:
+        part.copy_to_host_async()
+    return parts
+
+
+def gather(rows: np.ndarray) -> np.ndarray:
+    """Every process's rows [n, ...], of one shape, one after another on every host: [processes · n, ...]. All call it together."""
+    if jax.process_count() == 1:
+        return rows
+    size = max(1, _GATHERED // max(1, math.prod(rows.shape[1:])))
+    parts = [multihost_utils.process_allgather(rows[start : start + size]) for start in range(0, len(rows), size)]
+    return np.concatenate(parts, axis=1).reshape(-1, *rows.shape[1:])
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from imgclf.config import Config
 from imgclf.models import forms, placement
 from imgclf.models.network import Network
-from imgclf.training import batch_augment, mixing, remat
+from imgclf.training import batch_augment, mixing, remat, sharding
 from imgclf.training.layout import Layout, kept_for_gradient
 from imgclf.training.optimizer import Optimizer
 from imgclf.training.scalars import Scalars
@@ -166,8 +166,8 @@ def make_eval_step(config: Config, graphdef: nnx.GraphDef, mesh: Mesh, *, featur
     """Returns `eval_step(params, batch_stats, batch)`, compiled: `logits` f32 [B,C] with `index`, `label`, `mask` of the global batch.
 
     Of several views of each image, [B,V,H,W,3], it takes the mean: of the features before a head that works on averaged maps, else of
-    the logits. The outputs are on every host, so that each can write or average them. The same model and preprocessing get the same
-    function. With `features`, there are also these, of the same pass: the pooled maps f32 [B,D].
+    the logits. The outputs lie as the batch does, each row on its own device: no device waits for another. The same model and preprocessing
+    get the same function. With `features`, there are also these, of the same pass: the pooled maps f32 [B,D].
     """
     make = _eval_step_with_features if features else _eval_step
     return make(graphdef, tuple(config.data.mean), tuple(config.data.std), mesh)
@@ -186,7 +186,7 @@ def _eval_step(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float
             logits = _logits_of_views(nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats)), batch["image"], mean, std)
         return {"logits": logits, "index": batch["index"], "label": batch["label"], "mask": batch["mask"]}
 
-    return jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.jit(eval_step, out_shardings=sharding.batch_sharding(mesh))
 
 
 @functools.lru_cache(maxsize=16)
@@ -207,4 +207,4 @@ def _eval_step_with_features(graphdef: nnx.GraphDef, mean: tuple[float, ...], st
             features, logits = jnp.split(outputs, [model.backbone.features], axis=1)
         return {"features": features, "logits": logits, "index": batch["index"], "label": batch["label"], "mask": batch["mask"]}
 
-    return jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.jit(eval_step, out_shardings=sharding.batch_sharding(mesh))

@@ -45,8 +45,26 @@ def test_compiling_pauses_and_the_step_that_waited_for_it_are_not_in_the_rate(tu
 def test_a_checkpoint_is_late_by_the_clock(turn):
     watch = TrainingClock(0.0, batch_size=1, save_seconds=50.0)
     turn(50)
-    assert not watch.save_is_late()
+    assert not watch.save_is_late(all_ask=False)
     turn(1)
-    assert watch.save_is_late()
+    assert watch.save_is_late(all_ask=False)
     watch.saved()
-    assert not watch.save_is_late()
+    assert not watch.save_is_late(all_ask=False)
+
+
+@pytest.mark.parametrize("late_there", [False, True])
+def test_several_processes_go_by_the_clock_of_the_first_and_ask_it_seldom(turn, monkeypatch, late_there):
+    asked: list[bool] = []
+
+    def broadcast(late: np.ndarray) -> np.ndarray:
+        asked.append(bool(late))
+        return np.asarray(late_there)
+
+    monkeypatch.setattr(clock.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(clock.multihost_utils, "broadcast_one_to_all", broadcast)
+    watch = TrainingClock(0.0, batch_size=1, save_seconds=50.0)
+    turn(60)
+    assert not watch.save_is_late(all_ask=False)
+    assert asked == []
+    assert watch.save_is_late(all_ask=True) == late_there
+    assert asked == [True]
