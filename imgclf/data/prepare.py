@@ -13,14 +13,12 @@ from imgclf.config import Config
 from imgclf.config.fields import DataConfig
 from imgclf.data import class_names
 from imgclf.data.audit import audit
-from imgclf.data.packing import manifest
+from imgclf.data.recognition import source_of
 from imgclf.data.scenes import FindScenes, Scenes, given, with_scenes
 from imgclf.data.splits import assign_splits, groups_of, limit_per_class
 from imgclf.data.table import Dataset, decoded_by, load_dataset
 from imgclf.errors import UserError
 from imgclf.remote import places
-
-TABLES = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +93,11 @@ def folds(asked: int, table: pd.DataFrame) -> int:
 
 
 def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, DataConfig]:
-    """Loads labeled images from a folder of class folders, a table, or a pack, which is told from the path.
+    """Loads labeled images from a folder of class folders, a table, a pack, tar files, or parquet files, which is told from the path.
 
     Args:
-      path: a folder, a .csv, .tsv or .parquet file, or the folder of a pack; or the URL of one.
+      path: a folder, a .csv, .tsv or .parquet file, the folder of a pack, of WebDataset's tar files, or of a data set of the Hugging Face
+        hub; a tar file, or a pattern of some, such as "train-{000..009}.tar"; or a URL.
       fields: of `config.data`, such as root, columns or max_pixels; class_map may be a dict, too: {"Cat": "cat"}.
 
     Returns:
@@ -107,25 +106,16 @@ def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, Dat
     Raises:
       UserError: if there is nothing there, the labels can't be told, or there is one class only.
     """
-    if isinstance(path, str) and places.is_url(path):
-        return _load(is_table(path), path, fields)
-    place = Path(path).expanduser()
-    if not place.exists():
-        raise missing(place)
-    if place.is_file() and not is_table(place.name):
-        raise UserError(f"{path} is neither a folder nor a table (.csv, .tsv, .parquet): name the folder that holds the class folders.")
-    return _load(place.is_file(), str(place), fields)
-
-
-def is_table(name: str) -> bool:
-    """Whether a file is a table of images, by its name."""
-    return name.lower().endswith(TABLES)
-
-
-def _load(table: bool, path: str, fields: dict[str, Any]) -> tuple[Dataset, DataConfig]:
+    text = os.fspath(path)
+    if not places.is_url(text):
+        place = Path(path).expanduser()
+        if not place.exists() and "{" not in place.name:
+            raise missing(place)
+        text = str(place)
     config = config_lib.default_config()
-    config.data.source = "csv" if table else "packed" if manifest.is_pack(path) else "folder"
-    config.data.path = path
+    config.data.source, config.data.path = source_of(text), text
+    if not config.data.source:
+        raise UserError(f"{path} is neither a folder nor a table (.csv, .tsv, .parquet): name the folder that holds the class folders.")
     config_lib.override(config, {f"data.{name}": value for name, value in fields.items()})
     return load_dataset(config), config.data
 

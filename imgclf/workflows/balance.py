@@ -10,7 +10,8 @@ from imgclf.config import Config, default_config, set_fields, validation
 from imgclf.data import balance as balancing
 from imgclf.data.augment import policies
 from imgclf.data.balance import Done
-from imgclf.data.prepare import is_table, prepare
+from imgclf.data.prepare import prepare
+from imgclf.data.recognition import is_table
 from imgclf.workflows import checks
 from imgclf.workflows.asked import Fields
 from imgclf.workflows.console import or_terminal

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from imgclf.config.loading import shipped
-from imgclf.data.packing import manifest
-from imgclf.data.prepare import is_table, missing
+from imgclf.data.prepare import missing
+from imgclf.data.recognition import source_of
 from imgclf.remote import places
 
 
@@ -19,13 +19,11 @@ def config_named(photos: str | os.PathLike[str]) -> str:
       UserError: for a name of none of these.
     """
     if isinstance(photos, str) and places.is_url(photos):
-        return f"csv:{photos}" if is_table(photos) else f"packed:{photos}" if manifest.is_pack(photos) else f"folder:{photos}"
+        return f"{source_of(photos)}:{photos}"
     path = Path(photos).expanduser()
     named = os.fspath(photos).partition(":")[0]
     if not path.exists() and not Path(named).expanduser().exists() and Path(named).stem not in shipped():
         raise missing(path)
-    if manifest.is_pack(os.fspath(photos)):
-        return f"packed:{os.fspath(photos)}"
-    if path.is_dir() and not (path / "config.json").exists():
-        return f"folder:{os.fspath(photos)}"
-    return f"csv:{os.fspath(photos)}" if path.is_file() and is_table(path.name) else os.fspath(photos)
+    if path.exists() and not (path / "config.json").exists() and (source := source_of(os.fspath(photos))):
+        return f"{source}:{os.fspath(photos)}"
+    return os.fspath(photos)

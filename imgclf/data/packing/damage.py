@@ -26,9 +26,8 @@ def known(place: Place, about: Manifest, index: pd.DataFrame) -> list[Bad]:
     """The pictures that can't be read, as far as that is known without reading records: by the sizes of files, and by `damaged.csv`."""
     shards, ends = index["shard"].to_numpy(), (index["offset"] + index["length"]).to_numpy()
     bad: dict[str, Bad] = {}
-    sizes = place.sizes()
-    for number, file in enumerate(about.shards):
-        size = sizes.get(file.name)
+    sizes = place.sizes_of([file.name for file in about.shards])
+    for number, (file, size) in enumerate(zip(about.shards, sizes, strict=True)):
         if size in (file.bytes, -1):  # https:// may not say the size
             continue
         rows = np.flatnonzero((shards == number) & (ends > (size or 0)))
@@ -60,14 +59,14 @@ def check(path: str, console: Console) -> tuple[int, list[Bad]]:
     about = manifest.read(place)
     index = manifest.read_table(place, manifest.INDEX)
     reader = PackedReader(place, about.shards, index, raw=about.form.format == "raw")
-    there = place.sizes()
+    sizes = place.sizes_of([file.name for file in about.shards])
 
     ids, places = index["id"].tolist(), index[["shard", "record"]].to_numpy().tolist()
 
     def problem(row: int) -> Bad | None:
         shard, record = places[row]
         name = about.shards[shard].name
-        if name not in there:
+        if sizes[shard] is None:
             return ids[row], "missing", f"{name} is gone"
         try:
             reader.record(row)

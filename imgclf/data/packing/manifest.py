@@ -90,7 +90,10 @@ def read(place: Place) -> Manifest:
     Raises:
       UserError: if there is no pack, an unfinished one, or one of another version.
     """
-    text = place.read(ABOUT)
+    try:
+        text = place.read(ABOUT)
+    except PermissionError as error:
+        raise UserError(f"{place}: {error}.") from error
     if text is None:
         if place.read(f"{LEDGER}/{ABOUT}") is not None:
             raise UserError(f"The pack {place} is unfinished: give the command that makes it once more, which continues it.")

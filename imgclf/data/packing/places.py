@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from imgclf import files
@@ -34,6 +34,11 @@ class Place:
                 return {entry.name: -1 if entry.is_dir() else entry.stat().st_size for entry in entries}
         except (FileNotFoundError, NotADirectoryError):
             return {}
+
+    def sizes_of(self, names: Sequence[str]) -> list[int | None]:
+        """The sizes of these files; None for one that is not there, -1 where it is unknown."""
+        there = self.sizes()
+        return [there.get(name) for name in names]
 
     def local(self, name: str) -> str | None:
         """The path by which a library opens a file; None where only ranges of it can be read."""
@@ -99,6 +104,10 @@ class RemotePlace(Place):
         except FileNotFoundError:
             return {}
         return {entry.name: entry.size for entry in found}
+
+    def sizes_of(self, names: Sequence[str]) -> list[int | None]:
+        found = listing.sized(self.path, names)  # also of https://, whose pages don't list
+        return [one.size if isinstance(one, listing.Entry) else None if isinstance(one, FileNotFoundError) else -1 for one in found]
 
     def local(self, name: str) -> None:
         return None

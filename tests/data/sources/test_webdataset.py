@@ -12,6 +12,7 @@ from pictures import folder_config, noise
 from PIL import Image
 
 from imgclf.data import shard_names
+from imgclf.data.prepare import load_path
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 
@@ -39,14 +40,15 @@ def tars(tmp_path):
 
 
 def test_samples_splits_and_classes(tars):
-    dataset = load_dataset(config_of(tars))
+    dataset, read_as = load_path(tars)
+    assert read_as.source == "webdataset"
     table = dataset.table
     assert table["id"].tolist()[:2] == ["train-000000/n00/0000.png", "train-000000/n01/0001.png"]
     assert table["split"].tolist() == ["train"] * 6 + ["val"] * 3
     assert table["class_name"].tolist() == [str(row % 2) for row in range(9)]
     for row in (8, 0, 4):
         np.testing.assert_array_equal(dataset.reader[row], noise(12, 9, row))
-    pattern = load_dataset(config_of(tars / "train-{000000..000001}.tar"))
+    pattern = load_path(tars / "train-{000000..000001}.tar")[0]
     pd.testing.assert_frame_equal(pattern.table.drop(columns="source"), table[:6].drop(columns="source"))
     assert load_dataset(config_of(tars / "val*.tar")).table["split"].tolist() == ["val"] * 3
 
