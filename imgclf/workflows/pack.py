@@ -74,6 +74,7 @@ def pack_data(  # noqa: PLR0913  (options by name)
     """
     own = asked_for(config, fields).config
     form = check(own, out, size=size, format=format, quality=quality, workers=workers)
+    own.data.verify = "first"  # what is packed is whole
     place = place_of(out)
     console = or_terminal(console)
     find_scenes = None
