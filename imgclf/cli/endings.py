@@ -1,4 +1,4 @@
-"""How a command ends: 0 done, 2 the user's mistake, 130 Ctrl-C, 143 SIGTERM."""
+"""How a command ends: 0 done, 2 the user's mistake, 75 another process of the training is lost, 130 Ctrl-C, 143 SIGTERM."""
 
 import contextlib
 import errno

@@ -97,6 +97,16 @@ def test_several_processes_train_as_one_does(config_file, one, color_folder, tmp
     assert all(number <= (sizes.sum() + shown) / count + 3 for number in counts[1:])  # process 0 also draws the report
 
 
+def test_images_that_are_verified_in_the_background(config_file, tmp_path):
+    arguments = [f"--config={config_file}", "--config.data.verify=background"]
+    ended = several_hosts.finish(several_hosts.start([*arguments, "--workdir=run"], tmp_path, 2))
+    assert [code for code, _ in ended] == [0, 0], ended
+    several_hosts.run_one([*arguments, "--workdir=one"], tmp_path, devices=2)
+    assert_same_training(tmp_path / "run", tmp_path / "one", 1e-6)
+    quarantined = [pd.read_csv(tmp_path / name / "quarantine.csv")["id"].tolist() for name in ("run", "one")]
+    assert quarantined == [["red/broken.jpg"]] * 2
+
+
 @pytest.mark.parametrize("mesh", [("fsdp", 2), ("fsdp", 4), ("model", 2)])
 def test_a_state_that_is_split_over_processes(config_file, one, tmp_path, mesh):
     axis, size = mesh
