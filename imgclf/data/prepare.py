@@ -117,7 +117,11 @@ def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, Dat
     if not config.data.source:
         raise UserError(f"{path} is neither a folder nor a table (.csv, .tsv, .parquet): name the folder that holds the class folders.")
     config_lib.override(config, {f"data.{name}": value for name, value in fields.items()})
-    return load_dataset(config), config.data
+    data = config.data
+    if data.verify == "auto":  # who asks for a table of images wants to know of them
+        config = config.copy_and_resolve_references()
+        config.data.verify = "first"
+    return load_dataset(config), data
 
 
 def missing(place: Path) -> UserError:

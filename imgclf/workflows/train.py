@@ -138,7 +138,7 @@ class Training:
                 run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's
             with background.verifying(dataset.unverified if jax.process_index() == 0 else None) as verification:
                 trained = method.train(folder)
-                if verification is not None:
+                if verification is not None and jax.process_count() == 1:  # other processes wait in the evaluation, and not for long
                     verification.wait(console)
             if dataset.unverified is not None and jax.process_index() == 0:
                 dataset, audit_report = late_audit.looked_at(dataset, config)
