@@ -129,7 +129,7 @@ class Verification:
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
             env=os.environ | {"PYTHONPATH": paths},
-            start_new_session=True,  # Ctrl-C is for the training, which then ends this process
+            process_group=0,  # Ctrl-C is for the training, which ends this process; in a session of its own it would not yield on Linux
         )
 
     def wait(self, console: Console) -> None:
