@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -120,7 +121,7 @@ def norm_gains(model: Network, frozen_norms: frozenset[str]) -> dict[str, float]
     params, gains = flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param))), dict[str, float]()
     for path, norm in norms(model).items():
         kernel = re.sub(r"(bn|norm)(\w*)$", r"conv\2/kernel", path)
-        if path in frozen_norms and norm.use_scale and kernel in params:
+        if path in frozen_norms and norm.use_scale and kernel in params and not isinstance(params[kernel], jax.ShapeDtypeStruct):
             multipliers = np.abs(np.asarray(norm.scale[...])) / np.sqrt(np.asarray(norm.var[...]) + norm.epsilon)
             gains[kernel] = max(1.0, round(float(np.median(multipliers)), 3))
     return {kernel: gain for kernel, gain in gains.items() if gain > 1}
@@ -143,8 +144,13 @@ def _frozen_norms(config: Config, model: Network, frozen: frozenset[str], folded
 
 
 def _folded(batch_stats: Tree) -> bool:
-    """Whether all means are 0 and all variances the same: then the kernels contain the normalisation, as in files made for inference."""
+    """Whether all means are 0 and all variances the same: then the kernels contain the normalisation, as in files made for inference.
+
+    Shapes without values, as a plan has them, are taken for statistics that aren't folded.
+    """
     stats = flatten(batch_stats)
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in stats.values()):
+        return False
     means = [np.asarray(leaf) for name, leaf in stats.items() if name.endswith("/mean")]
     variances = [np.asarray(leaf) for name, leaf in stats.items() if name.endswith("/var")]
     return bool(means) and not any(mean.any() for mean in means) and len(np.unique(np.concatenate(variances))) == 1

@@ -5,15 +5,17 @@ import subprocess
 
 import jax
 import pytest
+from flax import nnx
 from rich.console import Console
 
 import imgclf
+from imgclf import models
 from imgclf.config import default_config
 from imgclf.errors import UserError
 from imgclf.methods import resolve
 from imgclf.models import forms
 from imgclf.planning import child, compiling, lowered, programs
-from imgclf.training import sharding
+from imgclf.training import freeze, sharding
 
 
 @pytest.fixture
@@ -58,6 +60,18 @@ def test_the_other_programs_have_the_arguments_of_their_callers(config):
     features = programs.create("features", resolved, 10, 640, mesh)
     assert features.arguments[-1]["image"].shape == (64, 16, 16, 3)
     assert features.traced().out_info.shape == (64, 16)
+
+
+def test_of_published_weights_only_shapes_count(config):
+    config.model.name, config.model.weights = "resnet_tiny", "path:not_read.safetensors"
+    config.optimizer.undo_norm_gain = True
+    config.model.head.kind, config.model.variant = "linear", ""
+    config.data.mean = config.data.std = (0.5, 0.5, 0.5)
+    model = nnx.eval_shape(lambda: models.create(config, 10, load_weights=False))
+    freezing = freeze.create_freezing(config, model, 100_000, 100.0)
+    assert freezing.remark == ""
+    assert freezing.stages[0].frozen_norms == frozenset()  # they are not taken for folded
+    assert freeze.norm_gains(model, frozenset(freeze.norms(model))) == {}
 
 
 def test_mistakes_are_told_before_anything_is_compiled(config, tmp_path):
