@@ -61,6 +61,7 @@ def together(agreed: type[BaseException], coordinator: str = "", num_processes: 
         yield hosts
         hosts.wait()  # process 0 may still write the report, longer than JAX waits for it
     except agreed:
+        hosts.wait()  # process 0 may still send the run to a URL
         raise
     except BaseException as error:
         if isinstance(error, RuntimeError) and type(error).__module__.startswith("jax"):
@@ -93,6 +94,9 @@ def _leave(hosts: Hosts, code: int, told: str) -> None:
     """Tells the others, and ends this process. Process 0, who keeps what it has told, stays until they have read it."""
     with contextlib.suppress(RuntimeError):  # another one was quicker, or the service is gone
         hosts.client.key_value_set(f"{_ENDED}/first", f"{hosts.index}\n{code}\n{told}")
+    with contextlib.suppress(RuntimeError):
+        if hosts.index:
+            hosts.client.key_value_set(f"{_SEEN}/{hosts.index}", "")  # where all have found a mistake, 0 need not wait for this one
     until = time.monotonic() + (_SEEN_WITHIN if hosts.index == 0 else 0)
     with contextlib.suppress(RuntimeError):
         while time.monotonic() < until and len(hosts.client.key_value_dir_get(_SEEN)) < hosts.count - 1:
