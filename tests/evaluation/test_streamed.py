@@ -69,6 +69,7 @@ def test_a_streamed_score_is_the_dense_one(seed, classes, split, batch, adjusted
 def test_temperature_and_threshold_are_fitted_on_as_many_as_fit_evenly_spaced(monkeypatch):
     dataset, logits = problem(0, {"train": 5, "val": 100, "test": 300}, 5)
     monkeypatch.setattr(evaluate, "LARGE", 5 * 25)
+    monkeypatch.setattr(streamed, "FITTED", 5 * 25)
     found, _ = results.score(default_config(), dataset, model(dataset, logits, 16), AUDIT)
     assert found["calibration"]["n"] == found["conformal"]["n"] == 25
     assert found["n"] == 300
