@@ -4,8 +4,9 @@ The tutorial's, on 14,951 landmarks in 1.2 million photos: images 200 wide and 1
 ReLU) → BatchNorm → dropout 0.5 → softmax; Keras's first 15 layers frozen, which are blocks 1–4 (10 convolutions, 7,635,264 parameters);
 RMSprop 5e-7 with decay 5e-5, batch 64, 50 epochs; the kept model is that of the best validation loss, named by epoch and metric. It says
 “200x150” without an order: photos lie more often than they stand, so that 150 is the height here; the other way is --set
-data.image_size="(200, 150)". Nothing is held in memory but what the loader has ahead. Photos to predict, any number: imgclf predict RUN
-FOLDER.
+data.image_size="(200, 150)". Nothing is held in memory but the table of names and what the loader has ahead; photos are verified in the
+background while training goes on (data.verify), and scores are computed a batch at a time. Photos to predict, any number: imgclf predict
+RUN FOLDER.
 Cost: 50 epochs of 1.2 million: made for a GPU, and not yet run to its end by us. Expected: the tutorial states no accuracy that we
 know of. At a rate this small the network learns slowly: imgclf lr-find large_vgg16:PATH suggests another.
 Command: imgclf train large_vgg16:PATH

@@ -1,7 +1,7 @@
 """Scores a split whose logits don't fit in memory: a batch at a time, keeping of each example what the metrics need.
 
-The figures are those of `results.score` on all logits together, but for three: the temperature and the conformal threshold are fitted on as
-many examples of val as make 256 MiB of logits, evenly spaced in the table (4,488 of 14,951 classes, for one number each), and the area under
+The figures are those of `results.score` on all logits together, but for three: temperature and conformal threshold are fitted on as many
+examples of val as make 256 MiB of logits, evenly spaced in the table (4,488 of 14,951 classes, for one number each), and the area under
 the ROC curve, which compares every example's probability of every class, is left out.
 """
 
