@@ -53,6 +53,8 @@ def path_of(value: object, what: str) -> Path:
     text = os.fsdecode(value)
     if text.lower().startswith("file://"):
         text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
+    if "://" in text:
+        raise UserError(f"{text} is a URL, and {what} is needed on this machine: give a path.")
     return Path(text).expanduser()
 
 

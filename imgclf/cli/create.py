@@ -8,11 +8,15 @@ import typer
 from imgclf.cli import endings
 from imgclf.cli.options import Fields
 from imgclf.errors import UserError
+from imgclf.remote import places
 
 
 def create(
     photos: Annotated[
-        Path, typer.Argument(metavar="PHOTOS", help="Labeled images: a folder of class folders, or a table.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="PHOTOS", help="Labeled images: a folder of class folders, or a table; or the URL of either.", show_default=False
+        ),
     ],
     fields: Fields = None,
     model: Annotated[str, typer.Option(help="One that `imgclf models` lists; default: resnet50, or the one of --weights.")] = "",
@@ -22,7 +26,9 @@ def create(
         str,
         typer.Option(help="Such as '10 minutes': a probe at once, then what may be better, as long as there is time.", show_default=False),
     ] = "",
-    workdir: Annotated[Path | None, typer.Option(help="The run's folder; default: a fresh one under runs/.", show_default=False)] = None,
+    workdir: Annotated[
+        str | None, typer.Option(help="The run's folder, or its URL; default: a fresh one under runs/.", show_default=False)
+    ] = None,
 ) -> None:
     """Trains a classifier on labeled images without a config: the model and the method are chosen by the data.
 
@@ -38,8 +44,8 @@ def create(
 
       imgclf create PHOTOS --weights path:mobilenet_v2.h5 --method lp_ft --set train.duration=20
     """
-    if not photos.exists():
-        raise UserError(f"There is no folder or table {str(photos)!r}: check the path.")
+    if not places.is_url(photos) and not Path(photos).exists():
+        raise UserError(f"There is no folder or table {photos!r}: check the path.")
     from imgclf.config import parse_assignment
     from imgclf.data.prepare import load_path  # without JAX
     from imgclf.workflows import time_limit as time_limits

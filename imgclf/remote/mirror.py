@@ -23,7 +23,7 @@ from typing import Any
 
 from imgclf import files
 from imgclf.errors import UserError
-from imgclf.remote import copies, places, retrying, transfer
+from imgclf.remote import copies, listing, places, retrying, transfer
 from imgclf.remote.copies import MANIFEST, Manifest
 
 WRITER = ".writer.json"  # at the URL: which process writes there
@@ -266,7 +266,7 @@ class Mirror:
         if writer is not None and writer.get("id") != self._me["id"]:
             raise UserError(f"Another process has begun to write to {self.url} ({writer.get('pid')} on {writer.get('host')}).")
         self._renew()
-        sent: dict[str, _Sent] = {}
+        sent, new = dict[str, _Sent](), list[str]()
         for name in copies.names_in(snapshot):
             path = snapshot / name
             status, before = path.stat(), self._sent.get(name)
@@ -275,18 +275,23 @@ class Mirror:
                 continue
             sha256 = copies.sha256_of(path)
             if before is None or before.sha256 != sha256:
-                with _as_users():
-                    transfer.write(places.join(self.url, name), path)
+                new.append(name)
             sent[name] = _Sent(status.st_size, status.st_mtime_ns, sha256)
+        for _ in listing.at_once(lambda name: self._put(snapshot, name), new):
+            pass
         manifest = Manifest(uuid.uuid4().hex, {name: {"bytes": one.size, "sha256": one.sha256} for name, one in sorted(sent.items())})
         self._known = [*self._known[-3:], manifest.id]
         if self.folder.exists():
             files.write_json(self.folder / STATE, {"known": self._known})  # before it is there: it is this copy's, whatever happens now
         with _as_users():
             transfer.write(places.join(self.url, MANIFEST), manifest.to_bytes())
-            for name in self._sent.keys() - sent.keys():
-                transfer.remove(places.join(self.url, name))
+            for _ in listing.at_once(lambda name: transfer.remove(places.join(self.url, name)), self._sent.keys() - sent.keys()):
+                pass
         self._sent = sent
+
+    def _put(self, snapshot: Path, name: str) -> None:
+        with _as_users():
+            transfer.write(places.join(self.url, name), snapshot / name)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from imgclf.files import path_of
 from imgclf.models import forms, registry
 from imgclf.models.weights import choice as weights_choice
 from imgclf.models.weights import files, pretrained
+from imgclf.remote import mirror, places
 from imgclf.runtime import compilation_cache
 from imgclf.workflows import budget, checks, preprocessing, run_folder, scenes, train
 from imgclf.workflows import time_limit as time_limits
@@ -97,7 +99,7 @@ def create(  # noqa: PLR0913  (options by name)
       time_limit: such as "10 minutes", "90 s", or a number of seconds: a probe comes first, which is a finished run at once; then, as long
         as there is time, what may be better, each kept only if images that neither has seen say so (`budget.search`). With a method that
         trains the network: training that is not done by then ends where it is. None = what `settle` chooses, however long it takes.
-      workdir: the run's folder; None = a fresh one under runs/. A run that was interrupted continues in its folder.
+      workdir: the run's folder, or its URL; None = a fresh one under runs/. A run that was interrupted continues in its folder.
       config: any other fields of the config, such as {"augment.rotate": 15.0}.
       verbose: whether to show what happens.
 
@@ -117,7 +119,10 @@ def create(  # noqa: PLR0913  (options by name)
             )
     if config is not None and not isinstance(config, Mapping):
         raise UserError(f'create(config={config!r}) holds no fields: give a dict, such as {{"train.duration": "20 epochs"}}.')
-    place = None if workdir is None else path_of(workdir, "the run's folder, workdir,")
+    place: Path | str | None = None
+    if workdir is not None:
+        at_url = isinstance(workdir, str) and places.is_url(workdir)
+        place = str(workdir) if at_url else path_of(workdir, "the run's folder, workdir,")
     seconds = None if time_limit is None else time_limits.seconds(time_limit)
     if seconds is not None and method == "auto":
         method = "fit" if _model(model, weights)[1] == "none" else "probe"
@@ -128,7 +133,7 @@ def create(  # noqa: PLR0913  (options by name)
         _fetch(choice.config)
     compilation_cache.enable()
     if seconds is not None:
-        with _folder(choice.config.name, place) as folder:
+        with _folder(choice.config.name, place, console) as folder:
             # the rate of any model, as what is fine-tuned may be another than the first
             recipe = {name: value for name, value in _FINE_TUNING.items() if name not in (config or {})}
             budget.search(budget.Asked(choice.config, choice.dataset, config or {}, recipe), folder, seconds, console)
@@ -138,7 +143,7 @@ def create(  # noqa: PLR0913  (options by name)
     find_scenes = scenes.once(scenes.finder(run, console))  # by the weights' own view, whichever is chosen
     if method == "auto" and preprocessing.is_free(run, config or {}):
         run, tried = preprocessing.select(run, dataset, find_scenes, console)
-    with _folder(run.name, place) as folder, run_folder.selected(folder, tried):
+    with _folder(run.name, place, console) as folder, run_folder.selected(folder, tried):
         train.Training(run, folder, console, dataset, find_scenes).run()
     return load(folder)
 
@@ -312,13 +317,18 @@ def _fetch(config: Config) -> None:
 
 
 @contextlib.contextmanager
-def _folder(name: str, workdir: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """The run's folder: `workdir`, else runs/NAME, or NAME-2, NAME-3, … where that is taken.
+def _folder(name: str, workdir: Path | str | None, console: Console) -> Iterator[Path]:
+    """The run's folder: `workdir`, the working copy of one at a URL, else runs/NAME, or NAME-2, NAME-3, … where that is taken.
 
     A fresh one is made at once, so that no other process takes it; where the block fails before anything is in it, it is removed again.
     """
+    if isinstance(workdir, str):
+        folder = mirror.working_copy(workdir)
+        with run_folder.at(folder, workdir, functools.partial(console.print, highlight=False, soft_wrap=True)):
+            yield folder
+        return
     if workdir is not None:
-        yield Path(workdir).expanduser()
+        yield workdir
         return
     number = 1
     while True:
