@@ -88,7 +88,8 @@ def main() -> None:
                 figures[library].append(measure_peer(python, library, folder / "list.txt"))
             for kind, config in configs.items():
                 figures[kind].append(measure(loaded[kind], config, arguments.passes * (4 if kind == "raw pack" else 1)))
-            print(f"round {number + 1}: " + ", ".join(f"{kind} {found[-1][0]:,.0f}" for kind, found in figures.items()), file=sys.stderr)
+            told = (f"{kind} {found[-1][0]:,.0f} img/s, {found[-1][1]:.2f} CPU s per 1,000" for kind, found in figures.items())
+            print(f"round {number + 1}: " + "; ".join(told), file=sys.stderr, flush=True)
     for kind, found in figures.items():
         line = f"| {kind} | {statistics.median(rate for rate, _ in found):,.0f} | {statistics.median(cpu for _, cpu in found):.2f} |"
         for library in peers:
