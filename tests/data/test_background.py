@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from pictures import folder_config, save
-from rich.console import Console
 
 from imgclf.data import background, fetching, late_audit, pipeline
 from imgclf.data.prepare import prepare
@@ -39,6 +38,14 @@ def config_of(root, verify, **fields):
     return config
 
 
+def verify_in_this_process(unverified):
+    folder = background.parts_of(unverified.cache)
+    folder.mkdir(parents=True)
+    background._write_job(unverified, folder / "job.parquet")
+    background._verify_all(folder)
+    return folder
+
+
 def stream(dataset, config, steps, **span):
     with pipeline.train_batches(dataset, config, num_steps=steps, **span) as batches:
         return list(batches)
@@ -68,8 +75,7 @@ def test_a_damaged_image_is_replaced_by_the_next_in_training_whatever_is_known_a
     config = config_of(photos, "background")
     dataset = prepare(config).dataset
     before = stream(dataset, config, 20)
-    with background.verifying(dataset.unverified) as verification:
-        verification.wait(Console(quiet=True))
+    verify_in_this_process(dataset.unverified)
     again = prepare(config).dataset  # now all is known
     same(stream(again, config, 20), before)
     same(stream(again, config, 7, start_step=13), before[13:])
@@ -151,10 +157,7 @@ def test_the_background_learns_what_a_verification_before_learns_and_is_continue
 
 def test_parts_of_a_verification_serve_one_before_training(photos, monkeypatch):
     late = prepare(config_of(photos, "background")).dataset
-    folder = background.parts_of(late.unverified.cache)
-    folder.mkdir(parents=True)
-    background._write_job(late.unverified, folder / "job.parquet")
-    background._verify_all(folder)
+    folder = verify_in_this_process(late.unverified)
     late.unverified.cache.rename(folder / "000000000000.parquet")
     from imgclf.data import verify
 
