@@ -281,6 +281,8 @@ class FileReader(Reader):
         try:
             data, _ = self.encoded(row)
         except PermissionError as error:
+            if self.has_urls and places.is_url(self.path(row)):  # it was listed: the place forbids now, not this file
+                raise Unreachable(f"{error}.") from error
             raise images.ImageError("unreadable", error.strerror or str(error)) from error
         except OSError as error:
             raise self._other(row, error, "listed") from error

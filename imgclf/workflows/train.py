@@ -20,6 +20,7 @@ from imgclf.evaluation import metrics, open_set
 from imgclf.evaluation import results as results_lib
 from imgclf.methods import choice, resolve
 from imgclf.methods.base import Task
+from imgclf.remote.retrying import Unreachable
 from imgclf.reporting import samples
 from imgclf.reporting import scenes as scenes_page
 from imgclf.training import initialization, loop, sharding
@@ -77,7 +78,11 @@ def train(
     console = or_terminal(console, quiet=jax.process_index() != 0)
     limit = time_limit if isinstance(time_limit, TimeLimit | None) else TimeLimit(time_limits.seconds(time_limit))
     with run_folder.at(folder, workdir, functools.partial(console.print, highlight=False, soft_wrap=True)):
-        return Training(config, folder, console, dataset, None, on_evaluation).run(limit)
+        try:
+            return Training(config, folder, console, dataset, None, on_evaluation).run(limit)
+        except Unreachable as error:  # outside of the training loop, which says which step it has saved
+            told = f"{str(error).rstrip('.')}; what was done is saved, and the same command continues there."
+            raise UserError(told) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -122,7 +122,7 @@ def test_the_run_is_used_by_its_url(proxy, here, color_folder, tmp_path, monkeyp
 @pytest.mark.parametrize("fault", ["503", "403"])
 def test_a_place_that_goes_or_forbids_ends_the_run_and_loses_nothing(proxy, tmp_path, what, fault):
     url = f"s3://bucket/runs/{what}{fault}"
-    process = train("s3://bucket/photos", url, tmp_path / "cache", IMGCLF_REMOTE_SECONDS="6")
+    process = train("s3://bucket/photos", url, tmp_path / "cache", IMGCLF_REMOTE_SECONDS="20")
     wait_for_step(url, 5, process)
     proxy.only, proxy.always = f"/{what}/", fault
     told = process.communicate()[0]
