@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from imgclf.training.data_wait import DataWait
 from imgclf.training.step import Metrics
 
 
@@ -25,6 +26,12 @@ class TrainingClock:
         self._start = self._saved = time.perf_counter()
         self._window_start, self._window_steps, self._window_pause = self._start, 0, 0.0
         self._starting_up = True
+        self._wait = DataWait()
+        self.asking_for_batch = self._wait.asking
+
+    def close(self) -> None:
+        """Ends what measures."""
+        self._wait.close()
 
     @property
     def seconds(self) -> float:
@@ -49,6 +56,7 @@ class TrainingClock:
 
     def stepped(self, metrics: Metrics) -> None:
         """A step has been taken; `metrics` are what it computes."""
+        self._wait.stepped(metrics)
         if not self._starting_up:
             self._window_steps += 1
             return
@@ -57,14 +65,21 @@ class TrainingClock:
         self._begin_window()
 
     def rate(self) -> dict[str, float]:
-        """`images_per_second` since this was last asked, without pauses and start-up; empty where nothing else has happened since."""
+        """What was since this was last asked, without pauses and start-up; empty where nothing else has happened since.
+
+        Returns:
+          images_per_second: of training.
+          data_wait: the share of that time in which the devices stood idle because the next batch was not there yet.
+        """
         if not self._window_steps:
             return {}
-        rate = self._window_steps * self._batch_size / (time.perf_counter() - self._window_start - self._window_pause)
+        seconds = time.perf_counter() - self._window_start - self._window_pause
+        rate, wait = self._window_steps * self._batch_size / seconds, self._wait.take() / seconds
         self._begin_window()
-        return {"images_per_second": round(rate, 2)}
+        return {"images_per_second": round(rate, 2), "data_wait": round(min(1.0, wait), 4)}
 
     def _begin_window(self) -> None:
+        self._wait.take()
         self._window_start, self._window_steps, self._window_pause = time.perf_counter(), 0, 0.0
 
     def saved(self) -> None:

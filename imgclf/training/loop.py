@@ -83,6 +83,7 @@ def fit(
         stop = opened.enter_context(StopRequest(deadline))
         window, work, phase = MetricsWindow(), WorkCounter(progress), at(phases, step)
         clock = TrainingClock(progress.seconds, config.loader.batch_size, config.train.checkpoint_seconds)
+        opened.callback(clock.close)
         best = BestModels(config, plan, setup.dataset.class_names, setup.has_val, checkpoints, progress)
         keeper = _Keeper(checkpoints, progress, best, window, clock)
 
@@ -108,7 +109,7 @@ def fit(
             if ends:
                 break
 
-            with keeper.kept_if_unreachable(state):
+            with keeper.kept_if_unreachable(state), clock.asking_for_batch():
                 batch = next(batches)
             if step == phases[phase].stop:
                 phase += 1
@@ -203,7 +204,9 @@ def _tell_evaluation(
 
 def _note(metrics: dict[str, float]) -> str:
     """What the progress bar shows of the latest log line."""
-    rate = f"  {metrics['images_per_second']:,.0f} images/s" if "images_per_second" in metrics else ""
+    rate = ""
+    if "images_per_second" in metrics:
+        rate = f"  {metrics['images_per_second']:,.0f} images/s, {metrics['data_wait']:.0%} waiting for data"
     return f"loss {metrics['train_loss']:.4f}{rate}"
 
 

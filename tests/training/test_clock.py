@@ -32,13 +32,13 @@ def test_compiling_pauses_and_the_step_that_waited_for_it_are_not_in_the_rate(tu
         turn(30)  # an evaluation
     turn(1)
     watch.stepped(METRICS)
-    assert watch.rate() == {"images_per_second": 10.0}
+    assert watch.rate() == {"images_per_second": 10.0, "data_wait": 0.0}
     watch.start_up()  # the next phase
     turn(40)
     watch.stepped(METRICS)
     turn(2)
     watch.stepped(METRICS)
-    assert watch.rate() == {"images_per_second": 5.0}
+    assert watch.rate() == {"images_per_second": 5.0, "data_wait": 0.0}
     assert (watch.seconds_now, watch.seconds) == (134.0, 141.0)
 
 
