@@ -22,8 +22,9 @@ from imgclf.config import Config
 from imgclf.data import augment, pipeline, readers
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
-from imgclf.models import registry
+from imgclf.models import forms, registry
 from imgclf.models.network import Network
+from imgclf.probes import shared_features
 from imgclf.probes.feature_store import FeatureStore
 from imgclf.training import batch_augment, work
 from imgclf.training.state import Tree, split_model, tree_sha256
@@ -224,6 +225,9 @@ def _complete(request: _Request, stores: list[FeatureStore], console: Console) -
 
     Views that lack the same images are computed together, so that these are decoded once.
     """
+    computed = 0
+    if shared_features.is_shared():  # what then is still missing, another training is computing in this host's cache
+        computed = shared_features.complete(request, stores, lambda store: _Waiting(request, store, console), _computed, console)
     with contextlib.ExitStack() as locks:
         ours = []
         for view in sorted(range(len(stores)), key=lambda view: stores[view].key):  # in one order, so that no two processes wait in a ring
@@ -232,7 +236,6 @@ def _complete(request: _Request, stores: list[FeatureStore], console: Console) -
         passes: dict[bytes, list[int]] = {}
         for view in sorted(ours):
             passes.setdefault(request.missing(stores[view]).tobytes(), []).append(view)
-        computed = 0
         for places, views in passes.items():
             todo = request.at(np.frombuffer(places, np.int64))
             if len(todo.rows):
@@ -330,7 +333,7 @@ class _Pace:
 def _computed(request: _Request, views: Sequence[int]) -> Generator[list[np.ndarray]]:
     """The features of these views, float32 [b, D] each, a batch at a time; each is waited for while the next one is computed."""
     config = request.config
-    mesh = Mesh(np.asarray(jax.local_devices()), ("data",))  # no other host takes part
+    mesh = Mesh(np.asarray(jax.local_devices()), ("data",))  # other hosts compute other images
     graphdef, params, batch_stats = split_model(request.model)
     params, batch_stats = jax.device_put((params, batch_stats), NamedSharding(mesh, PartitionSpec()))
     forward = forward_of(graphdef, tuple(config.data.mean), tuple(config.data.std))
@@ -338,7 +341,8 @@ def _computed(request: _Request, views: Sequence[int]) -> Generator[list[np.ndar
     def started(batch: pipeline.Batch) -> list[jax.Array]:
         inputs, image = batch_augment.inputs(batch), batch["image"]
         each = [inputs | {"image": image[:, view]} for view in views] if image.ndim == 5 else [inputs]
-        return [forward(params, batch_stats, jax.device_put(one, NamedSharding(mesh, PartitionSpec("data")))) for one in each]
+        with forms.on_devices_of(mesh):
+            return [forward(params, batch_stats, jax.device_put(one, NamedSharding(mesh, PartitionSpec("data")))) for one in each]
 
     running: tuple[list[jax.Array], int] | None = None
     with pipeline.row_batches(request.dataset, config, request.rows, request.epochs, in_all_views=True) as batches:

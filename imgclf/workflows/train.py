@@ -20,6 +20,7 @@ from imgclf.evaluation import metrics, open_set
 from imgclf.evaluation import results as results_lib
 from imgclf.methods import choice, resolve
 from imgclf.methods.base import Task
+from imgclf.probes import shared_features
 from imgclf.remote.retrying import Unreachable
 from imgclf.reporting import samples
 from imgclf.reporting import scenes as scenes_page
@@ -142,7 +143,8 @@ class Training:
             if jax.process_index() == 0:
                 run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's
             with background.verifying(dataset.unverified if jax.process_index() == 0 else None) as verification:
-                trained = method.train(folder)
+                with shared_features.on_all_hosts():
+                    trained = method.train(folder)
                 if verification is not None and jax.process_count() == 1:  # other processes wait in the evaluation, and not for long
                     verification.wait(console)
             if dataset.unverified is not None and jax.process_index() == 0:
@@ -153,7 +155,8 @@ class Training:
                     console.print(f"[yellow]{remark}[/]", highlight=False)
             if prepared.scenes is not None and prepared.scenes.why and jax.process_index() == 0:
                 scenes_page.write(folder / scenes_page.PAGE, prepared.loaded, prepared.scenes, console)
-            results, predictions = results_lib.score(config, dataset, trained, audit_report)
+            with shared_features.on_all_hosts():
+                results, predictions = results_lib.score(config, dataset, trained, audit_report)
             results["selection"] = run_folder.selection(folder)
             if jax.process_index() == 0:
                 files.write_text(folder / "predictions.csv", predictions.to_csv(index=False))
