@@ -14,7 +14,7 @@ from imgclf.models import forms
 from imgclf.models.airbench import ScaledHead
 from imgclf.models.heads import DenseHead
 from imgclf.models.network import Network
-from imgclf.training import step
+from imgclf.training import sharding, step
 from imgclf.training.state import Tree, split_model
 
 _PIXELS_ON_CPU, _PIXELS = 4 * 224 * 224, 64 * 224 * 224  # of the images that are computed together
@@ -123,4 +123,4 @@ def padded(values: np.ndarray, size: int) -> np.ndarray:
 @functools.cache
 def _mesh() -> jax.sharding.Mesh:
     """One device: what is explained are a few images."""
-    return jax.sharding.Mesh(np.asarray(jax.local_devices()[:1]), ("data",))
+    return sharding.create_mesh(jax.local_devices()[:1])

@@ -93,7 +93,7 @@ def facts_of(demand: Demand, on_step: OnStep) -> list[dict[str, Any]]:
 
 def _key(demand: Demand) -> str:
     fields = {name: value for name, value in config_lib.flatten(demand.config).items() if name not in config_lib.FREE_ON_RESUME}
-    fields |= {name: value for name, value in config_lib.flatten(demand.config).items() if name.startswith("mesh.")}
+    fields |= {name: value for name, value in config_lib.flatten(demand.config).items() if name.startswith(("mesh.", "train.remat"))}
     asked = [demand.topology.name, demand.programs, demand.num_classes, demand.train_images, _versions(demand.topology), _code()]
     return hashlib.sha256(json.dumps([fields, asked], sort_keys=True).encode()).hexdigest()[:24]
 

@@ -36,6 +36,18 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rules:
+    """`config.mesh.rules` and `.split_from_mb`, hashable."""
+
+    rules: tuple[tuple[str, str], ...]
+    split_from_mb: float
+
+    @classmethod
+    def of(cls, options: MeshConfig) -> "Rules":
+        return cls(options.rules, options.split_from_mb)
+
+
+@dataclasses.dataclass(frozen=True)
 class Layout:
     """Where each part of a state lies; hashable, as it is part of the key of a compiled step.
 
@@ -48,11 +60,11 @@ class Layout:
     splits: tuple[Split, ...] = ()
 
     @classmethod
-    def create(cls, options: MeshConfig, params: Tree, mesh: Mesh) -> "Layout":
+    def create(cls, options: "MeshConfig | Rules", params: Tree, mesh: Mesh) -> "Layout":
         """Lays out parameters by `config.mesh`; the sizes of its axes are those of the mesh.
 
         Args:
-          options: `config.mesh`.
+          options: `config.mesh`, or its rules alone.
           params: of which only paths, shapes and dtypes count.
           mesh: of all devices.
 

@@ -84,7 +84,7 @@ class _Rematerialized:
         return getattr(self.module, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        graphdef, params, batch_stats = nnx.split(self.module, nnx.Param, nnx.BatchStat)
+        graphdef, *states = nnx.split(self.module, nnx.Param, nnx.BatchStat)
         leaves, structure = jax.tree.flatten((args, kwargs))
         arrays = {place: leaf for place, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)}
 
@@ -93,6 +93,6 @@ class _Rematerialized:
             args, kwargs = jax.tree.unflatten(structure, [arrays.get(place, leaf) for place, leaf in enumerate(leaves)])
             return module(*args, **kwargs), nnx.state(module, nnx.BatchStat)
 
-        out, batch_stats = jax.checkpoint(call, policy=self._policy)(params, batch_stats, arrays)
+        out, batch_stats = jax.checkpoint(call, policy=self._policy)(*states, arrays)
         nnx.update(self.module, batch_stats)
         return out

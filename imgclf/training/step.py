@@ -17,7 +17,7 @@ from imgclf.config import Config
 from imgclf.models import forms, placement
 from imgclf.models.network import Network
 from imgclf.training import batch_augment, mixing, remat, sharding
-from imgclf.training.layout import Layout, kept_for_gradient
+from imgclf.training.layout import Layout, Rules, kept_for_gradient
 from imgclf.training.optimizer import Optimizer
 from imgclf.training.scalars import Scalars
 from imgclf.training.state import TrainState, Tree, make_apply_fn, overlay, select
@@ -170,16 +170,17 @@ def make_eval_step(config: Config, graphdef: nnx.GraphDef, mesh: Mesh, *, featur
     get the same function. With `features`, there are also these, of the same pass: the pooled maps f32 [B,D].
     """
     make = _eval_step_with_features if features else _eval_step
-    return make(graphdef, tuple(config.data.mean), tuple(config.data.std), mesh)
+    return make(graphdef, tuple(config.data.mean), tuple(config.data.std), mesh, Rules.of(config.mesh))
 
 
 @functools.lru_cache(maxsize=16)
-def _eval_step(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...], mesh: Mesh) -> EvalStep:
+def _eval_step(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...], mesh: Mesh, rules: Rules) -> EvalStep:
     apply = make_apply_fn(graphdef)
 
     @forms.on_devices_of(mesh)
     @placement.classes_over(mesh)
     def eval_step(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> dict[str, Any]:
+        params = Layout.create(rules, params, mesh).gathered(params)
         if batch["image"].ndim == 4:
             logits, _ = apply(params, batch_stats, normalize(batch["image"], mean, std))
         else:
@@ -190,10 +191,11 @@ def _eval_step(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float
 
 
 @functools.lru_cache(maxsize=16)
-def _eval_step_with_features(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...], mesh: Mesh) -> EvalStep:
+def _eval_step_with_features(graphdef: nnx.GraphDef, mean: tuple[float, ...], std: tuple[float, ...], mesh: Mesh, rules: Rules) -> EvalStep:
     @forms.on_devices_of(mesh)
     @placement.classes_over(mesh)
     def eval_step(params: Tree, batch_stats: Tree, batch: dict[str, jax.Array]) -> dict[str, Any]:
+        params = Layout.create(rules, params, mesh).gathered(params)
         model, image = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats)), batch["image"]
 
         def both(view: jax.Array) -> jax.Array:

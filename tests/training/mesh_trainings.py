@@ -16,6 +16,7 @@ from imgclf.training import freeze, initialization, schedules, sharding
 from imgclf.training.checkpoint import Checkpoints
 from imgclf.training.phases import Phase, create
 from imgclf.training.state import TrainState, split_model, tree_sha256
+from imgclf.training.step import make_eval_step
 
 DEVICES, CLASSES, BATCH, STEPS = 8, 24, 16, 3
 MIXED = {"augment.mixup": 0.2, "augment.cutmix": 1.0, "train.label_smoothing": 0.1}
@@ -81,10 +82,24 @@ def distance(one: Any, other: Any) -> float:
     return max(map(of_leaves, jax.tree.leaves(one), jax.tree.leaves(other)))
 
 
+def logits_of(phase: Phase, state: TrainState, config: Config) -> tuple[np.ndarray, list[str]]:
+    """What evaluation says of a batch, and the shapes that its devices gather whole."""
+    mesh = phase.layout.mesh
+    step = make_eval_step(config, phase.program.graphdef, mesh)
+    batch = batch_of(STEPS, "") | {"index": np.arange(BATCH), "mask": np.ones(BATCH, bool)}
+    arguments = state.params, state.batch_stats, sharding.put_batch(batch, mesh)
+    return np.asarray(step(*arguments)["logits"]), gathered(step.lower(*arguments).compile().as_text())
+
+
 def exchanged(phase: Phase, state: TrainState, fields: str) -> list[str]:
     """Shape and kind of what the step's devices gather whole: `f32[16,24]`, …"""
     batch = sharding.put_batch(batch_of(0, fields), phase.layout.mesh)
     text = phase.compiled.lower(state, batch, phase.scalars_on_devices).compile().as_text()
+    return gathered(text)
+
+
+def gathered(text: str) -> list[str]:
+    """Shapes of all-gathers in a compiled program."""
     return re.findall(r"= (\w+\[[\d,]*\])\S* all-gather\(", text)
 
 
@@ -103,13 +118,16 @@ def main(combinations: list[tuple[str, int, int]], folder: Path) -> None:
         if fields not in alone:
             phase, state = phase_of(fields, 1, 1, 1)
             like = phase.like(state)
-            alone[fields] = (like, *trained(phase, state, fields))
-        like, one, told_by_one = alone[fields]
+            state, told = trained(phase, state, fields)
+            alone[fields] = (like, state, told, logits_of(phase, state, config_of(fields, 1, 1))[0])
+        like, one, told_by_one, logits = alone[fields]
         phase, state = phase_of(fields, fsdp, model, DEVICES)
         about: dict[str, Any] = {"fields": fields, "fsdp": fsdp, "model": model, **largest_part(state)}
         about["gathered"] = exchanged(phase, state, fields)
         state, told = trained(phase, state, fields)
         about["state"], about["metrics"] = distance(one, state), distance(told_by_one, told)
+        said, whole = logits_of(phase, state, config_of(fields, fsdp, model))
+        about["logits"], about["gathered"] = distance(logits, said), about["gathered"] + whole
         about["still"] = largest_part(state) == {name: about[name] for name in ("part", "whole")}
         found.append(about)
     checkpoints = Checkpoints(folder / "checkpoints")

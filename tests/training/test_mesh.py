@@ -24,6 +24,7 @@ def quick(tmp_path_factory) -> dict:
 def check(about: dict) -> None:
     assert about["state"] < 2e-5, about
     assert about["metrics"] < 2e-5, about
+    assert about["logits"] < 2e-5, about
     assert about["still"], about  # what a step gives lies as what it takes
     if about["model"] > 1:  # neither logits nor targets, [B, C], nor the kernel, [D, C], are ever whole anywhere
         assert not [shape for shape in about["gathered"] if shape.endswith(f",{mesh_trainings.CLASSES}]")], about
