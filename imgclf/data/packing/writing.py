@@ -11,6 +11,7 @@ import hashlib
 import json
 import mmap
 import multiprocessing
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -233,10 +234,10 @@ _done: Any
 _stop: Any
 
 
-def _start(job: _Job, done: Any, stop: Any) -> None:
+def _start(jobs: Any, done: Any, stop: Any) -> None:
     global _job, _done, _stop
     worker_start.start()
-    _job, _done, _stop = job, done, stop
+    _job, _done, _stop = jobs.get(), done, stop
 
 
 def _make(shard: int) -> _Entry:
@@ -260,8 +261,10 @@ def _make_all(job: _Job, pending: list[int], entries: dict[int, _Entry], workers
                 entries[shard] = job.make(shard, lambda: bar.advance(task))
             return
         spawn = multiprocessing.get_context("spawn")
-        done, stop = spawn.Value("q", 0), spawn.Event()
-        with ProcessPoolExecutor(workers, spawn, _start, (job, done, stop)) as pool:
+        done, stop, jobs = spawn.Value("q", 0), spawn.Event(), spawn.SimpleQueue()
+        # Not among the arguments: one that is larger than a pipe would be waited for without end where a worker ends before it reads it.
+        threading.Thread(target=lambda: [jobs.put(job) for _ in range(workers)], daemon=True).start()
+        with ProcessPoolExecutor(workers, spawn, _start, (jobs, done, stop)) as pool:
             futures: dict[Future[_Entry], int] = {pool.submit(_make, shard): shard for shard in pending}
             left = set(futures)
             try:
@@ -274,8 +277,8 @@ def _make_all(job: _Job, pending: list[int], entries: dict[int, _Entry], workers
                 if (told := main_guard.explained(error)) is not None:
                     raise told from None
                 raise UserError(
-                    "A worker was ended from outside, as it happens where memory runs out: give the same command to continue, with fewer "
-                    "--workers."
+                    "A worker process has ended, as it happens where memory runs out, or in a script without a main guard: give the same "
+                    "command to continue, with fewer --workers (1 needs no process)."
                 ) from error
             except BaseException:
                 stop.set()
