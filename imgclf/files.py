@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import threading
 import urllib.parse
 import uuid
@@ -23,6 +24,11 @@ def cache_dir() -> Path:
     if os.environ.get("IMGCLF_CACHE"):
         return Path(os.environ["IMGCLF_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgclf"
+
+
+def temporary_folder() -> Path:
+    """Makes a folder for what is only shown or handed on, outside of the working directory; the system's own rules clean it up."""
+    return Path(tempfile.mkdtemp(prefix="imgclf-"))
 
 
 def part_of(path: str | os.PathLike[str]) -> Path:

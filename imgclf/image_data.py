@@ -266,7 +266,7 @@ class ImageData:
         """
         console = Console(quiet=not verbose)
         if inline and path is None:
-            path = notebook.temporary("explore.html")
+            path = files.temporary_folder() / "explore.html"
         page = explore.write_page(self._dataset, path, near_duplicate_bits=near_duplicate_bits, overwrite=overwrite, console=console)
         if inline:
             notebook.show(page)

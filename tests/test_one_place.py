@@ -18,6 +18,7 @@ CALLS = {
 # What is something else, by the file that does it.
 KNOWN = {
     "probes/feature_store.py": {"fcntl", "time.sleep"},  # while it waits, it tells the user, and notices that the cache was cleared
+    "runtime/partners.py": {"time.sleep"},  # while it listens for the other processes
     "training/checkpoint.py": {"a file that is renamed"},  # a damaged checkpoint steps aside
 }
 

@@ -5,18 +5,23 @@ from typing import Annotated
 
 import typer
 
-cache = typer.Typer(help="Lists and deletes the cached features of frozen backbones.", no_args_is_help=True)
+from imgclf import formatting
+
+cache = typer.Typer(
+    help="Lists and deletes what is cached: features of frozen backbones, compiled programs, listings, …", no_args_is_help=True
+)
 
 
 @cache.command("list")
 def list_entries() -> None:
-    """Lists the caches of features: of which model and weights, how many, how large.
+    """Lists the caches of features (of which model and weights, how many, how large) and the other folders of the cache.
 
     Examples:
       imgclf cache list
       IMGCLF_CACHE=/data/cache imgclf cache list
     """
     from imgclf.probes import feature_store
+    from imgclf.runtime import caches
 
     entries = feature_store.entries()
     rows = [("KEY", "MODEL", "INPUT", "VIEWS", "ROWS", "WIDTH", "MB", "LAST WRITTEN")]
@@ -33,18 +38,34 @@ def list_entries() -> None:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     total = sum(entry.size for entry in entries) / 1e6
     typer.echo(f"{len(entries)} cache{'' if len(entries) == 1 else 's'} of features, {total:,.1f} MB, in {feature_store.root()}.")
+    for folder in caches.entries():
+        typer.echo(f"{folder.name}: {folder.about}, {formatting.count(folder.files, 'file')}, {folder.size / 1e6:,.1f} MB")
 
 
 @cache.command()
-def clear(key: Annotated[str, typer.Argument(help="A key that `imgclf cache list` shows, or its beginning; or all.")]) -> None:
-    """Deletes cached features, and says what was freed. They are computed again when they are needed.
+def clear(
+    key: Annotated[
+        str,
+        typer.Argument(
+            help="A key of features that `imgclf cache list` shows, or its beginning; all features: all; or the name of another folder."
+        ),
+    ],
+) -> None:
+    """Deletes cached features, or another folder of the cache, and says what was freed. All of it is made again when it is needed.
 
     Examples:
       imgclf cache clear 42e1c4345313db80
       imgclf cache clear all
+      imgclf cache clear xla
     """
     from imgclf.errors import UserError, nearest
     from imgclf.probes import feature_store
+    from imgclf.runtime import caches
+
+    if key in caches.KINDS:
+        folder = caches.clear(key)
+        typer.echo(f"Deleted {folder.name} ({folder.about}): {folder.size / 1e6:,.1f} MB freed.")
+        return
 
     entries = feature_store.entries()
     chosen = entries if key == "all" else [entry for entry in entries if key and entry.key.startswith(key)]

@@ -126,7 +126,7 @@ class Classifier(Predictor):
           UserError: as `evaluate` does; if something else stands at `path`.
         """
         if inline and path is None:
-            path = notebook.temporary("mistakes.html")
+            path = files.temporary_folder() / "mistakes.html"
         table = scoring.mistakes(self, data, path, overwrite=overwrite, console=Console(quiet=not verbose))
         if inline:
             notebook.show(Path(path or ""))

@@ -1,7 +1,6 @@
 """What a notebook shows of results: tables and bars in HTML of their own style, and pages inline."""
 
 import html
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,11 +41,6 @@ def classifier(about: Mapping[str, str], results: Mapping[str, Any] | None) -> s
     if results is not None and results.get("top1_ci95"):
         headline += _bar(results["top1"], *results["top1_ci95"])
     return f"{headline}<table>{rows}</table>"
-
-
-def temporary(name: str) -> Path:
-    """A place outside of the working directory for a page that is only shown; the system's own rules clean it up."""
-    return Path(tempfile.mkdtemp(prefix="imgclf-")) / name
 
 
 def show(page: Path) -> None:

@@ -1,8 +1,9 @@
 """How the state of a training lies on the mesh: which parameters are split, over which of its axes, and what follows them.
 
 The optimizer's state, averages and accumulated gradients lie as the parameters that they belong to (ZeRO, Rajbhandari et al., 2020,
-https://arxiv.org/abs/1910.02054, stage 3). A step gathers a parameter over `fsdp` where it is used, in the backward pass once more, and
-sums its gradient straight into the parts. What is split over `model` stays so.
+https://arxiv.org/abs/1910.02054, stage 3). A step gathers a parameter over `fsdp` where it is used, and its gradient
+belongs to the parts. What is split over `model` stays so. Whether a gathered parameter is kept for the backward pass is the compiler's
+choice: those of XLA that were tried, for CPUs and TPU v5e, keep it.
 """
 
 import dataclasses

@@ -150,7 +150,9 @@ def make_train_step(program: StepProgram, layout: Layout, shardings: StateShardi
             return mixing.loss(logits, placement.by_class(targets)), (logits, batch_stats)
 
         if layout.gathers:
-            loss_fn = jax.checkpoint(loss_fn, policy=kept_for_gradient)  # whole parameters are gathered again, not kept
+            loss_fn = jax.checkpoint(
+                loss_fn, policy=kept_for_gradient
+            )  # so that a compiler may gather whole parameters again instead of keeping them
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(learned)
         updates, opt_state = optimizer.update(grads, state.opt_state, learned, now)
         params = program.all_params(state.params, optax.apply_updates(learned, updates))

@@ -73,7 +73,7 @@ def test_of_an_image_s_classes_each_is_explained_as_if_alone_and_the_batch_does_
 
 
 def test_maps_of_one_place_are_refused():
-    with pytest.raises(UserError, match=r"single place at 4 x 4 pixels.*--method occlusion"):
+    with pytest.raises(UserError, match=r"single place at 4 x 4 pixels.*method='occlusion'"):
         cam.need_places(explained(size=4))
 
 

@@ -240,6 +240,11 @@ def _start(jobs: Any, done: Any, stop: Any) -> None:
     _job, _done, _stop = jobs.get(), done, stop
 
 
+def _put(jobs: Any, job: _Job, times: int) -> None:
+    for _ in range(times):
+        jobs.put(job)
+
+
 def _make(shard: int) -> _Entry:
     def tick() -> None:
         if _stop.is_set():
@@ -263,7 +268,7 @@ def _make_all(job: _Job, pending: list[int], entries: dict[int, _Entry], workers
         spawn = multiprocessing.get_context("spawn")
         done, stop, jobs = spawn.Value("q", 0), spawn.Event(), spawn.SimpleQueue()
         # Not among the arguments: one that is larger than a pipe would be waited for without end where a worker ends before it reads it.
-        threading.Thread(target=lambda: [jobs.put(job) for _ in range(workers)], daemon=True).start()
+        threading.Thread(target=_put, args=(jobs, job, workers), daemon=True).start()
         with ProcessPoolExecutor(workers, spawn, _start, (jobs, done, stop)) as pool:
             futures: dict[Future[_Entry], int] = {pool.submit(_make, shard): shard for shard in pending}
             left = set(futures)
