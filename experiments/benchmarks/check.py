@@ -137,12 +137,12 @@ WORKS: dict[str, tuple[Callable[[], Run], Callable[[], Run]]] = {
 }
 
 
-def measure(name: str) -> list[float]:
-    """Returns yardstick / work of `PAIRS` pairs, after both have run once."""
+def measure(name: str, pairs: int) -> list[float]:
+    """Returns yardstick / work of each pair, after both have run once."""
     work, yardstick = (prepare() for prepare in WORKS[name])
     work(), yardstick()
     ratios = []
-    for _ in range(PAIRS):
+    for _ in range(pairs):
         times = []
         for run in (work, yardstick):
             start = time.perf_counter()
@@ -172,11 +172,12 @@ def verdict(now: dict[str, float], kept: dict[str, float] | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--update", action="store_true", help="write what is measured into check.json")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="how often work and yardstick take turns")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORK", help="the beginnings of names of works")
     parser.add_argument("--one", choices=WORKS, help=argparse.SUPPRESS)  # in a process of its own: prints the ratios
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(arguments.one)))
+        print(json.dumps(measure(arguments.one, arguments.pairs)))
         return
     table = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
     kept = table.get(machine(), {})
@@ -185,7 +186,7 @@ def main() -> None:
     for name in WORKS:
         if arguments.only and not name.startswith(tuple(arguments.only)):
             continue
-        done = subprocess.run([sys.executable, __file__, "--one", name], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, __file__, "--one", name, f"--pairs={arguments.pairs}"], capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{name} failed:\n{done.stderr}")
         ratios = json.loads(done.stdout.splitlines()[-1])

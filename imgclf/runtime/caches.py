@@ -6,8 +6,8 @@ import shutil
 from imgclf.errors import UserError, nearest
 from imgclf.files import cache_dir
 
-# What is made again when it is needed. Not here, as clearing them loses something: weights and Open Images' metadata, which were fetched or put
-# there by hand, and the working copies of runs at URLs.
+# What is made again when it is needed. Clearing the others would lose something: weights and Open Images' metadata, which were fetched or
+# put there by hand, and the working copies of runs at URLs.
 KINDS = {
     "xla": "compiled programs",
     "plans": "plans of trainings",
