@@ -25,7 +25,6 @@ extensions = [
 exclude_patterns = ["stories/results"]
 html_theme = "sphinx_book_theme"
 html_title = "imgclf"
-html_static_path = ["_static"]
 html_theme_options = {"show_navbar_depth": 1, "use_download_button": False, "home_page_in_toc": True}
 
 myst_enable_extensions = ["colon_fence", "deflist"]
