@@ -4,6 +4,8 @@ import dataclasses
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -17,6 +19,7 @@ _JUNK_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume 
 _JUNK_FILES = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
 _NO_EXTENSION = "no extension"
 _EXTENSION = re.compile(r"\.[a-z][a-z0-9]{0,9}")
+Entries = Sequence[os.DirEntry[str]] | Sequence[listing.Entry]  # of a folder on a disk; at a URL
 
 
 @dataclasses.dataclass
@@ -75,19 +78,9 @@ def _walk_folder(root: str) -> Files:
             seen[identity] = folder
             with os.scandir(os.path.join(root, folder)) as scanned:
                 entries = list(scanned)
-            run = _parts_of_a_run({entry.name for entry in entries})
-            if folder and run:
-                files.ignored["folder of a run"] += 1
-                files.notes.append(f"{printable(folder)} is the folder of a run (config.json, checkpoints): passed over.")
-            else:
-                if folder:
-                    files.folders.append(folder)
-                for entry in entries:
+            if _is_entered(files, folder, entries):
+                for entry in _without_a_run(files, entries):
                     path = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.name in run:
-                        files.ignored["folder of a run"] += 1
-                        files.notes.append(f"{entry.name} of a run was passed over: give runs a folder apart from the photos.")
-                        continue
                     verdict, detail = _judge(entry)
                     if verdict == "image":
                         status = entry.stat()
@@ -162,19 +155,10 @@ def _walk_url(root: str) -> Files:
 
 def _sort_out(files: Files, folder: str, held: list[listing.Entry], found: dict[str, listing.Entry], unknown: list[str]) -> None:
     """Adds what a folder at a URL holds: images to `found`, and to `unknown` those that only their first bytes may tell."""
-    run = _parts_of_a_run({entry.name for entry in held})
-    if folder and run:
-        files.ignored["folder of a run"] += 1
-        files.notes.append(f"{printable(folder)} is the folder of a run (config.json, checkpoints): passed over.")
+    if not _is_entered(files, folder, held):
         return
-    if folder:
-        files.folders.append(folder)
-    for entry in held:
+    for entry in _without_a_run(files, held):
         path = f"{folder}/{entry.name}" if folder else entry.name
-        if entry.name in run:
-            files.ignored["folder of a run"] += 1
-            files.notes.append(f"{entry.name} of a run was passed over: give runs a folder apart from the photos.")
-            continue
         verdict, detail = _judge_name(entry.name, entry.is_folder)
         if verdict == "image" or detail == _NO_EXTENSION:
             found[path] = entry
@@ -228,6 +212,28 @@ def counts(ignored: Counter[str]) -> str:
 
 
 _OF_A_RUN = {"checkpoints", "samples", "tensorboard"}  # the folders that a run makes in its own, with pictures in the second
+
+
+def _is_entered(files: Files, folder: str, entries: Entries) -> bool:
+    """Notes a folder; says whether its entries are looked at, which those of a run's own folder are not."""
+    if folder and _parts_of_a_run({entry.name for entry in entries}):
+        files.ignored["folder of a run"] += 1
+        files.notes.append(f"{printable(folder)} is the folder of a run (config.json, checkpoints): passed over.")
+        return False
+    if folder:
+        files.folders.append(folder)
+    return True
+
+
+def _without_a_run(files: Files, entries: Entries) -> Iterator[Any]:
+    """The entries of a folder, but for the parts of a run among them, which are noted."""
+    run = _parts_of_a_run({entry.name for entry in entries})
+    for entry in entries:
+        if entry.name in run:
+            files.ignored["folder of a run"] += 1
+            files.notes.append(f"{entry.name} of a run was passed over: give runs a folder apart from the photos.")
+        else:
+            yield entry
 
 
 def _parts_of_a_run(names: set[str]) -> set[str]:
