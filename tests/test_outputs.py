@@ -21,7 +21,7 @@ def test_a_page_is_replaced_by_one_of_the_same_only(tmp_path):
     assert outputs.check_file(path, MINE) == path
     path.write_text(page(MINE))
     assert outputs.check_file(path, MINE) == path
-    with pytest.raises(UserError, match=r"holds another page \(mistakes: run a on 3 images of birds\).*overwrite=True .*--overwrite"):
+    with pytest.raises(UserError, match=r"holds another page \(mistakes: run a on 3 images of birds\).*overwrite=True"):
         outputs.check_file(path, OTHER)
     assert outputs.check_file(path, OTHER, overwrite=True) == path
 
@@ -41,9 +41,15 @@ def test_other_files_stay_unless_the_user_says_so(tmp_path, text, told):
 def test_folders_and_dangling_links_are_no_place_for_a_page(tmp_path):
     with pytest.raises(UserError, match=r"is a folder: name the page in it, such as .*page\.html"):
         outputs.check_file(tmp_path, MINE, overwrite=True)
-    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "link.html").symlink_to("nowhere")
     with pytest.raises(UserError, match="no page of imgclf's"):
-        outputs.check_file(tmp_path / "link", MINE)
+        outputs.check_file(tmp_path / "link.html", MINE)
+
+
+@pytest.mark.parametrize("name", ["page", "page.csv"])
+def test_a_page_is_written_to_an_html_file_only(tmp_path, name):
+    with pytest.raises(UserError, match=r"which is HTML: name a file such as .*page\.html"):
+        outputs.check_file(tmp_path / name, MINE, overwrite=True)
 
 
 @given(kind=st.text(), subject=st.text(), parts=st.lists(st.text(), max_size=3))

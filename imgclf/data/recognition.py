@@ -9,7 +9,7 @@ from imgclf.data.packing import manifest
 from imgclf.data.packing.places import place_of
 from imgclf.data.sources.hf import PARQUET, holds_images
 from imgclf.data.sources.webdataset import TARS
-from imgclf.remote import places
+from imgclf.remote import listing, places
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")
 
@@ -23,7 +23,8 @@ def source_of(path: str) -> str:
     """The name of the source: folder | csv | packed | webdataset | hf; "" for a file that none of them reads.
 
     Args:
-      path: of a folder or file that is there; or a URL, or a pattern of tar files, of which only the name is looked at.
+      path: of a folder or file that is there; or a URL, or a pattern of tar files, of which only the name is looked at. A data set of the
+        hub may be parquet files or photos: it is listed, two folders deep.
     """
     if path.lower().endswith(TARS):
         return "webdataset"
@@ -32,7 +33,7 @@ def source_of(path: str) -> str:
     if manifest.is_pack(path):
         return "packed"
     if places.is_url(path):
-        return "hf" if path.lower().startswith("hf://datasets/") else "folder"
+        return "hf" if path.lower().startswith("hf://datasets/") and _holds_parquet(path) else "folder"
     if os.path.isfile(os.path.expanduser(path)):
         return ""
     names = [f"{part}/{name}".lstrip("/") for part in ("", "data", "train") for name in place_of(path).sizes(part)]
@@ -40,6 +41,19 @@ def source_of(path: str) -> str:
     if tables and _has_images(os.path.join(path, tables[0])):
         return "hf"
     return "webdataset" if any(name.lower().endswith(TARS) for name in names) else "folder"
+
+
+def _holds_parquet(url: str) -> bool:
+    def enter(folder: str, held: list[listing.Entry]) -> list[str]:
+        return [] if folder else [entry.name for entry in held if entry.is_folder]
+
+    try:
+        for _, held in listing.tree(url, enter):
+            if not isinstance(held, PermissionError) and any(entry.name.lower().endswith(PARQUET) for entry in held):
+                return True
+    except FileNotFoundError:
+        pass  # whoever reads it says so
+    return False
 
 
 def _has_images(path: str) -> bool:

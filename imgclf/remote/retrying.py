@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,6 +13,7 @@ from imgclf.errors import UserError
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504})  # answers after which another try may help
 BACKOFF = 0.5  # seconds before the second try; they double from try to try, up to a minute
+_NO_SUCH_HOST = 20.0  # seconds of patience with a host that no name server knows: a typing mistake, or no network at all
 _LONGEST = 20.0  # seconds between two tries of `persistent`
 PATIENCE = "IMGCLF_REMOTE_SECONDS"
 _PATIENCE = 300.0
@@ -75,7 +77,8 @@ def persistent(attempt: Callable[[float], Result], told: Callable[[Exception], s
       Unreachable: once patience is over, or at once for an answer that will stay the same, such as 400.
     """
     whole = min(patience(), seconds or patience())
-    end = time.monotonic() + whole
+    began = time.monotonic()
+    end = began + whole
     retry = retries(None)
     while True:
         try:
@@ -88,6 +91,8 @@ def persistent(attempt: Callable[[float], Result], told: Callable[[Exception], s
                 raise PermissionError(told(error)) from error
             if isinstance(error, UserError):
                 raise
+            if _no_such_host(error):
+                end, whole = min(end, began + _NO_SUCH_HOST), min(whole, _NO_SUCH_HOST)
             if (status >= 400 and status not in BUSY) or _is_mistake(error) or without_credentials(error):
                 raise Unreachable(f"{told(error)}.") from error
             retry = retry.increment("GET", "/")
@@ -116,6 +121,17 @@ def without_credentials(error: BaseException) -> bool:
     """Whether a client has found no credentials."""
     text = f"{type(error).__name__} {error} {type(error.__cause__).__name__}"
     return any(said in text for said in ("NoCredentials", "Unable to locate credentials", "DefaultCredentialsError"))
+
+
+def _no_such_host(error: BaseException | None) -> bool:
+    """Whether a host's name is unknown; the error is wrapped in others by each client."""
+    while error is not None:
+        if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+            return True
+        if "Name or service not known" in str(error):  # aiohttp keeps the text only
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _is_mistake(error: Exception) -> bool:

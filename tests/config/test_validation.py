@@ -1,12 +1,15 @@
 """Config fields, their checks, and saved configs."""
 
 import ast
+import json
 
 import pytest
 
 from imgclf import config as config_lib
 from imgclf.config import default_config
 from imgclf.config.validation import validate
+from imgclf.data.packing import manifest
+from imgclf.data.packing.forms import Form
 from imgclf.errors import UserError
 
 
@@ -23,6 +26,8 @@ def test_the_defaults_are_valid(config):
 
 def test_every_shipped_config_is_valid(tmp_path):
     assert len(config_lib.shipped()) >= 7
+    pack = manifest.Manifest("photos", "", Form("jpeg", 256, 90), False, 0, (), (), "", True, False, (), {}, ())
+    (tmp_path / "pack.json").write_text(json.dumps(pack.to_json()))
     for name, file in config_lib.shipped().items():
         validate(config_lib.load_config(name if name == "quickstart" else f"{name}:{tmp_path}"))
         about = ast.get_docstring(ast.parse(file.read_text()))

@@ -1,5 +1,7 @@
 """When is tried again, and for how long."""
 
+import socket
+
 import pytest
 import urllib3
 
@@ -36,3 +38,19 @@ def test_a_mistake_in_the_code_is_not_tried_again():
     with pytest.raises(retrying.Unreachable, match="told"):
         retrying.persistent(attempt, lambda error: "told")
     assert len(tries) == 1
+
+
+def test_a_host_that_no_name_server_knows_is_not_waited_for_as_long(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(retrying.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(retrying, "wait", lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+    def attempt(_: float) -> None:
+        try:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        except socket.gaierror as error:
+            raise OSError("cannot connect") from error
+
+    with pytest.raises(retrying.Unreachable, match="it was tried for 20 s"):
+        retrying.persistent(attempt, str)
+    assert 5 < now[0] <= 20

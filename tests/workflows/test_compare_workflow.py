@@ -110,7 +110,7 @@ def test_several_runs_are_corrected_for_their_number(photos, tmp_path):
 def test_other_images_are_refused_unless_the_common_ones_are_wanted_and_other_labels_are_told(photos, tmp_path):
     a = write_run(tmp_path / "a", photos, leave_out=["red/0.png", "red/1.png"])
     b = write_run(tmp_path / "b", photos, leave_out=["blue/3.png"], relabel=["blue/5.png"])
-    with pytest.raises(UserError, match=r"different images \(a on 18, b on 19; 17 in common\).*--common"):
+    with pytest.raises(UserError, match=r"different images \(a on 18, b on 19; 17 in common\).*common=True"):
         compare([a, b], tmp_path / "page.html", console=QUIET)
     assert not (tmp_path / "page.html").exists()
     found = compare([a, b], tmp_path / "page.html", common=True, console=QUIET)

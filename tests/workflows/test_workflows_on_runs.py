@@ -107,7 +107,7 @@ def test_a_page_of_another_model_stays(run, tmp_path):
     options = {"corruptions": ("contrast",), "severities": (1,), "console": QUIET}
     imgclf.robustness(first, out=tmp_path, **options)
     before = (tmp_path / "robustness.html").read_bytes()
-    with pytest.raises(UserError, match=r"holds another page .robustness: auto-0 on .*--overwrite"):
+    with pytest.raises(UserError, match=r"holds another page .robustness: auto-0 on .*overwrite=True"):
         imgclf.robustness(second, out=tmp_path, **options)
     assert (tmp_path / "robustness.html").read_bytes() == before
     imgclf.robustness(first, out=tmp_path, **options)
