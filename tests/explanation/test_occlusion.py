@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import explained
+from untrained import explained
 
 from imgclf.explanation import occlusion
 
