@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def main() -> None:
         tree = args.folder / str(size)
         if not tree.exists():
             million_tree.make(args.photos, tree, size)
+            time.sleep(3)  # the listing of a folder that was changed within two seconds before it is not trusted, and not kept
         with tempfile.TemporaryDirectory(dir=args.folder) as cache:
             for number in range(args.starts):
                 rows.append({"start": number + 1, **start(tree, Path(cache), args.workers)})
