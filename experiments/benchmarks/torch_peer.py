@@ -1,9 +1,10 @@
-"""Images/s of timm's or torchvision's model in PyTorch on the CPU, channels_last, f32: the features of its last maps, or one SGD step.
+"""Images/s of timm's or torchvision's model in PyTorch, channels_last: the features of its last maps, or one SGD step.
 
     python experiments/benchmarks/torch_peer.py timm convnext_nano
     python experiments/benchmarks/torch_peer.py timm tf_efficientnetv2_s --train --size 128
+    python experiments/benchmarks/torch_peer.py torchvision resnet50 --train --device cuda --autocast --compile --batch_size 128
 
-A peer of models.py, for a Python that has torch, torchvision and timm, which imgclf's own needs not have.
+A peer of models.py and gpu.py, for a Python that has torch, torchvision and timm, which imgclf's own needs not have.
 """
 
 import argparse
@@ -48,30 +49,41 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", default="wall", choices=CLOCKS)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--autocast", action="store_true", help="bfloat16 where torch thinks it safe; else f32")
+    parser.add_argument("--compile", action="store_true", help="through torch.compile")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    model = build(arguments.library, arguments.model).to(memory_format=torch.channels_last)
+    model = build(arguments.library, arguments.model).to(arguments.device, memory_format=torch.channels_last)
     shape = arguments.batch_size, 3, arguments.size, arguments.size
-    image = torch.rand(shape).contiguous(memory_format=torch.channels_last)
-    label = torch.randint(0, CLASSES, (arguments.batch_size,))
+    image = torch.rand(shape, device=arguments.device).contiguous(memory_format=torch.channels_last)
+    label = torch.randint(0, CLASSES, (arguments.batch_size,), device=arguments.device)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    forward = torch.compile(model) if arguments.compile else model
+    half = torch.autocast(arguments.device, torch.bfloat16, enabled=arguments.autocast)
 
     def train() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(image), label).backward()
+        with half:
+            loss = torch.nn.functional.cross_entropy(forward(image), label)
+        loss.backward()
         optimizer.step()
 
     @torch.inference_mode()
     def evaluate() -> None:
-        model(image)
+        with half:
+            forward(image)
 
     run = train if arguments.train else evaluate
     model.train(arguments.train)
+    wait = torch.cuda.synchronize if arguments.device == "cuda" else lambda: None
     for _ in range(2):
         run()
+    wait()
     start = CLOCKS[arguments.clock]()
     for _ in range(arguments.steps):
         run()
+    wait()
     print(f"torch {arguments.model}: {arguments.batch_size * arguments.steps / (CLOCKS[arguments.clock]() - start):.1f} img/s")
 
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from explained_network import explained
 from networks import created
 from scipy.stats import spearmanr
-from untrained import explained
 
 from imgclf.config import default_config
 from imgclf.data import augment

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from untrained import explained
+from explained_network import explained
 
 from imgclf.explanation import occlusion
 
