@@ -5,9 +5,8 @@ Cost: as there, and once a copy of the images on disk. Expected: as there.
 Command: imgclf train hf:FOLDER
 """
 
-import re
-
 from imgclf.config import Config, load_config
+from imgclf.data.shard_names import run_name
 from imgclf.errors import UserError
 
 
@@ -15,6 +14,6 @@ def get_config(path: str = "") -> Config:
     if not path:
         raise UserError("The config hf needs the folder of your parquet files, or the address of a data set: hf:hf://datasets/OWNER/NAME.")
     config = load_config(f"folder:{path}")
-    config.name = re.sub(r"[^\w-]+", "-", path.rstrip("/").rpartition("/")[2]).strip("-") or "hf"
+    config.name = run_name(path, "hf")
     config.data.source = "hf"
     return config

@@ -5,9 +5,8 @@ Cost: as there. Expected: as there.
 Command: imgclf train webdataset:FOLDER
 """
 
-import re
-
 from imgclf.config import Config, load_config
+from imgclf.data.shard_names import run_name
 from imgclf.errors import UserError
 
 
@@ -15,6 +14,6 @@ def get_config(path: str = "") -> Config:
     if not path:
         raise UserError("The config webdataset needs the folder or the pattern of your tar files: webdataset:FOLDER.")
     config = load_config(f"folder:{path}")
-    config.name = re.sub(r"[^\w-]+", "-", path.rstrip("/").rpartition("/")[2]).strip("-") or "webdataset"
+    config.name = run_name(path, "webdataset")
     config.data.source = "webdataset"
     return config

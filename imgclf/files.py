@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -24,6 +25,11 @@ def cache_dir() -> Path:
     if os.environ.get("IMGCLF_CACHE"):
         return Path(os.environ["IMGCLF_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgclf"
+
+
+def cached(kind: str, key: str, suffix: str = "") -> Path:
+    """The place in the cache's folder `kind` for what `key`, any text, names: a hash of it, and a suffix. Nothing need be there."""
+    return cache_dir() / kind / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:24]}{suffix}"
 
 
 def temporary_folder() -> Path:

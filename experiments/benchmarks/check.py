@@ -85,7 +85,8 @@ def loader() -> Run:
     from imgclf.data.pipeline import train_batches
     from imgclf.data.table import load_dataset
 
-    folder = Path(tempfile.mkdtemp(prefix="imgclf-check-"))
+    held = tempfile.TemporaryDirectory(prefix="imgclf-check-")  # as long as what is returned
+    folder = Path(held.name)
     for number in range(64):
         path = folder / f"class {number % 2}" / f"{number}.jpg"
         path.parent.mkdir(exist_ok=True)
@@ -97,7 +98,7 @@ def loader() -> Run:
     dataset.table["split"] = "train"
     batches = train_batches(dataset, config).__enter__()  # for as long as the process lives
 
-    def run() -> None:
+    def run(held: object = held) -> None:
         for _ in range(4):
             next(batches)
 

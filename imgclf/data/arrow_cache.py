@@ -7,7 +7,6 @@ pack` makes something smaller out of it.
 
 import bisect
 import functools
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,8 +31,7 @@ def copied(shard: ShardFile, column: str, advance: Callable[[int], object]) -> P
       column: of structs with `bytes`, or of bytes.
       advance: is called with the number of images that were copied.
     """
-    key = f"{shard.path}\n{shard.size}\n{shard.stamp}\n{column}"
-    path = files.cache_dir() / "parquet" / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}.arrow"
+    path = files.cached("parquet", f"{shard.key}\n{column}", ".arrow")
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ the files are the same ones. It does not move where a file is overwritten in pla
 (`readers.FileReader`), which removes the listing, or by a listing anew, which `config.data.verify="first"` always makes.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -32,8 +31,7 @@ _RACY_NS = 2_000_000_000  # a folder that was changed so shortly before it was l
 
 def place(root: str, layout: str) -> Path:
     """The folder in the cache for the listing of `root`, an absolute path, by `config.data.layout`."""
-    key = hashlib.sha256(os.fsencode(f"{root}\n{layout}\n{_VERSION}")).hexdigest()[:24]
-    return files.cache_dir() / "listings" / key
+    return files.cached("listings", f"{root}\n{layout}\n{_VERSION}")
 
 
 def save(kept: Path, listing: Listing, found: Files, listed_ns: int) -> None:

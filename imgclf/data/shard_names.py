@@ -26,6 +26,11 @@ class ShardFile:
     stamp: int
 
     @property
+    def key(self) -> str:
+        """Tells its contents from all others, as long as a change of them changes size or stamp."""
+        return f"{self.path}\n{self.size}\n{self.stamp}"
+
+    @property
     def stem(self) -> str:
         """The name without its extensions."""
         folder, _, file = self.name.rpartition("/")
@@ -39,6 +44,11 @@ class ShardFile:
                 if word in _SPLIT_OF:
                     return _SPLIT_OF[word]
         return ""
+
+
+def run_name(path: str, otherwise: str) -> str:
+    """A run's name after a path, an address or a pattern of files: its last part, as far as it has letters, digits and dashes."""
+    return re.sub(r"[^\w-]+", "-", path.rstrip("/").rpartition("/")[2]).strip("-") or otherwise
 
 
 def expanded(pattern: str) -> list[str]:

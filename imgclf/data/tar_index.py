@@ -1,7 +1,6 @@
 """What stands where in a tar file: read through once, header by header, and kept in the cache."""
 
 import gzip
-import hashlib
 import io
 import shutil
 import tarfile
@@ -71,8 +70,7 @@ def members(shard: ShardFile) -> tuple[list[Member], str]:
 
 
 def _cached(shard: ShardFile, extension: str) -> Path:
-    key = f"{shard.path}\n{shard.size}\n{shard.stamp}"
-    return files.cache_dir() / "webdataset" / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}{extension}"
+    return files.cached("webdataset", shard.key, extension)
 
 
 def _opened(shard: ShardFile) -> BinaryIO:

@@ -1,6 +1,5 @@
 """Every image is decoded to its end once; what was learnt is kept in a cache and used as long as the file does not change."""
 
-import hashlib
 import logging
 import os
 import warnings
@@ -17,7 +16,6 @@ from rich.console import Console
 from imgclf import files, progress
 from imgclf.data import images, native_messages
 from imgclf.data.readers import Reader, ahead
-from imgclf.files import cache_dir
 from imgclf.runtime import hosts
 
 _log = logging.getLogger(__name__)
@@ -32,7 +30,7 @@ _CHUNK = 16  # images a thread takes at once
 def cache_file(place: str, max_pixels: int) -> Path:
     """Where the verification of `place` (an absolute path or another lasting name) is kept."""
     key = f"{place}\n{max_pixels}\n{images.INSPECTION_VERSION}"
-    return cache_dir() / "verified" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:24]}.parquet"
+    return files.cached("verified", key, ".parquet")
 
 
 def parts_of(cache: Path) -> Path:

@@ -32,6 +32,7 @@ from imgclf.evaluation import calibration, metrics
 from imgclf.evaluation.conformal import Conformal, sets
 from imgclf.evaluation.open_set import OpenSet
 from imgclf.explanation.explained import Explained
+from imgclf.remote import places
 from imgclf.training import sharding
 from imgclf.training.evaluate import EvalStep
 from imgclf.training.state import Tree, path_name, split_model, tree_sha256
@@ -364,8 +365,8 @@ _WAYS_OUT = {  # by the reason's first word
 def _refusal(sources: NamedItems, row: int, reason: str) -> str:
     """The error for an image that can't be read."""
     name = sources.ids[row]
-    if reason.startswith("missing") and "://" in name:
-        way_out = "it is a URL, so download it first, "
+    if reason.startswith("missing") and places.is_url(name):
+        way_out = "check the address, "
     elif reason.startswith("missing") and set(name) & set("*?"):
         way_out = "patterns are not expanded, so give glob.glob(…), "
     elif reason.endswith(": a folder"):

@@ -30,11 +30,6 @@ def splits_classes() -> bool:
     return _mesh.get() is not None
 
 
-def by_image(values: jax.Array) -> jax.Array:
-    """Values [B, …] of which each device has those of its own images."""
-    return _constrained(values, ("data", "fsdp", "model"))
-
-
 def for_classes(values: jax.Array) -> jax.Array:
     """Values [B, …] that all devices of `model` have, as each of them needs them for its classes."""
     return _constrained(values, ("data", "fsdp"))

@@ -13,7 +13,6 @@ from imgclf.planning.hlo import Instruction, Module
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all", "collective-broadcast")
 SMALL = 64 * 1024  # bytes below which a collective takes as long as its messages travel, whatever they hold
 _CHANNEL = re.compile(r"channel_id=(\d+)")
-_OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{} ]*\})\}")
 _COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _BY_AXES = re.compile(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}")
@@ -65,14 +64,13 @@ def _collective(kind: str, instruction: Instruction, module: Module, computation
     if kind != "all-reduce" and instruction.opcode.endswith("-start") and len(given) > len(taken):
         given = given[len(taken) : 2 * len(taken)]  # (what it takes, what it gives, …)
     moved = taken if kind == "reduce-scatter" else given
-    name = _OP_NAME.search(instruction.attributes)
     return Collective(
         kind=kind,
         bytes=sum(array.bytes for array in moved),
         dtypes=tuple(sorted({array.dtype for array in moved})),
         groups=_groups(instruction.attributes),
         times=times,
-        name=name[1] if name else "",
+        name=instruction.op_name,
     )
 
 

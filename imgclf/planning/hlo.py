@@ -18,6 +18,7 @@ _LINE = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r"\s*([a-z][\w\-]*)\(")
 _NAME = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+_OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
@@ -78,6 +79,12 @@ class Instruction:
     attributes: str
     literal: str
     is_root: bool
+
+    @property
+    def op_name(self) -> str:
+        """Where it comes from, as JAX names it; "" where the compiler says nothing of that."""
+        match = _OP_NAME.search(self.attributes)
+        return match[1] if match else ""
 
     @cached_property
     def called(self) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from imgclf.planning.hlo import Array, Computation, Instruction, Module
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
-_OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +60,7 @@ def product_of(computation: Computation, instruction: Instruction) -> Product | 
     else:
         return None
     dtype = "bf16" if any(array.dtype in ("bf16", "f16") for array in operands[:2]) else operands[0].dtype
-    name = _OP_NAME.search(instruction.attributes)
-    return Product(kind, dtype, _passes(instruction.attributes, dtype), flops, name[1] if name else instruction.name)
+    return Product(kind, dtype, _passes(instruction.attributes, dtype), flops, instruction.op_name or instruction.name)
 
 
 def _passes(attributes: str, dtype: str) -> int:

@@ -153,6 +153,11 @@ def _all(get: Callable[[str], None], names: Iterable[str]) -> None:
         pass
 
 
+def place_of(kind: str, url: str) -> Path:
+    """The folder on this machine for a run at a URL: in the cache's folder `kind`, the same one for the same URL, with the run's name."""
+    return files.cache_dir() / kind / hashlib.sha256(url.encode()).hexdigest()[:12] / (places.last_name(url) or "run")
+
+
 def fetched(url: str) -> Path:
     """The finished run at a URL, on this machine: what is needed to use it, without the checkpoints to resume from.
 
@@ -162,8 +167,7 @@ def fetched(url: str) -> Path:
       UserError: if there is no run, or it can't be read.
     """
     url = places.check(url)
-    digest = hashlib.sha256(url.encode()).hexdigest()[:12]
-    folder = files.cache_dir() / "fetched" / digest / (places.last_name(url) or "run")
+    folder = place_of("fetched", url)
     folder.parent.mkdir(parents=True, exist_ok=True)
 
     def wanted(name: str) -> bool:

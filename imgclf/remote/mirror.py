@@ -9,7 +9,6 @@ as they were at the checkpoint, by hard links; training does not wait for them.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -37,9 +36,8 @@ _active: dict[Path, "Mirror"] = {}
 
 
 def working_copy(url: str) -> Path:
-    """The folder on this machine in which the run at a URL works: below the cache folder, the same one for the same URL."""
-    digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:12]
-    return files.cache_dir() / "workdirs" / digest / (places.last_name(url) or "run")
+    """The folder on this machine in which the run at a URL works, see `copies.place_of`."""
+    return copies.place_of("workdirs", url.rstrip("/"))
 
 
 def saved(folder: Path) -> None:

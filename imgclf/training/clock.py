@@ -74,7 +74,7 @@ class TrainingClock:
         if not self._window_steps:
             return {}
         seconds = time.perf_counter() - self._window_start - self._window_pause
-        rate, wait = self._window_steps * self._batch_size / seconds, self._wait.take() / seconds
+        rate, wait = self._window_steps * self._batch_size / seconds, self._window_steps * self._wait.take() / seconds
         self._begin_window()
         return {"images_per_second": round(rate, 2), "data_wait": round(min(1.0, wait), 4)}
 

@@ -68,3 +68,16 @@ def test_what_passes_before_the_batch_is_asked_for_is_no_waiting(world):
     with wait.asking():
         now[0] += 1
     assert wait.take() == 1.0
+
+
+def test_of_short_steps_only_some_are_watched(world):
+    now, wait = world
+    for waited in (1.0, 50.0):
+        step = Step()
+        wait.stepped({"train_loss": step})
+        if waited == 1.0:
+            end(step, wait)
+        with wait.asking():
+            now[0] += waited
+        now[0] -= waited - 0.01  # the next step follows at once
+    assert wait.take() == 1.0

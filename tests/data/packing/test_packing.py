@@ -150,28 +150,20 @@ def _all_train(path, **fields):
     return config
 
 
-def test_a_pack_is_the_same_however_it_was_made(photos, tmp_path, monkeypatch):
+def test_a_pack_is_the_same_however_it_was_made(photos, tmp_path, photos_left):
     """Ended at any place, and begun again, it has the bytes of one that was never disturbed; only what is unfinished is done again."""
     prepared, form = prepare(folder_config(photos)), Form("jpeg", 24, 90)
+    photos_left(len(prepared.loaded.table))
     straight = pack(prepared, tmp_path / "straight", form)
     assert straight.made == len(straight.manifest.shards) > 3
-    store, left = Form.store, [0]
-
-    def ended(self, *asked):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return store(self, *asked)
-
-    monkeypatch.setattr(Form, "store", ended)
-    left[0] = 14  # two shards of 6 are finished then
+    photos_left(14)  # two shards of 6 are finished then
     with pytest.raises(KeyboardInterrupt):
         pack(prepared, tmp_path / "broken", form)
     with pytest.raises(UserError, match="unfinished"):
         load_dataset(packed_config(tmp_path / "broken"))
     with pytest.raises(UserError, match="another form"):
         pack(prepared, tmp_path / "broken", Form("jpeg", 25, 90))
-    left[0] = len(prepared.loaded.table) - 12
+    photos_left(len(prepared.loaded.table) - 12)
     again = pack(prepared, tmp_path / "broken", form)
     assert (again.found, again.made) == (2, straight.made - 2)
     assert contents(tmp_path / "broken") == contents(tmp_path / "straight")

@@ -103,20 +103,12 @@ def _manifest(path):
     return manifest.read(place_of(path)), manifest.read_table(place_of(path), manifest.INDEX)
 
 
-def test_a_pack_written_to_a_url_has_the_bytes_of_one_written_here(prepared, packed, monkeypatch):
+def test_a_pack_written_to_a_url_has_the_bytes_of_one_written_here(prepared, packed, photos_left):
     url = "memory://bucket/pack"
-    store, left = Form.store, [8]
-
-    def ended(self, *asked):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return store(self, *asked)
-
-    monkeypatch.setattr(Form, "store", ended)
+    photos_left(8)
     with pytest.raises(KeyboardInterrupt):
         writing.write(prepared, FORM, place_of(url), workers=1, console=QUIET)
-    left[0] = 100
+    photos_left(100)
     again = writing.write(prepared, FORM, place_of(url), workers=1, console=QUIET)
     assert (again.found, again.made) == (1, 2)
     files = fsspec.filesystem("memory")
