@@ -100,7 +100,7 @@ def _plain(command: Any, context: Any) -> str:
     formatter = context.make_formatter()
     formatter.write_usage(context.command_path, " ".join(command.collect_usage_pieces(context)))
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
-        text = paragraph.replace("\b", "").strip("\n")
+        text = paragraph.replace("\b", "").replace("\\[", "[").strip("\n")  # brackets are escaped for the terminal's markup
         if text:
             formatter.write(
                 "\n" + textwrap.indent(text if text.startswith(" ") else textwrap.fill(" ".join(text.split()), _WIDTH - 2), "  ") + "\n"

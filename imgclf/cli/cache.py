@@ -72,7 +72,9 @@ def clear(
     if key != "all" and len(chosen) != 1:
         why = f"is the beginning of {len(chosen)} keys" if chosen else "is no cache of features"
         choices = [entry.key for entry in chosen or entries]
-        raise UserError(f"{key!r} {why} in {feature_store.root()}; {nearest(key, [*choices, 'all'])}")
+        raise UserError(
+            f"{key!r} {why} in {feature_store.root()}; {nearest(key, [*choices, 'all', *(folder.name for folder in caches.entries())])}"
+        )
     for entry in chosen:
         feature_store.clear(entry)
         rows = "damaged" if entry.rows is None else f"{entry.rows:,} rows"

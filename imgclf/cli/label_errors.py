@@ -25,7 +25,7 @@ def label_errors(
     """Looks for wrong labels with a pretrained backbone, and leaves a gallery of suspects and a patch to fill in.
 
     The patch's column "label" is empty: choose the right class of the images in the page, whose button saves the patch, or write it into
-    the file, and apply it with --set data.label_patch=FILE. Your data are not touched. Needs cleanlab: pip install "imgclf[labels]".
+    the file, and apply it with --set data.label_patch=FILE. Your data are not touched. Needs cleanlab: pip install "imgclf\\[labels]".
 
     Examples:
 

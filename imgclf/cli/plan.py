@@ -34,7 +34,7 @@ def plan(  # noqa: PLR0913  (options by name)
     """Says what a training takes on TPUs and GPUs that are not here: memory, walls, speed at most, hours at least.
 
     Its own programs are compiled for them, which takes minutes the first time; nothing runs. The compilers are extras:
-    pip install "imgclf[plan-tpu]" and "imgclf[plan-cuda]".
+    pip install "imgclf\\[plan-tpu]" and "imgclf\\[plan-cuda]".
 
     Examples:
 

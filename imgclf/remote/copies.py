@@ -10,7 +10,7 @@ from typing import Any
 
 from imgclf import files
 from imgclf.errors import UserError
-from imgclf.remote import listing, places, transfer
+from imgclf.remote import listing, places, retrying, transfer
 
 MANIFEST = "manifest-of-run.json"
 CHECKPOINTS = "checkpoints/"  # its files are those of one state; all others may be newer than the manifest
@@ -29,13 +29,13 @@ class Manifest:
         return json.dumps({"schema": 1, "id": self.id, "files": self.files}, indent=1).encode()
 
 
-def manifest_at(url: str) -> Manifest | None:
-    """The manifest of a run at a URL; None where there is none.
+def manifest_at(url: str, seconds: float | None = None) -> Manifest | None:
+    """The manifest of a run at a URL; None where there is none. It is tried for so many seconds at most, see `transfer.read`.
 
     Raises:
       UserError: if it can't be read, or is no manifest.
     """
-    found = read_json(places.join(url, MANIFEST))
+    found = read_json(places.join(url, MANIFEST), seconds)
     if found is None:
         return None
     try:
@@ -51,10 +51,10 @@ def manifest_at(url: str) -> Manifest | None:
         ) from error
 
 
-def read_json(url: str) -> Any:
+def read_json(url: str, seconds: float | None = None) -> Any:
     """The contents of a JSON file at a URL; None where there is none."""
     try:
-        return json.loads(transfer.read(url))
+        return json.loads(transfer.read(url, seconds=seconds))
     except FileNotFoundError:
         return None
     except PermissionError as error:
@@ -174,7 +174,7 @@ def fetched(url: str) -> Path:
         return not name.startswith((f"{CHECKPOINTS}last/", "tensorboard/", "samples/"))
 
     with files.locked(folder.parent / ".lock", f"Another process fetches {url}.", wait=-1):
-        manifest = manifest_at(url)
+        manifest = manifest_at(url, retrying.FIRST_CONTACT)
         if manifest is not None:
             fetch(url, manifest, folder, wanted)
             return folder

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, TypeVar
 from imgclf.errors import UserError
 from imgclf.remote import places, retrying, transfer
 
-_FIRST_CONTACT = 20.0  # seconds for which a place is looked for that may be misspelt
 _STAMPS = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "Last-Modified", "last_modified", "mtime", "updated", "created")
 _NO_HEAD = (403, 405, 501)  # answers to HEAD of servers that allow GET: a signed URL is signed for GET alone
 
@@ -44,13 +43,13 @@ def kind_of(url: str) -> str:
     """
     try:
         if places.is_http(url):
-            headers = _head(url, _FIRST_CONTACT)
+            headers = _head(url, retrying.FIRST_CONTACT)
             is_page = headers.get("Content-Type", "").startswith("text/html") and not url.lower().endswith((".html", ".htm"))
             return "folder" if is_page else "file"
         system = places.system(url)
         path = transfer.path_in(system, url)
         found = retrying.persistent(
-            lambda seconds: transfer.call(system, "info", seconds, path), transfer.told(url, "read"), _FIRST_CONTACT
+            lambda seconds: transfer.call(system, "info", seconds, path), transfer.told(url, "read"), retrying.FIRST_CONTACT
         )
     except FileNotFoundError as error:
         if "no bucket" in str(error):

@@ -13,6 +13,7 @@ from imgclf.errors import UserError
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504})  # answers after which another try may help
 BACKOFF = 0.5  # seconds before the second try; they double from try to try, up to a minute
+FIRST_CONTACT = 20.0  # seconds for which a place is looked for that may be misspelt
 _NO_SUCH_HOST = 20.0  # seconds of patience with a host that no name server knows: a typing mistake, or no network at all
 _LONGEST = 20.0  # seconds between two tries of `persistent`
 PATIENCE = "IMGCLF_REMOTE_SECONDS"

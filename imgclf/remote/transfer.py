@@ -21,17 +21,18 @@ class _ShortBodyError(OSError):
     """Fewer or more bytes than the server has announced."""
 
 
-def read(url: str, size: int = -1) -> bytes:
+def read(url: str, size: int = -1, seconds: float | None = None) -> bytes:
     """The whole of a file.
 
     Args:
       url: of it.
       size: bytes that the listing has announced; -1 = unknown. A body of another length is asked for once more: if it is as long again,
         the file has changed, which is for the caller to say.
+      seconds: of patience at most; None = `retrying.patience`.
 
     Raises:
       FileNotFoundError, PermissionError: where there is none, or it may not be read.
-      Unreachable: where it can't be had within `retrying.patience`.
+      Unreachable: where it can't be had within that time.
     """
     system = places.system(url)
     path = path_in(system, url)
@@ -44,7 +45,7 @@ def read(url: str, size: int = -1) -> bytes:
             raise _ShortBodyError(f"{len(data):,} bytes instead of {size:,}")
         return data
 
-    return retrying.persistent(attempt, told(url, "read"))
+    return retrying.persistent(attempt, told(url, "read"), seconds)
 
 
 def read_range(url: str, start: int, stop: int) -> bytes:

@@ -12,6 +12,7 @@ from imgclf.data.images import ValueRange
 from imgclf.data.packing.forms import Form
 from imgclf.data.packing.places import Place, place_of
 from imgclf.errors import UserError
+from imgclf.remote import retrying
 
 VERSION = 1
 ABOUT, INDEX, QUARANTINE, AUDIT, DAMAGED, LEDGER = (
@@ -79,7 +80,7 @@ class Manifest:
 def is_pack(path: str) -> bool:
     """Whether a finished pack lies at a path or URL."""
     try:
-        return place_of(path).read(ABOUT) is not None
+        return place_of(path).read(ABOUT, retrying.FIRST_CONTACT) is not None
     except PermissionError:  # S3 answers so for a file that isn't there, too, to those who may not list the bucket
         return False
 
@@ -91,7 +92,7 @@ def read(place: Place) -> Manifest:
       UserError: if there is no pack, an unfinished one, or one of another version.
     """
     try:
-        text = place.read(ABOUT)
+        text = place.read(ABOUT, retrying.FIRST_CONTACT)
     except PermissionError as error:
         raise UserError(f"{place}: {error}.") from error
     if text is None:

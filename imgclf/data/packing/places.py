@@ -20,8 +20,8 @@ class Place:
     def __str__(self) -> str:
         return self.path
 
-    def read(self, name: str) -> bytes | None:
-        """The bytes of a file; None where there is none."""
+    def read(self, name: str, seconds: float | None = None) -> bytes | None:
+        """The bytes of a file; None where there is none. At a URL it is tried for so many seconds at most, see `transfer.read`."""
         try:
             return self._at(name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -92,9 +92,9 @@ class Place:
 class RemotePlace(Place):
     """A URL. Shards are made on this machine, one at a time, before they are sent; records are read by ranges."""
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, seconds: float | None = None) -> bytes | None:
         try:
-            return transfer.read(places.join(self.path, name))
+            return transfer.read(places.join(self.path, name), seconds=seconds)
         except FileNotFoundError:
             return None
 

@@ -115,3 +115,11 @@ def test_a_pack_written_to_a_url_has_the_bytes_of_one_written_here(prepared, pac
     there = {path.rpartition("/")[2]: files.cat_file(path) for path in files.find("/bucket/pack")}
     assert there == {path.name: path.read_bytes() for path in packed.iterdir()}
     np.testing.assert_array_equal(load_path(url)[0].reader[3], load_path(packed)[0].reader[3])
+
+
+def test_a_pack_that_is_looked_for_where_nobody_answers_is_not_waited_for_as_long_as_one_that_is_read(monkeypatch):
+    monkeypatch.setattr(retrying, "FIRST_CONTACT", 1.0)
+    monkeypatch.setenv("IMGCLF_REMOTE_SECONDS", "300")
+    for look in (manifest.is_pack, lambda url: manifest.read(place_of(url))):
+        with pytest.raises(retrying.Unreachable, match="it was tried for 1 s"):
+            look("http://127.0.0.1:9/pack")
