@@ -39,7 +39,7 @@ TOPS = ("imgclf", "configs", "deployment", "docs", "experiments", "tests", ".ci"
 FILES = {path.name for top in (ROOT, *map(ROOT.joinpath, TOPS)) for path in (top.glob("*.py") if top == ROOT else top.rglob("*.py"))}
 OTHERS = {  # files that are not ours: the reader's own, Google's retrain.py, the PyTorch sides of benchmarks, ImageNet-C's, a client's
     *("flips.py", "my_model.py", "my_optimizer.py", "my_source.py", "my_study.py", "my_config.py"),
-    *("retrain.py", "torch_cnn.py", "torch_loader.py", "torch_models.py", "make_imagenet_c.py"),
+    *("retrain.py", "make_imagenet_c.py"),
     *("hf_api.py", "lfs.py", "file_download.py"),
 }
 NO_ATTRIBUTES = {

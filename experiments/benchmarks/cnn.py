@@ -1,9 +1,9 @@
 """One training step of the tutorial CNN (configs/openimages_cnn.py: 128x128, RMSprop, dropout on) as `run.py` takes it, in images/s.
 
     python experiments/benchmarks/cnn.py
-    python experiments/benchmarks/cnn.py --peer "python torch_cnn.py channels_last"
+    python experiments/benchmarks/cnn.py --peer "TORCH experiments/benchmarks/torch_peer.py tutorial cnn --train --size 128 --steps 20"
 
-A peer is any command that prints `batch N: X img/s`. Ours and the peer's run in turn, each in a process of its own, and the median
+A peer is any command that prints `X img/s`. Ours and the peer's run in turn, each in a process of its own, and the median
 of the pairs' ratios is what to quote: the machine's own speed changes by the minute.
 Cost: 15 s a pair on 2 quiet CPU cores.
 """
@@ -76,7 +76,7 @@ def main() -> None:
         print(f"imgclf cnn {arguments.precision} batch {arguments.batch_size}: {speed:.1f} img/s")
         return
     options = [f"--batch_size={arguments.batch_size}", f"--precision={arguments.precision}", f"--steps={arguments.steps}"]
-    alternate([sys.executable, __file__, *options], arguments.peer, arguments.pairs, rf"batch {arguments.batch_size}: ([0-9.]+) img/s")
+    alternate([sys.executable, __file__, *options], arguments.peer, arguments.pairs, r"([0-9.]+) img/s")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Images/s of a model's pooled features, or of one SGD training step, at 224 px, and the process's peak memory.
 
     python experiments/benchmarks/models.py resnet50
-    python experiments/benchmarks/models.py resnet18 --train --peer "python torch_models.py resnet18 train"
+    python experiments/benchmarks/models.py vgg16 --peer "TORCH experiments/benchmarks/torch_peer.py torchvision vgg16"
 
 A peer is any command that prints `X img/s`; torch_peer.py is one, of timm's and torchvision's networks. Cost: half a minute a pair on 2
 quiet CPU cores. On a machine that others keep busy, where threads wait for each other, compare one thread of each by its CPU time:

@@ -1,10 +1,11 @@
-"""Images/s of timm's or torchvision's model in PyTorch, channels_last: the features of its last maps, or one SGD step.
+"""Images/s of timm's or torchvision's model in PyTorch, channels_last: its logits, or one SGD step (the tutorials' CNN: RMSprop).
 
     python experiments/benchmarks/torch_peer.py timm convnext_nano
     python experiments/benchmarks/torch_peer.py timm tf_efficientnetv2_s --train --size 128
+    python experiments/benchmarks/torch_peer.py tutorial cnn --train --size 128
     python experiments/benchmarks/torch_peer.py torchvision resnet50 --train --device cuda --autocast --compile --batch_size 128
 
-A peer of models.py and gpu.py, for a Python that has torch, torchvision and timm, which imgclf's own needs not have.
+A peer of models.py, cnn.py and gpu.py, for a Python that has torch, torchvision and timm, which imgclf's own needs not have.
 """
 
 import argparse
@@ -28,7 +29,19 @@ def define_missing_operators() -> None:
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
+def tutorial_cnn(classes: int = 2) -> torch.nn.Module:
+    """The CNN of configs/openimages_cnn.py, for images of 128 x 128."""
+    from torch import nn
+
+    maps: list[nn.Module] = []
+    for before, after in ((3, 32), (32, 32), (32, 64)):
+        maps += [nn.Conv2d(before, after, 3), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*maps, nn.Flatten(), nn.Linear(14 * 14 * 64, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, classes))
+
+
 def build(library_name: str, model: str) -> torch.nn.Module:
+    if library_name == "tutorial":
+        return tutorial_cnn()
     define_missing_operators()
     if library_name == "timm":
         import timm
@@ -41,7 +54,7 @@ def build(library_name: str, model: str) -> torch.nn.Module:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", choices=("timm", "torchvision"))
+    parser.add_argument("library", choices=("timm", "torchvision", "tutorial"))
     parser.add_argument("model")
     parser.add_argument("--train", action="store_true", help="a training step instead of an evaluation")
     parser.add_argument("--batch_size", type=int, default=16)
@@ -57,8 +70,9 @@ def main() -> None:
     model = build(arguments.library, arguments.model).to(arguments.device, memory_format=torch.channels_last)
     shape = arguments.batch_size, 3, arguments.size, arguments.size
     image = torch.rand(shape, device=arguments.device).contiguous(memory_format=torch.channels_last)
-    label = torch.randint(0, CLASSES, (arguments.batch_size,), device=arguments.device)
-    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    tutorial = arguments.library == "tutorial"
+    label = torch.randint(0, 2 if tutorial else CLASSES, (arguments.batch_size,), device=arguments.device)
+    optimizer = torch.optim.RMSprop(model.parameters(), 5e-4) if tutorial else torch.optim.SGD(model.parameters(), 1e-3)
     forward = torch.compile(model) if arguments.compile else model
     half = torch.autocast(arguments.device, torch.bfloat16, enabled=arguments.autocast)
 
