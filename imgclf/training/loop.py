@@ -78,8 +78,8 @@ def fit(
         first_step = step = int(state.step)
         log = opened.enter_context(contextlib.closing(MetricsLog(run, step, plan.per_epoch)))
         batches = opened.enter_context(contextlib.closing(_train_batches(setup, step)))
-        bar = opened.enter_context(progress_bars.bar(console, "{task.fields[note]}"))
-        task = bar.add_task("training", total=plan.total, completed=step, note="compiling the step")
+        bar = opened.enter_context(progress_bars.bar(console, "{task.fields[note]}", rate="steps"))
+        task = bar.add_task("training, in steps", total=plan.total, completed=step, note="compiling the step")
         stop = opened.enter_context(StopRequest(deadline))
         window, work, phase = MetricsWindow(), WorkCounter(progress), at(phases, step)
         clock = TrainingClock(progress.seconds, config.loader.batch_size, config.train.checkpoint_seconds)
@@ -120,12 +120,12 @@ def fit(
             work.stepped(phases[phase], state, batch)
             window.add(step, metrics)
             clock.stepped(metrics)
+            bar.update(task, completed=step, **({"note": ""} if step == first_step + 1 else {}))  # the step is compiled
 
             if plan.logs_at(step):
                 means = window.means() | {"learning_rate": phases[phase].learning_rate(step - 1)} | clock.rate()
                 log.write(step, means)
                 bar.update(task, note=_note(means))
-            bar.update(task, completed=step)
 
         if step > first_step:
             console.print(f"Trained {step - first_step} steps in {clock.seconds_now:.1f} s.", highlight=False)
