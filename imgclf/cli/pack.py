@@ -70,7 +70,7 @@ def pack(
 
 
 def check(path: Annotated[str, typer.Argument(metavar="DIR|URL", help="The folder of a pack.", show_default=False)]) -> None:
-    """Reads every record of a pack and compares it with what was packed.
+    """Reads every record of a pack, and the tables beside them, and compares them with what was packed.
 
     Damaged pictures are written to damaged.csv in the pack's folder, and left out (quarantined, with the reason) by all that reads the
     pack; the command that made the pack mends them. Ends with the exit code 2 where there are any.
@@ -85,11 +85,18 @@ def check(path: Annotated[str, typer.Argument(metavar="DIR|URL", help="The folde
     from imgclf.data.packing import damage
     from imgclf.errors import UserError
 
-    count, bad = damage.check(path, Console(stderr=True))
+    count, bad, tables = damage.check(path, Console(stderr=True))
     if bad:
         name, _, detail = bad[0]
         raise UserError(
             f"{len(bad)} of {formatting.count(count, 'picture')} of the pack {path} can't be read, such as {name} ({detail}): they are "
-            "left out from now on; give the command that made the pack once more to mend them."
+            "left out from now on. The command that made the pack, given once more, mends them; until then, a run that began with all of "
+            "them does not continue, and a new one needs another --workdir."
+        )
+    if tables:
+        raise UserError(
+            f"All {formatting.count(count, 'picture')} of the pack {path} are whole, but {' and '.join(tables)} "
+            f"{'have' if len(tables) > 1 else 'has'} other bytes than were written: give the command that made the pack once more, which "
+            "mends that."
         )
     typer.echo(f"All {formatting.count(count, 'picture')} of the pack {path} are whole.")

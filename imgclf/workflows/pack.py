@@ -9,7 +9,7 @@ from rich.console import Console
 from imgclf.config import Config
 from imgclf.data.packing import forms, writing
 from imgclf.data.packing.forms import Form
-from imgclf.data.packing.places import place_of
+from imgclf.data.packing.places import Place, place_of
 from imgclf.data.prepare import prepare
 from imgclf.errors import UserError, nearest
 from imgclf.remote import places
@@ -116,6 +116,14 @@ def check(
     if workers is not None and workers < 1:
         raise UserError(f"workers={workers} is not valid: expected 1 or more.")
     checks.check_config(config)
+    if config.data.source == "packed" and _same(place_of(config.data.path), place_of(out)):
+        raise UserError(f"--out={out} is the pack that would be packed: choose another folder with --out=DIR.")
     if not places.is_url(place_of(out).path):
         checks.check_apart(config, Path(place_of(out).path), "--out")
     return Form(format, size, 0 if format == "raw" else quality)
+
+
+def _same(one: Place, other: Place) -> bool:
+    if places.is_url(one.path) or places.is_url(other.path):
+        return one.path.rstrip("/") == other.path.rstrip("/")
+    return os.path.realpath(one.path) == os.path.realpath(other.path)

@@ -1,10 +1,12 @@
 """What of a pack can't be read: told from the sizes of its files each time, and from every record where somebody asks for that."""
 
 import contextlib
+import hashlib
 import io
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -42,21 +44,44 @@ def known(place: Place, about: Manifest, index: pd.DataFrame) -> list[Bad]:
     return list(bad.values())
 
 
-def check(path: str, console: Console) -> tuple[int, list[Bad]]:
+def tables(place: Place, about: Manifest) -> list[str]:
+    """The names of the files beside the shards that are gone, or have other bytes than were written."""
+    bad = []
+    for name, expected in about.tables.items():
+        data = place.read(name)
+        if data is None or hashlib.sha256(data).hexdigest() != expected:
+            bad.append(name)
+    return bad
+
+
+class Checked(NamedTuple):
+    """What `check` has found: the number of pictures, those that can't be read, and the files beside the shards that are damaged."""
+
+    images: int
+    bad: list[Bad]
+    tables: list[str]
+
+
+def check(path: str, console: Console) -> Checked:
     """Reads every record of a pack, and writes down which ones are damaged (`damaged.csv`), so that they are left out from then on.
+
+    Without a sound index, which says where the records stand, none is read.
 
     Args:
       path: of the pack.
       console: for the progress.
 
-    Returns:
-      The number of pictures, and those that can't be read.
-
     Raises:
-      UserError: if there is no pack, or nothing can be written beside it.
+      UserError: if there is no pack, its index is damaged, or nothing can be written beside it.
     """
     place = place_of(path)
     about = manifest.read(place)
+    damaged = tables(place, about)
+    if manifest.INDEX in damaged:
+        raise UserError(
+            f"{place}/{manifest.INDEX} has other bytes than were written, and no record was read, as it says where they stand: give the "
+            "command that made the pack once more, which mends it, or copy the file anew."
+        )
     index = manifest.read_table(place, manifest.INDEX)
     reader = PackedReader(place, about.shards, index, raw=about.form.format == "raw")
     sizes = place.sizes_of([file.name for file in about.shards])
@@ -82,7 +107,7 @@ def check(path: str, console: Console) -> tuple[int, list[Bad]]:
             place.write(manifest.DAMAGED, pd.DataFrame(bad, columns=_COLUMNS).to_csv(index=False).encode())
         else:
             place.remove(manifest.DAMAGED)
-    return len(index), bad
+    return Checked(len(index), bad, damaged)
 
 
 @contextlib.contextmanager

@@ -50,6 +50,7 @@ class Manifest:
       value_range: of photos of more than 8 bits, as it was decided for all of them.
       ignored: files that were no images: kind → count.
       shards: the files.
+      tables: name → sha256 of the files beside the shards; of a pack that was made before they were kept, none.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Manifest:
     value_range: ValueRange
     ignored: dict[str, int]
     shards: tuple[ShardFile, ...]
+    tables: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def kept_as(self) -> str:
@@ -102,13 +104,20 @@ def read(place: Place) -> Manifest:
     try:
         fields = json.loads(text)
         version = fields.pop("imgclf_pack")
+        if version == VERSION:
+            return _manifest(fields)
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise UserError(f"{place} is no pack: its {ABOUT} is not one that imgclf has written; choose the folder of a pack.") from None
-    if version != VERSION:
         raise UserError(
-            f"{place} is a pack of version {version}, and this imgclf reads version {VERSION}: pack the photos anew with imgclf data pack, "
-            "or use the imgclf that has made it."
-        )
+            f"{place} can't be read as a pack: its {ABOUT} is damaged, or not one that imgclf has written; give the command that made the "
+            "pack once more, which mends it, or choose the folder of a pack."
+        ) from None
+    raise UserError(
+        f"{place} is a pack of version {version}, and this imgclf reads version {VERSION}: pack the photos anew with imgclf data pack, "
+        "or use the imgclf that has made it."
+    )
+
+
+def _manifest(fields: dict[str, Any]) -> Manifest:
     fields["form"] = Form(**fields["form"])
     fields["shards"] = tuple(ShardFile(**shard) for shard in fields["shards"])
     fields["class_names"] = tuple(fields["class_names"])

@@ -100,7 +100,8 @@ class PackedReader(Reader):
             name = self._shards[int(self._at[row, 0])].name
             raise UserError(
                 f"Record {self._at[row, 1]} of {self._place}/{name} can't be read ({error}): imgclf data check {self._place} finds all "
-                "such pictures, which are left out from then on; the command that made the pack mends it."
+                "such pictures; the command that made the pack mends them, and this run continues then. Unmended they are left out, which "
+                "needs a new run."
             ) from error
 
     def _shard(self, number: int) -> records.Shard | None:

@@ -11,9 +11,10 @@ import hashlib
 import json
 import mmap
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from rich.console import Console
 from imgclf import progress
 from imgclf.data import main_guard, worker_start
 from imgclf.data.images import ImageError
-from imgclf.data.packing import manifest, records
+from imgclf.data.packing import damage, manifest, records
 from imgclf.data.packing.forms import Form, Stored
 from imgclf.data.packing.manifest import Manifest, ShardFile
 from imgclf.data.packing.places import Place
@@ -81,8 +82,8 @@ def write(prepared: Prepared, form: Form, place: Place, *, workers: int, console
     )
     digest = _digest(prepared, form)
     try:
-        with _begun(place, digest):
-            entries = _found(place, job)
+        with _begun(place, prepared, digest):
+            entries = _found(place, job, console)
             found = len(entries)
             _make_all(job, [shard for shard in range(len(job.bounds) - 1) if shard not in entries], entries, workers, console)
             about = _finish(prepared, job, entries, digest)
@@ -179,14 +180,22 @@ def _ledger(shard: int) -> str:
 
 
 @contextlib.contextmanager
-def _begun(place: Place, digest: str) -> Iterator[None]:
+def _begun(place: Place, prepared: Prepared, digest: str) -> Iterator[None]:
     """Has the place to itself for this pack; what it was begun for stands in the ledger."""
     begun, there = f"{manifest.LEDGER}/{manifest.ABOUT}", place.sizes()
     known = False
     for name in (begun, manifest.ABOUT):
         data = place.read(name)
-        known |= data is not None
-        if data is not None and _digest_in(data) != digest:
+        if data is None:
+            continue
+        known = True
+        there_for = _digest_in(data)
+        if not there_for and not _packs_the_same(place, prepared):
+            raise UserError(
+                f"{place} holds a pack whose {name} is damaged, and nothing else there says that it is one of the same photos: choose "
+                f"another --out, or remove {place}."
+            )
+        if there_for and there_for != digest:
             raise UserError(f"{place} holds a pack of other photos, or in another form (see {place}/{name}): choose another --out.")
     if not known and there.keys() - {manifest.LEDGER}:
         raise UserError(f"{place} holds other files, and nothing is overwritten: choose another --out.")
@@ -197,14 +206,35 @@ def _begun(place: Place, digest: str) -> Iterator[None]:
 
 
 def _digest_in(data: bytes) -> str:
+    """The digest in a file of JSON; "" where the file is damaged."""
     try:
         return str(json.loads(data)["digest"])
     except (ValueError, KeyError, TypeError):
         return ""
 
 
-def _found(place: Place, job: _Job) -> dict[int, _Entry]:
-    """The shards that are there and whole: those of the ledger, and those of a finished pack."""
+def _packs_the_same(place: Place, prepared: Prepared) -> bool:
+    """Whether the index in a place, whose pack.json tells nothing, is that of these photos."""
+    try:
+        index = manifest.read_table(place, manifest.INDEX)
+    except UserError:
+        return False
+    table = prepared.loaded.table
+    return all(name in index and index[name].tolist() == table[name].tolist() for name in ("id", "sha256"))
+
+
+def _found(place: Place, job: _Job, console: Console) -> dict[int, _Entry]:
+    """The shards that are there and whole, by their sha256: those of the ledger, and those of a finished pack."""
+    claimed = _in_ledger(place, job)
+    for shard, entry in _in_finished(place, job).items():
+        claimed.setdefault(shard, entry)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress.bar(console) as bar:
+        same = pool.map(lambda entry: _sha256(place, entry.file) == entry.file.sha256, claimed.values())
+        checked = bar.track(same, len(claimed), description="Comparing files") if claimed else ()
+        return {shard: entry for (shard, entry), whole in zip(claimed.items(), checked, strict=True) if whole}
+
+
+def _in_ledger(place: Place, job: _Job) -> dict[int, _Entry]:
     entries, sizes, ledger = {}, place.sizes(), place.sizes(manifest.LEDGER)
     for shard in range(len(job.bounds) - 1):
         data = place.read(_ledger(shard)) if f"{shard:05d}.json" in ledger else None
@@ -213,12 +243,26 @@ def _found(place: Place, job: _Job) -> dict[int, _Entry]:
             entry = _Entry(ShardFile(**fields["file"]), [tuple(row) for row in fields["rows"]])
             if sizes.get(entry.file.name) == entry.file.bytes:
                 entries[shard] = entry
-    if manifest.ABOUT in sizes:
+    return entries
+
+
+def _in_finished(place: Place, job: _Job) -> dict[int, _Entry]:
+    """Those of the pack that pack.json describes; none where that, or the index, is not what was written: then all is made anew."""
+    sizes = place.sizes()
+    if manifest.ABOUT not in sizes:
+        return {}
+    try:
+        about = manifest.read(place)
+        if manifest.INDEX in damage.tables(place, about):
+            return {}
         index = manifest.read_table(place, manifest.INDEX)
-        for shard, file in enumerate(manifest.read(place).shards):
-            if shard not in entries and sizes.get(file.name) == file.bytes and _sha256(place, file) == file.sha256:
-                rows = index[index["shard"] == shard]
-                entries[shard] = _Entry(file, list(zip(*(rows[name].tolist() for name in _FACTS), strict=True)))
+    except UserError:
+        return {}
+    entries = {}
+    for shard, file in enumerate(about.shards):
+        if sizes.get(file.name) == file.bytes:
+            rows = index[index["shard"] == shard]
+            entries[shard] = _Entry(file, list(zip(*(rows[name].tolist() for name in _FACTS), strict=True)))
     return entries
 
 
@@ -299,6 +343,11 @@ def _finish(prepared: Prepared, job: _Job, entries: dict[int, _Entry], digest: s
     facts.insert(0, "shard", [shard for shard, entry in enumerate(done) for _ in entry.rows])
     facts.insert(1, "record", [record for entry in done for record in range(len(entry.rows))])
     index = pd.concat([loaded.table.drop(columns="source"), facts.astype(manifest.PLACES)], axis=1)
+    tables = {
+        manifest.INDEX: index.to_parquet(index=False, compression="zstd"),
+        manifest.QUARANTINE: loaded.quarantine.to_parquet(index=False, compression="zstd"),
+        manifest.AUDIT: _json(prepared.audit_report),
+    }
     patch = config.data.label_patch
     about = Manifest(
         name=config.name,
@@ -314,10 +363,10 @@ def _finish(prepared: Prepared, job: _Job, entries: dict[int, _Entry], digest: s
         value_range=loaded.value_range,
         ignored=loaded.ignored,
         shards=tuple(entry.file for entry in done),
+        tables={name: hashlib.sha256(data).hexdigest() for name, data in tables.items()},
     )
-    for name, table in ((manifest.INDEX, index), (manifest.QUARANTINE, loaded.quarantine)):
-        place.write(name, table.to_parquet(index=False, compression="zstd"))
-    place.write(manifest.AUDIT, _json(prepared.audit_report))
+    for name, data in tables.items():
+        place.write(name, data)
     place.remove(manifest.DAMAGED)  # what was damaged has been written anew
     place.write(manifest.ABOUT, _json(about.to_json()))
     place.remove_folder(manifest.LEDGER)

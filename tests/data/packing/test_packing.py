@@ -19,6 +19,7 @@ from imgclf.data.packing.places import place_of
 from imgclf.data.prepare import Prepared, load_path, prepare
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
+from imgclf.workflows.pack import pack_data
 
 pytestmark = pytest.mark.usefixtures("cache")
 QUIET = Console(quiet=True)
@@ -219,8 +220,8 @@ def test_damage_is_named_left_out_and_mended(photos, tmp_path):
     assert "9 pictures of the pack can't be read" in dataset.notes[-1]
     row = dataset.table["id"].tolist().index(index["id"].iloc[13])
     np.testing.assert_array_equal(dataset.reader[row], prepared.loaded.reader[13])  # by its range, from what is left
-    count, bad = damage.check(str(folder), QUIET)
-    assert count == len(index)
+    count, bad, tables = damage.check(str(folder), QUIET)
+    assert (count, tables) == (len(index), [])
     assert {name for name, _, _ in bad} == {*lost, index["id"].iloc[8]}
     dataset = load_dataset(config)
     assert len(dataset.table) == len(index) - 10
@@ -228,7 +229,56 @@ def test_damage_is_named_left_out_and_mended(photos, tmp_path):
     again = pack(prepared, folder)
     assert again.made == 3
     assert contents(folder) == whole
-    assert damage.check(str(folder), QUIET) == (len(index), [])
+    assert damage.check(str(folder), QUIET) == (len(index), [], [])
+
+
+@pytest.mark.parametrize("name", [manifest.INDEX, manifest.QUARANTINE, manifest.AUDIT, manifest.ABOUT])
+def test_a_damaged_table_is_found_and_mended(photos, tmp_path, name):
+    prepared, folder = prepare(folder_config(photos)), tmp_path / "pack"
+    pack(prepared, folder)
+    whole = contents(folder)
+    if name == manifest.ABOUT:
+        (folder / name).write_bytes(whole[name][: len(whole[name]) // 2])
+    else:
+        _flip(folder / name, len(whole[name]) // 2)
+    if name in (manifest.INDEX, manifest.ABOUT):
+        with pytest.raises(UserError, match=rf"{name}.*(other bytes|damaged).*mends it"):
+            damage.check(str(folder), QUIET)
+    else:
+        assert damage.check(str(folder), QUIET).tables == [name]
+    pack(prepared, folder)
+    assert contents(folder) == whole
+
+
+def test_a_pack_whose_description_is_cut_off_is_not_taken_for_one_of_these_photos(photos, tmp_path):
+    folder = tmp_path / "pack"
+    pack(prepare(folder_config(photos)), folder)
+    (folder / manifest.ABOUT).write_text("{")
+    save(photos / "train" / "cat" / "1.png", 77)
+    with pytest.raises(UserError, match=r"whose pack\.json is damaged.*another --out"):
+        pack(prepare(folder_config(photos)), folder)
+
+
+def test_a_finished_shard_whose_bytes_have_changed_is_made_anew_by_a_packing_that_continues(photos, tmp_path, photos_left):
+    prepared = prepare(folder_config(photos))
+    photos_left(10**6)
+    pack(prepared, tmp_path / "straight")
+    photos_left(14)
+    with pytest.raises(KeyboardInterrupt):
+        pack(prepared, tmp_path / "pack")
+    _flip(min((tmp_path / "pack").glob("images-*")), 500)
+    photos_left(10**6)
+    assert pack(prepared, tmp_path / "pack").found == 1
+    assert contents(tmp_path / "pack") == contents(tmp_path / "straight")
+
+
+def test_a_pack_is_not_packed_onto_itself(photos, tmp_path):
+    pack(prepare(folder_config(photos)), tmp_path / "pack")
+    before = contents(tmp_path / "pack")
+    (tmp_path / "link").symlink_to(tmp_path / "pack")
+    with pytest.raises(UserError, match="is the pack that would be packed"):
+        pack_data(packed_config(tmp_path / "pack"), tmp_path / "link", console=QUIET)
+    assert contents(tmp_path / "pack") == before
 
 
 def _flip(path: Path, at: int) -> None:
@@ -245,7 +295,7 @@ def test_a_pack_of_another_version_and_none_at_all(photos, tmp_path):
     with pytest.raises(UserError, match="a pack of version 7, and this imgclf reads version 1"):
         load_dataset(packed_config(folder))
     (folder / manifest.ABOUT).write_text("{}")
-    with pytest.raises(UserError, match="is no pack"):
+    with pytest.raises(UserError, match="can't be read as a pack"):
         load_dataset(packed_config(folder))
     with pytest.raises(UserError, match="is no pack"):
         load_dataset(packed_config(tmp_path / "nowhere"))
