@@ -8,9 +8,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from imgclf import files
+
+_SHOWN_AFTER = 10.0  # seconds after which TensorBoard sees what was written: it is waited until the disk has it
 
 
 class NotFinite(Exception):
@@ -63,7 +67,7 @@ class MetricsLog:
         files.write_text(path, "".join(line + "\n" for line in _lines_until(path, step)))
         with contextlib.ExitStack() as opened:
             self._file = opened.enter_context(path.open("a"))
-            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+            self._board = _Board(run / "tensorboard", step)
             opened.callback(self._board.close)
             self._opened = opened.pop_all()  # both are there, and stay open
 
@@ -74,12 +78,47 @@ class MetricsLog:
         record = {"step": step, "epoch": round(step / self._per_epoch, 4), "time": round(time.time(), 3), **finite}
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
-        for name, value in metrics.items():
-            self._board.add_scalar(name.replace("_", "/", 1), value, step)
+        self._board.write(step, {name.replace("_", "/", 1): value for name, value in metrics.items()})
 
     def close(self) -> None:
         if self._active:
             self._opened.close()
+
+
+class _Board:
+    """TensorBoard's events, written by the thread that calls.
+
+    tensorboardX's own SummaryWriter has a thread for it, in which a full disk ends nothing but that thread, with a traceback, and closing
+    it fails once more while Python ends.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        """
+        Args:
+          folder: that gets a new file of events, and is made where it is not there.
+          step: after which TensorBoard forgets what older files hold; 0 = there is nothing to forget.
+        """
+        folder.mkdir(exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"))
+        self._flushed = time.monotonic()
+        if step:
+            start = SessionLog(status=SessionLog.SessionStatus.START)
+            self._events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes scalars of a step.
+
+        Raises:
+          OSError: where they can't be written.
+        """
+        for name, value in values.items():
+            self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value)))
+        if time.monotonic() - self._flushed > _SHOWN_AFTER:
+            self._events.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._events.close()
 
 
 def _lines_until(path: Path, step: int) -> list[str]:

@@ -2,9 +2,14 @@
 
 import json
 import os
+import shutil
+import threading
 
 import numpy as np
 import pytest
+from tensorboardX import event_file_writer
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import RecordWriter
 
 from imgclf.training import metrics_log
 from imgclf.training.metrics_log import MetricsLog, MetricsWindow, NotFinite
@@ -26,7 +31,7 @@ def test_where_the_events_cannot_be_opened_the_lines_are_closed(tmp_path, monkey
     def fails(*args, **kwargs):
         raise OSError("no space left")
 
-    monkeypatch.setattr(metrics_log, "SummaryWriter", fails)
+    monkeypatch.setattr(metrics_log, "EventsWriter", fails)
     with pytest.raises(OSError, match="no space left"):
         MetricsLog(tmp_path, 0, 1.0)
     there = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
@@ -43,3 +48,33 @@ def test_a_window_averages_and_names_the_steps_that_are_not_finite():
     with pytest.raises(NotFinite) as found:
         window.read()
     assert found.value.steps == [4, 5]
+
+
+def test_tensorboard_reads_what_was_written_and_forgets_what_came_after_a_resumed_step(tmp_path):
+    def events():
+        (path,) = (tmp_path / "tensorboard").iterdir()
+        data, at = path.read_bytes(), 0
+        while at < len(data):  # a record: its length, a checksum, itself, a checksum
+            size = int.from_bytes(data[at : at + 8], "little")
+            yield Event.FromString(data[at + 12 : at + 12 + size])
+            at += size + 16
+
+    for start, step in ((0, 3), (7, 9)):
+        log = MetricsLog(tmp_path, start, 4.0)
+        log.write(step, {"train_loss": 0.5})
+        log.close()
+        version, *session, scalar = events()
+        assert version.file_version == "brain.Event:2"
+        assert [event.step for event in session] == ([start + 1] if start else [])
+        assert (scalar.step, scalar.summary.value[0].tag, scalar.summary.value[0].simple_value) == (step, "train/loss", 0.5)
+        shutil.rmtree(tmp_path / "tensorboard")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk, as Linux has one")
+def test_a_full_disk_is_an_error_of_the_thread_that_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics_log, "_SHOWN_AFTER", 0.0)
+    monkeypatch.setattr(event_file_writer, "RecordWriter", lambda _: RecordWriter("/dev/full"))
+    log = MetricsLog(tmp_path, 0, 4.0)
+    with pytest.raises(OSError, match="No space left"):
+        log.write(1, {"train_loss": 1.0})
+    assert not [thread for thread in threading.enumerate() if "tensorboard" in type(thread).__module__]
