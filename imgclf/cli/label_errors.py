@@ -34,9 +34,11 @@ def label_errors(
       imgclf label-errors runs/photos --set data.label_patch=runs/photos/label-errors/labels.patch.csv
     """
     from imgclf.config import load_config
-    from imgclf.workflows import checks
 
-    checks.check_config(load_config(config, fields or []))
+    asked = load_config(config, fields or [])
+    from imgclf.workflows import checks  # and what reads data: after the mistakes in the config's name and fields
+
+    checks.check_config(asked)
     endings.quieten()
     from imgclf.workflows import label_errors as workflow  # and JAX: after --help and the mistakes above
     from imgclf.workflows.console import or_terminal

@@ -32,9 +32,11 @@ def lr_find(
       imgclf lr-find finetune:PHOTOS --set freeze.preset=last_stage --steps 200
     """
     from imgclf.config import load_config
-    from imgclf.workflows import checks
 
-    checks.check_config(load_config(config, fields or []))
+    asked = load_config(config, fields or [])
+    from imgclf.workflows import checks  # and what reads data: after the mistakes in the config's name and fields
+
+    checks.check_config(asked)
     endings.quieten()
     from imgclf.workflows import lr_find as workflow  # and JAX: after --help and the mistakes above
     from imgclf.workflows.console import or_terminal

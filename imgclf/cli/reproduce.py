@@ -30,10 +30,15 @@ def reproduce(  # noqa: PLR0913  (one parameter per option)
 
       imgclf reproduce s3://my-bucket/food --retrain --trust
     """
+    from imgclf import files
+    from imgclf.publishing import manifest, places
+
+    if not places.is_address(bundle):
+        manifest.read(files.path_of(bundle, "the folder of a bundle"))
     endings.quieten()
     from rich.markup import escape
 
-    from imgclf.workflows import reproduce as workflow
+    from imgclf.workflows import reproduce as workflow  # and JAX: after --help and the mistakes above
     from imgclf.workflows.console import or_terminal
 
     console = or_terminal(None)

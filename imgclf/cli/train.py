@@ -62,10 +62,11 @@ def train(  # noqa: PLR0913  (options by name)
       imgclf train runs/larger --set seed=1 --workdir runs/larger-seed1
     """
     from imgclf.config import load_config
-    from imgclf.workflows import checks
-    from imgclf.workflows import time_limit as time_limits
 
     asked = load_config(config, fields or [])
+    from imgclf.workflows import checks  # and what reads data: after the mistakes in the config's name and fields
+    from imgclf.workflows import time_limit as time_limits
+
     checks.check_start(asked, workdir)
     if time_limit:
         time_limits.seconds(time_limit, "--time-limit")

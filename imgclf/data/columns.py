@@ -8,15 +8,15 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from imgclf import files
 
-_TEXT = pd.StringDtype("pyarrow", na_value=np.nan)  # what pandas calls "str"
+if TYPE_CHECKING:  # half a second to import, before which a mistake in a path is told
+    import pandas as pd
 
 _SHARED = 2**20  # bytes from which on an array is worth a file
 _KEPT_SECONDS = 7 * 86_400
@@ -34,10 +34,12 @@ class Texts(Sequence[str]):
         self.data, self.offsets = data, offsets
 
     @classmethod
-    def of(cls, texts: Sequence[str] | pd.arrays.ArrowStringArray) -> Self:
+    def of(cls, texts: "Sequence[str] | pd.arrays.ArrowStringArray") -> Self:
         """The texts of any sequence, without nulls; one that is compact already stays as it is."""
         if isinstance(texts, cls):
             return texts
+        import pandas as pd
+
         if isinstance(texts, pd.arrays.ArrowStringArray):
             column = pa.array(texts)
             return cls.from_arrow(column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column]))
@@ -94,7 +96,7 @@ class Texts(Sequence[str]):
         """The bytes of the texts, as large_binary: a name that is no text has no other form."""
         return self._arrow(pa.large_binary())
 
-    def to_pandas(self) -> pd.Series:
+    def to_pandas(self) -> "pd.Series":
         """The texts as a column of pandas, which shares the buffers.
 
         Raises:
@@ -164,18 +166,21 @@ class Coded(Sequence[str]):
         place = {name: position for position, name in enumerate(names)}
         return np.array([place.get(name, -1) for name in self.names], np.int32)[self.codes]
 
-    def to_pandas(self) -> pd.Series:
+    def to_pandas(self) -> "pd.Series":
         """The texts as a column of pandas."""
         return _column(pa.array(self.names, pa.large_string()).take(pa.array(self.codes)))
 
 
-def constant(text: str, count: int) -> pd.Series:
+def constant(text: str, count: int) -> "pd.Series":
     """A column of pandas that says the same in every row."""
     return Coded(np.zeros(count, np.int32), [text]).to_pandas()
 
 
-def _column(array: pa.Array) -> pd.Series:
-    return pd.Series(pd.arrays.ArrowStringArray(pa.chunked_array([array]), dtype=_TEXT))  # type: ignore[call-arg]  # which the stubs don't know
+def _column(array: pa.Array) -> "pd.Series":
+    import pandas as pd
+
+    text = pd.StringDtype("pyarrow", na_value=np.nan)  # what pandas calls "str"
+    return pd.Series(pd.arrays.ArrowStringArray(pa.chunked_array([array]), dtype=text))  # type: ignore[call-arg]  # which the stubs don't know
 
 
 class _Mapped(np.memmap):

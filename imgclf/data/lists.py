@@ -9,9 +9,9 @@ import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from rich.console import Console
 
@@ -20,6 +20,9 @@ from imgclf.data import images
 from imgclf.data.paths import Files, printable, walk
 from imgclf.errors import UserError
 from imgclf.remote import listing, places, transfer
+
+if TYPE_CHECKING:  # see `columns`
+    import pandas as pd
 
 EXTENSIONS = (".csv", ".tsv", ".parquet", ".pq", ".csv.gz", ".tsv.gz")
 USUAL = ("path", "label")  # names of columns
@@ -41,7 +44,7 @@ class ImageList:
     """
 
     file: str
-    table: pd.DataFrame
+    table: "pd.DataFrame"
     lines: np.ndarray
     notes: tuple[str, ...] = ()
     blank: int = 0
@@ -87,6 +90,8 @@ def read(file: str) -> ImageList:
     """
     name = file.lower().removesuffix(".gz")
     if name.endswith((".parquet", ".pq")):
+        import pandas as pd
+
         try:
             table = pd.read_parquet(io.BytesIO(bytes_of(file)) if places.is_url(file) else file)
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -105,7 +110,7 @@ def read(file: str) -> ImageList:
     return listed
 
 
-def text(values: pd.Series) -> pd.Series:
+def text(values: "pd.Series") -> "pd.Series":
     """Strings without outer blanks; "" where nothing stands; whole numbers without a fraction, 1.0 as 1."""
 
     def one(value: object) -> str:
@@ -222,6 +227,8 @@ def _parse(file: str, content: str, usual: str) -> ImageList:
             f"{file}: {told_rows(long)} {'has' if len(long) == 1 else 'have'} more cells than the header's {width}: name all columns, or "
             f'put cells that contain a {separator!r} in quotation marks, "like this".'
         )
+    import pandas as pd
+
     filled = [(row + [""] * width)[:width] for row in rows[1:]]
     columns = [name or f"column {place + 1}" for place, name in enumerate(header)]
     table = pd.DataFrame(filled, columns=columns, dtype=object)

@@ -4,16 +4,18 @@ import abc
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence, Sized
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import pyarrow.compute as pc
 
 from imgclf.config.fields import DataConfig
 from imgclf.data.columns import Coded, Texts
 from imgclf.data.images import ValueRange
 from imgclf.data.readers import Reader
 from imgclf.errors import UserError
+
+if TYPE_CHECKING:  # see `columns`
+    import pandas as pd
 
 # What people call the splits, in any case.
 SPLIT_WORDS = {
@@ -61,7 +63,7 @@ class Listing:
     ignored: Counter[str] = dataclasses.field(default_factory=Counter)
     notes: list[str] = dataclasses.field(default_factory=list)
     cached_as: str = ""
-    inspected: pd.DataFrame | None = None
+    inspected: "pd.DataFrame | None" = None
     value_range: ValueRange = ()
     renamed: bool = False
     indexed: bool = False
@@ -82,7 +84,7 @@ class Listing:
         for name, column in columns.items():
             if len(column) != count:
                 raise UserError(f"The source {self.source} lists {count} ids and {len(column)} {name}: give one per image.")
-        if not self.indexed and pc.count_distinct(Texts.of(self.ids).to_arrow()).as_py() < count:
+        if not self.indexed and len(Texts.of(self.ids).to_arrow().unique()) < count:
             twice = next(name for name, times in Counter(self.ids).items() if times > 1)
             raise UserError(f"The source {self.source} lists the id {twice!r} more than once: ids must be unique.")
 

@@ -9,7 +9,6 @@ import numpy as np
 from imgclf.data import class_names, lists
 from imgclf.data.paths import existing, is_folder, printable
 from imgclf.data.readers import FileReader
-from imgclf.data.scenes import TABLE
 from imgclf.data.sources.base import SPLIT_WORDS, Listing, Source
 from imgclf.errors import UserError
 
@@ -93,6 +92,8 @@ class Csv(Source):
                 raise UserError(f"{listed.file}: no {field} in {listed.rows(missing)}; fill column {name!r}, or leave these rows out.")
         groups = lists.text(listed.table[names.group]).tolist() if names.group in listed.table else [""] * len(paths)
         scenes = lists.text(listed.table[names.scene]).tolist() if names.scene in listed.table else None
+        from imgclf.data.scenes import TABLE  # and SciPy's graphs: after the mistakes in a path
+
         if scenes is None and os.path.basename(listed.file) == TABLE:
             raise UserError(
                 f"{listed.file} has no column {names.scene!r}, by which the shots of a scene are told: put it back (`imgclf data scenes` "
