@@ -9,6 +9,13 @@ class UserError(Exception):
     """A mistake in what the user gave, told in a sentence that ends with the way out.
 
     The commands print it without a traceback and end with the exit code 2.
+
+    Example:
+      >>> try:
+      ...     imgclf.load("nowhere")
+      ... except imgclf.UserError as error:
+      ...     print(error)
+      There is no folder nowhere (looked for as ...nowhere): name the folder of a finished run.
     """
 
 

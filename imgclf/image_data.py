@@ -41,8 +41,21 @@ def load_images(path: str | os.PathLike, *, verbose: bool = True, **fields: Any)
       verbose: tells how many were found and skipped.
       fields: of `config.data`, such as root (the folder that a table's paths are relative to), columns, max_pixels, label_patch.
 
+    Returns:
+      The images, in the order of their ids; printed, they say how many of which class there are, and what was skipped.
+
     Raises:
       UserError: if there is nothing there, the labels can't be told, or there is one class only.
+
+    Example:
+      >>> data = imgclf.load_images("photos", verbose=False)
+      >>> data
+      75 images of 3 classes: blue 20, green 25, red 30
+      skipped: 1 file (1 truncated); see data.skipped
+      ignored: 1 .DS_Store
+      >>> imgclf.load_images("photos/red", verbose=False)
+      Traceback (most recent call last):
+      imgclf.errors.UserError: ...photos/red holds one class only, 'deep'; a classifier needs two: add a folder for another class.
     """
     data = ImageData(*load_path(_place_of(path), **fields))
     _tell(verbose, repr(data))
@@ -70,6 +83,16 @@ class ImageData:
     Args:
       dataset: such as `imgclf.data.table.load_dataset(config)`, which reads every source that a config can name.
       fields: `config.data` as it was read with; None = defaults.
+
+    Example:
+      >>> len(data), data.class_names, data.ignored
+      (75, ('blue', 'green', 'red'), {'.DS_Store': 1})
+      >>> data.table[["id", "class_name", "width", "height"]].iloc[0].to_dict()
+      {'id': 'blue/00.png', 'class_name': 'blue', 'width': 64, 'height': 48}
+      >>> data.skipped["reason"].tolist()
+      ['truncated']
+      >>> "blue/00.png" in data, data.dataset.reader[0].shape, data.fields.source
+      (True, (48, 64, 3), 'folder')
     """
 
     def __init__(self, dataset: Dataset, fields: DataConfig | None = None):
@@ -132,11 +155,24 @@ class ImageData:
             data[:10], data[[3, 1, 2]]    # ImageData
             data[data.table.width > 500]  # the same as data.filter
 
-        Positions count from 0, whatever index a Series of them has; negative ones count from the end.
+        Args:
+          key: a position, which counts from 0 whatever index a Series of them has (negative ones count from the end); an id; a slice; or
+            several of these, or True and False for each image.
+
+        Returns:
+          Of one image uint8 [height, width, 3], RGB, upright; of several `ImageData`, in the order asked for.
 
         Raises:
           IndexError: for a position that there is none of, as of a list.
           UserError: for an unknown id, or an image that is asked for twice.
+
+        Example:
+          >>> data[0].shape, data["red/00.png"].dtype
+          ((48, 64, 3), dtype('uint8'))
+          >>> data[:10]
+          10 images of 3 classes: blue 10, green 0, red 0
+          skipped: 1 file (1 truncated); see data.skipped
+          ignored: 1 .DS_Store
         """
         if isinstance(key, bool | np.bool_):
             raise UserError(f"data[{key}] is no position: give True or False for each image, or filter.")
@@ -170,8 +206,18 @@ class ImageData:
         Args:
           by: a class; several classes; True or False for each image, by position; or a function of the table that returns one of these.
 
+        Returns:
+          The images that fit, in their order.
+
         Raises:
           UserError: for an unknown class, or if nothing is left.
+
+        Example:
+          >>> len(data.filter("red")), len(data.filter(["red", "blue"])), len(data.filter(lambda table: table.id.str.contains("deep")))
+          (30, 50, 37)
+          >>> data.filter("rad")
+          Traceback (most recent call last):
+          imgclf.errors.UserError: There is no class 'rad'; did you mean 'red'?...
         """
         table = self._dataset.table
         if callable(by):
@@ -213,6 +259,12 @@ class ImageData:
 
         Raises:
           UserError: for a class too small to be in both parts.
+
+        Example:
+          >>> train, test = data.split(0.8, seed=2)
+          Split 75 images, stratified, seed 2: 60 and 15.
+          >>> test.table["class_name"].value_counts().to_dict()
+          {'red': 6, 'green': 5, 'blue': 4}
         """
         if not isinstance(fraction, numbers.Real) or isinstance(fraction, bool):
             raise UserError(f"split({fraction!r}) is no number: give the first part's share, such as 0.8.")
@@ -249,7 +301,7 @@ class ImageData:
         overwrite: bool = False,
         verbose: bool = True,
     ) -> Path:
-        """Writes a page to look at the images in the browser, and returns its path.
+        """Writes a page to look at the images in the browser.
 
         Thumbnails by class; filters by class, split, size and copies; search, sorting; hover enlarges. Exact copies, near duplicates,
         label conflicts and copies across splits are marked. One file that needs no network; 5,000 images stay fluid.
@@ -261,8 +313,16 @@ class ImageData:
           overwrite: whether to replace what stands at `path`, if it is not an older page of these images (that is always replaced).
           verbose: shows the progress and the path.
 
+        Returns:
+          The path of the page.
+
         Raises:
           UserError: if something else stands at the path, or an image has changed since it was loaded.
+
+        Example:
+          >>> page = data.explore("all.html", verbose=False)
+          >>> page.name, page.stat().st_size > 10_000
+          ('all.html', True)
         """
         console = Console(quiet=not verbose)
         if inline and path is None:

@@ -52,8 +52,18 @@ def load_config(config: str | os.PathLike[str], fields: Mapping[str, Any] | Sequ
       config: which one. A bare name is a shipped config's, if there is one; "./NAME" is a file or folder of that name.
       fields: name → value, or assignments as flags have them; the last of several for one field counts.
 
+    Returns:
+      The config, its fields checked; see the reference of config fields.
+
     Raises:
       UserError: for a config that isn't there or can't be read, and for fields and values that aren't valid.
+
+    Example:
+      >>> imgclf.load_config("quickstart", {"data.image_size": 96, "train.duration": 5}).data.image_size
+      (96, 96)
+      >>> imgclf.load_config("quickstart", ["data.imagesize=96"])
+      Traceback (most recent call last):
+      imgclf.errors.UserError: ...data.imagesize...
     """
     loaded = _load(os.fspath(config))
     set_fields(loaded, fields)

@@ -26,7 +26,14 @@ from imgclf.training.checkpoint import load_model
 
 
 class Classifier(Predictor):
-    """A trained classifier: predicts images, is scored on labeled ones, and saved to a folder of its own."""
+    """A trained classifier: predicts images, is scored on labeled ones, and saved to a folder of its own.
+
+    Example:
+      >>> classifier.class_names, classifier.folder.name
+      (('blue', 'green', 'red'), 'photos')
+      >>> classifier
+      mobilenet_v2_tiny for 3 classes (blue, green, red), from runs/photos
+    """
 
     def predict(  # noqa: PLR0913  (options by name)
         self,
@@ -71,6 +78,13 @@ class Classifier(Predictor):
         Raises:
           UserError: for what holds no images; for an image that can't be read, which is named, where on_error is "raise"; for options out
             of their range.
+
+        Example:
+          >>> table = classifier.predict(["photos/red/00.png", "photos/blue/00.png"], top_k=2)
+          >>> table[["id", "predicted"]].values.tolist()
+          [['photos/red/00.png', 'red'], ['photos/blue/00.png', 'blue']]
+          >>> table.columns.tolist()
+          ['id', 'predicted', 'probability', 'top1', 'top1_probability', 'top2', 'top2_probability', 'none_of_these']
         """
         options = Options(top_k, batch_size, threshold, conformal)
         if options.conformal:
@@ -96,6 +110,16 @@ class Classifier(Predictor):
 
         Raises:
           UserError: for a class that the classifier has not seen in training.
+
+        Example:
+          >>> result = classifier.evaluate(test, verbose=False)
+          >>> result
+          100 % (95 % interval 79.6–100 %, 15 of 15 images right)
+          macro F1 100 %, loss ...
+          >>> result["top1"], result["per_class"]["red"]["support"], result["warnings"]
+          (1.0, 6, [])
+          >>> classifier.evaluate(train, verbose=False)["warnings"]
+          ['60 of 60 images were trained on...']
         """
         return scoring.evaluate(self, data, console=Console(quiet=not verbose))
 
@@ -124,6 +148,10 @@ class Classifier(Predictor):
 
         Raises:
           UserError: as `evaluate` does; if something else stands at `path`.
+
+        Example:
+          >>> classifier.mistakes(test, "mistakes.html", verbose=False).columns.tolist()
+          ['id', 'true', 'predicted', 'probability', 'true_probability']
         """
         if inline and path is None:
             path = files.temporary_folder() / "mistakes.html"
@@ -169,6 +197,11 @@ class Classifier(Predictor):
         Raises:
           UserError: for an unknown class or method, no images or too many of them, an image that can't be read, a network whose last maps
             can't tell places apart, or where neighbours are asked for and the run's images are gone.
+
+        Example:
+          >>> table = classifier.explain("photos/red/00.png", "explained.html", neighbours=1, verbose=False)
+          >>> table.predicted[0], table["class"][0], table["map"][0].dtype, len(table.neighbours[0])
+          ('red', 'red', dtype('float32'), 1)
         """
         wanted = explaining.Wanted(check_method(method), class_name, neighbours, top_k)
         return explaining.explain(self, sources, wanted, path, overwrite=overwrite, console=Console(quiet=not verbose))
@@ -198,6 +231,11 @@ class Classifier(Predictor):
 
         Raises:
           UserError: if the run's images are gone, or there are fewer than 5.
+
+        Example:
+          >>> table = classifier.map(test, "map.html", verbose=False)
+          >>> len(table), table.columns.tolist()
+          (15, ['id', 'class_name', 'split', 'predicted', 'x', 'y'])
         """
         return mapping.map_images(self, data, path, most=most, overwrite=overwrite, console=Console(quiet=not verbose))
 
@@ -226,6 +264,11 @@ class Classifier(Predictor):
 
         Raises:
           UserError: if the run had no time limit.
+
+        Example:
+          >>> classifier.leaderboard()
+          Traceback (most recent call last):
+          imgclf.errors.UserError: This run had no time limit, so that nothing else was tried: imgclf.create(…, time_limit=...
         """
         table = None if self.folder is None else leaderboard.read(self.folder)
         if table is None:
@@ -249,6 +292,11 @@ class Classifier(Predictor):
 
         Raises:
           UserError: for a folder with another saved model, unless `overwrite`; and, always, for one with anything else in it.
+
+        Example:
+          >>> folder = classifier.save("model")
+          >>> imgclf.load(folder).sha256 == classifier.sha256
+          True
         """
         return saving.save(self, folder, overwrite=overwrite)
 
@@ -286,6 +334,11 @@ class Classifier(Predictor):
         Raises:
           UserError: for a format that doesn't suit; if a package is missing, no image can be read, or the folder is taken; if the export
             does not say what the classifier says. Nothing is left behind.
+
+        Example:
+          >>> classifier.export("tflite")
+          Traceback (most recent call last):
+          imgclf.errors.UserError: There is no export to 'tflite'; valid: 'keras', 'onnx', 'stablehlo', 'timm'
         """
         options = ExportOptions(int8, fp16, python)
         return exporting.export(self, to, out, options=options, images=images, overwrite=overwrite, console=Console(quiet=not verbose))
@@ -304,9 +357,19 @@ def load(run: str | os.PathLike[str]) -> Classifier:
     Args:
       run: the folder, its URL (s3://bucket/runs/photos), or the address on the hub.
 
+    Returns:
+      The classifier, on this machine's devices; nothing is compiled before its first prediction.
+
     Raises:
       UserError: if the folder is not a finished run, or its model is damaged or not that of its config; if the address is of no model of
         imgclf, or the hub can't be reached.
+
+    Example:
+      >>> imgclf.load("runs/photos").class_names
+      ('blue', 'green', 'red')
+      >>> imgclf.load("photos")
+      Traceback (most recent call last):
+      imgclf.errors.UserError: photos is not a finished run (it has no results.json): finish it with imgclf train ...
     """
     if isinstance(run, str) and run.startswith(hub.PREFIX):
         return _loaded(hub.fetch(run), run)

@@ -26,7 +26,15 @@ from imgclf.training.evaluate import is_large
 
 
 class Evaluation(dict[str, Any]):
-    """The metrics of `evaluation.metrics.compute`, and `warnings`: what makes them less than they seem. Printed, it is sentences."""
+    """The metrics of `evaluation.metrics.compute`, and `warnings`: what makes them less than they seem. Printed, it is sentences.
+
+    Example:
+      >>> result = classifier.evaluate(test, verbose=False)
+      >>> result["n"], result["top1"], [round(bound, 3) for bound in result["top1_ci95"]]
+      (15, 1.0, [0.796, 1.0])
+      >>> result["confusion"]
+      [[4, 0, 0], [0, 5, 0], [0, 0, 6]]
+    """
 
     def __repr__(self) -> str:
         lines = [metrics.headline(self), f"macro F1 {formatting.percent(self['macro_f1'])}, loss {formatting.number(self['loss'])}"]

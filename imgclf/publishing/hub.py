@@ -72,6 +72,11 @@ def push(
     Raises:
       UserError: for no finished run, no address, no token, one without the right to write, or a repository with other things in it; if the
         hub can't be reached. The repository stays as it was.
+
+    Example:
+      >>> imgclf.push("runs/photos", "photos")
+      Traceback (most recent call last):
+      imgclf.errors.UserError: 'photos' names no repository of the hub: write hf://USER/NAME, or hf://USER/NAME@REVISION.
     """
     repository = hub.parse(address)
     if not huggingface_hub.get_token():

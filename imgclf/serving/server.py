@@ -63,6 +63,11 @@ def serve(  # noqa: PLR0913  (options by name)
 
     Raises:
       UserError: for a folder that is no finished run or export, an option out of its range, or a port that can't be had.
+
+    Example:
+      >>> imgclf.serve("photos")
+      Traceback (most recent call last):
+      imgclf.errors.UserError: photos is not a finished run (it has no results.json): finish it with imgclf train ...
     """
     console = Console(stderr=True)
     limits = limits or Limits()

@@ -39,7 +39,17 @@ def named(arms: Arms) -> dict[str, Fields]:
 
 
 def levels(field: str, values: Iterable[Any]) -> dict[str, Fields]:
-    """An arm for each value of a field, named `learning_rate=0.01`."""
+    """An arm for each of some values of a field, named `learning_rate=0.01`.
+
+    Args:
+      field: of the config, such as "optimizer.learning_rate".
+      values: of that field's type.
+
+    Example:
+      >>> from imgclf.studies import levels
+      >>> levels("train.duration", ("5 epochs", "10 epochs"))
+      {'duration=5 epochs': {'train.duration': '5 epochs'}, 'duration=10 epochs': {'train.duration': '10 epochs'}}
+    """
     return named([(_setting(field, value), {field: value}) for value in values])
 
 
@@ -48,6 +58,11 @@ def product(*factors: Arms) -> dict[str, Fields]:
 
     Raises:
       UserError: for two combinations of one name, and two factors that set the same field.
+
+    Example:
+      >>> from imgclf.studies import levels, product
+      >>> list(product({"plain": {}, "flip": {"augment.flip": 0.5}}, levels("seed", (0, 1))))
+      ['plain, seed=0', 'plain, seed=1', 'flip, seed=0', 'flip, seed=1']
     """
     arms = []
     for combination in itertools.product(*(named(factor).items() for factor in factors)):
@@ -61,13 +76,25 @@ def product(*factors: Arms) -> dict[str, Fields]:
 
 
 def grid(values: Mapping[str, Sequence[Any]]) -> dict[str, Fields]:
-    """Every combination of values: {"optimizer.learning_rate": (1e-3, 1e-2), "augment.flip": (0.0, 0.5)} gives four arms."""
+    """Every combination of values: {"optimizer.learning_rate": (1e-3, 1e-2), "augment.flip": (0.0, 0.5)} gives four arms.
+
+    Example:
+      >>> from imgclf.studies import grid
+      >>> list(grid({"optimizer.learning_rate": (1e-3, 1e-2), "augment.flip": (0.0, 0.5)}))[:2]
+      ['learning_rate=0.001, flip=0', 'learning_rate=0.001, flip=0.5']
+    """
     return product(*(levels(field, own) for field, own in values.items()))
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included: uniform, or with `log` uniform in the logarithm; whole where both ends are ints."""
+    """Numbers from `low` to `high`, both included: uniform, or with `log` uniform in the logarithm; whole where both ends are ints.
+
+    Example:
+      >>> from imgclf.studies import Range
+      >>> Range(1e-4, 1e-2, log=True).at(0.5), Range(1, 3).at(0.9), Range(1, 3).whole
+      (0.001, 3, True)
+    """
 
     low: float
     high: float
@@ -80,6 +107,7 @@ class Range:
 
     @property
     def whole(self) -> bool:
+        """Whether its numbers are whole."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def at(self, share: float) -> float:
@@ -96,6 +124,16 @@ def draws(space: Space, count: int, seed: int = 0) -> dict[str, Fields]:
     """Random arms, named by what they set: `count` independent draws of every field, of equal draws one.
 
     A larger count begins with the arms of a smaller one.
+
+    Args:
+      space: field → `Range`, or the values to choose from.
+      count: how many to draw.
+      seed: of the draws.
+
+    Example:
+      >>> from imgclf.studies import Range, draws
+      >>> list(draws({"augment.flip": Range(0.0, 1.0)}, 2)) == list(draws({"augment.flip": Range(0.0, 1.0)}, 3))[:2]
+      True
     """
     arms: dict[str, Fields] = {}
     for number in range(count):

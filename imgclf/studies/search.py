@@ -46,6 +46,11 @@ class Search:
       fields: config fields that every trial sets, beside those of the space.
       name: of the arm that the best trial makes.
       seed: of the proposals.
+
+    Example:
+      >>> from imgclf.studies import Range, Search
+      >>> Search({"optimizer.learning_rate": Range(1e-4, 1e-1, log=True)}, trials=30).sampler
+      'tpe'
     """
 
     space: Space

@@ -46,6 +46,12 @@ class Study:
         split in every seed.
       question: what the study is to answer; the study file's docstring where it is "".
       search: fields to be found on the val split; the best of them make one more arm.
+
+    Example:
+      >>> from imgclf.studies import Study
+      >>> study = Study(imgclf.load_config("folder:photos"), {"plain": {}, "flip": {"augment.flip": 0.5}}, seeds=2, folds=5)
+      >>> study.baseline, list(study.arms)
+      ('plain', ['plain', 'flip'])
     """
 
     base: Config

@@ -60,6 +60,11 @@ def balance(
 
     Raises:
       UserError: for anything that the user can mend.
+
+    Example:
+      >>> balanced = imgclf.balance("photos", "balanced", to=22, edge=32, console=quiet)
+      >>> balanced.done.before, balanced.done.after, balanced.table.name
+      ({'blue': 14, 'green': 17, 'red': 21}, {'blue': 22, 'green': 22, 'red': 22}, 'labels.csv')
     """
     config = config_for(source)
     set_fields(config, fields)

@@ -78,6 +78,11 @@ def bundle(
 
     Raises:
       UserError: if there is no such run, its images have changed, something else stands at `out`, or it can't be written.
+
+    Example:
+      >>> bundled = imgclf.bundle("runs/photos", "bundle", console=quiet)
+      >>> len(bundled.root), bundled.files > 20
+      (64, True)
     """
     console = or_terminal(console)
     folder = finished(run)

@@ -86,6 +86,11 @@ def compare(
 
     Raises:
       UserError: for fewer than two runs, one that is not finished or of other classes, or runs whose test images differ, unless `common`.
+
+    Example:
+      >>> imgclf.compare(["runs/photos"])
+      Traceback (most recent call last):
+      imgclf.errors.UserError: ...
     """
     console = or_terminal(console)
     folders = [files.path_of(run, "the folder of a run") for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]

@@ -108,6 +108,15 @@ def create(  # noqa: PLR0913  (options by name)
 
     Raises:
       UserError: for anything that the caller can mend, such as data of one class, an unknown model, or weights that can't be fetched.
+
+    Example:
+      >>> tiny = {"data.image_size": 32, "eval.explain": 0}
+      >>> small = imgclf.create(train, model="mobilenet_v2_tiny", method="probe", config=tiny, verbose=False)
+      >>> small.class_names, small.folder.parent.name
+      (('blue', 'green', 'red'), 'runs')
+      >>> imgclf.create(train, model="mobilenet_v3")
+      Traceback (most recent call last):
+      imgclf.errors.UserError: ...mobilenet_v3...
     """
     console = Console(quiet=not verbose, soft_wrap=True)
     read_as = None if isinstance(data, Dataset) else getattr(data, "fields", None)

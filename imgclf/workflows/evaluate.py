@@ -55,6 +55,12 @@ def evaluate(
 
     Raises:
       UserError: if there is no such run, its data are gone or have changed, or the images have classes that it has not seen.
+
+    Example:
+      >>> imgclf.evaluate("runs/photos", "photos", console=quiet)["n"]
+      75
+      >>> imgclf.evaluate("runs/photos", console=quiet)["split"]
+      'cross_validation'
     """
     predictor = load(run)
     if on is None and not split and (found := _cross_validated(predictor)) is not None:

@@ -53,6 +53,10 @@ def explain(  # noqa: PLR0913  (options by name)
 
     Raises:
       UserError: if there is no such run, and as `Classifier.explain` does.
+
+    Example:
+      >>> imgclf.explain("runs/photos", "photos/blue/00.png", "blue.html", neighbours=1, console=quiet).predicted.tolist()
+      ['blue']
     """
     wanted = explaining.Wanted(check_method(method), class_name, neighbours, top_k)
     return explaining.explain(load(run), sources, wanted, path, overwrite=overwrite, console=or_terminal(console))

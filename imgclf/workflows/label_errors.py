@@ -75,6 +75,11 @@ def find_label_errors(
 
     Raises:
       UserError: for anything that the user can mend.
+
+    Example:
+      >>> imgclf.find_label_errors("folder:photos", console=quiet)
+      Traceback (most recent call last):
+      imgclf.errors.UserError: config.model.weights='none': features of random weights tell nothing of labels; ...
     """
     console = or_terminal(console)
     asked = asked_for(config, fields)

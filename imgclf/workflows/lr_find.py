@@ -66,6 +66,12 @@ def lr_find(  # noqa: PLR0913  (options by name)
 
     Raises:
       UserError: for anything that the user can mend.
+
+    Example:
+      >>> tiny = {"data.image_size": 16, "model.name": "cnn"}
+      >>> found = imgclf.lr_find("folder:photos", fields=tiny, steps=20, out="rates", console=quiet)
+      >>> 1e-7 < found.suggestion.valley < 10, found.page.name
+      (True, 'lr_find.html')
     """
     console = or_terminal(console)
     asked = asked_for(config, fields)

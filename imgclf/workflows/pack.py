@@ -71,6 +71,13 @@ def pack_data(  # noqa: PLR0913  (options by name)
 
     Raises:
       UserError: for anything that the user can mend.
+
+    Example:
+      >>> packed = imgclf.pack_data("folder:photos", "packed", size=32, console=quiet)
+      >>> packed.images, packed.quarantined, packed.splits
+      (75, 1, {'train': 52, 'val': 12, 'test': 11})
+      >>> len(imgclf.load_images("packed", verbose=False))
+      75
     """
     own = asked_for(config, fields).config
     form = check(own, out, size=size, format=format, quality=quality, workers=workers)

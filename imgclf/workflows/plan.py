@@ -81,6 +81,11 @@ def plan(  # noqa: PLR0913  (options by name)
 
     Raises:
       UserError: for anything that the user can mend.
+
+    Example:
+      >>> imgclf.plan("folder:photos", "v5e")
+      Traceback (most recent call last):
+      imgclf.errors.UserError: ...'v5e' can't be read: write CHIP:SHAPE, such as v5e:4x4, h100:8 or, for two slices, 2*v5e:16x16.
     """
     console, asked = or_terminal(console), asked_for(config, fields)
     described = [topologies.parse(name) for name in ([topology] if isinstance(topology, str) else topology)]

@@ -89,6 +89,12 @@ def reproduce(  # noqa: PLR0913  (options by name)
 
     Raises:
       UserError: if the bundle is not as it was written, its code is not trusted, or its environment or all of its images can't be had.
+
+    Example:
+      >>> bundled = imgclf.bundle("runs/photos", "bundle", console=quiet)
+      >>> checked = imgclf.reproduce("bundle", trust=True, new_environment=False, images="photos", out="checked", console=quiet)
+      >>> checked.reproduced
+      True
     """
     console = or_terminal(console)
     place = os.fspath(bundle)

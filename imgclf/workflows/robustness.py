@@ -70,6 +70,11 @@ def robustness(
 
     Raises:
       UserError: for anything that the user can mend.
+
+    Example:
+      >>> found = imgclf.robustness("runs/photos", test, corruptions=["gaussian_noise"], severities=[1], console=quiet)
+      >>> found.results["clean"]["top1"], sorted(found.results["corruptions"]), found.page.name
+      (1.0, ['gaussian_noise'], 'robustness.html')
     """
     console = or_terminal(console)
     tested = statistics.conditions(corruptions, severities)

@@ -146,6 +146,11 @@ def find_scenes(
 
     Raises:
       UserError: for anything that the user can mend.
+
+    Example:
+      >>> found = imgclf.find_scenes("photos", console=quiet)
+      >>> found.sentence, found.page.name
+      ('Found no scenes of several shots among 75 photos.', 'scenes.html')
     """
     console = or_terminal(console)
     config = asked_for(config_named(photos) if isinstance(photos, str | os.PathLike) else photos, fields).config

@@ -51,6 +51,10 @@ def show(
 
     Raises:
       UserError: for anything that the user can mend.
+
+    Example:
+      >>> imgclf.show("folder:photos", ids=["red/00.png"], epochs=[0, 1], out="views.html", console=quiet).name
+      'views.html'
     """
     console = or_terminal(console)
     asked = asked_for(config, fields)

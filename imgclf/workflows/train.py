@@ -70,6 +70,14 @@ def train(
     Raises:
       UserError: for anything that the user can mend. Where it is raised before training begins, nothing is left of the run's folder.
       loop.Interrupted: if training was asked to stop; its state is saved.
+
+    Example:
+      >>> import json
+      >>> from pathlib import Path
+      >>> results = imgclf.train("runs/photos", "runs/again", console=quiet)
+      >>> before = json.loads(Path("runs/photos/results.json").read_text())
+      >>> results["top1"], results["params_sha256"] == before["params_sha256"]  # any run, exactly again
+      (1.0, True)
     """
     asked = asked_for(config, fields)
     config = asked.config
