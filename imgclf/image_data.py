@@ -307,9 +307,10 @@ class ImageData:
         label conflicts and copies across splits are marked. One file that needs no network; 5,000 images stay fluid.
 
         Args:
-          path: of the page; None = explore.html in the current folder, or explore-2.html, … where that shows other images.
+          path: of the page; None = explore.html in the current folder, or explore-2.html, … where that shows other images; in a notebook,
+            a temporary folder, so that nothing lies about.
           near_duplicate_bits: see `split`.
-          inline: whether to show the page below a notebook's cell; without a `path` it is then written to a temporary folder.
+          inline: whether to show the page below a notebook's cell.
           overwrite: whether to replace what stands at `path`, if it is not an older page of these images (that is always replaced).
           verbose: shows the progress and the path.
 
@@ -325,7 +326,7 @@ class ImageData:
           ('all.html', True)
         """
         console = Console(quiet=not verbose)
-        if inline and path is None:
+        if path is None and (inline or notebook.is_running()):
             path = files.temporary_folder() / "explore.html"
         page = explore.write_page(self._dataset, path, near_duplicate_bits=near_duplicate_bits, overwrite=overwrite, console=console)
         if inline:

@@ -153,7 +153,7 @@ class Classifier(Predictor):
           >>> classifier.mistakes(test, "mistakes.html", verbose=False).columns.tolist()
           ['id', 'true', 'predicted', 'probability', 'true_probability']
         """
-        if inline and path is None:
+        if path is None and (inline or (self.folder is None and notebook.is_running())):
             path = files.temporary_folder() / "mistakes.html"
         table = scoring.mistakes(self, data, path, overwrite=overwrite, console=Console(quiet=not verbose))
         if inline:
@@ -254,7 +254,7 @@ class Classifier(Predictor):
         found = json.loads(results.read_text(encoding="utf-8")) if self.folder is not None and results.exists() else None
         return notebook.classifier(about, found)
 
-    def leaderboard(self) -> pd.DataFrame:
+    def leaderboard(self) -> leaderboard.Leaderboard:
         """What `imgclf.create` tried within its time limit, a row per candidate in the order in which they came up.
 
         Returns:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from imgclf import formatting
 from imgclf.errors import UserError
+from imgclf.reporting import notebook
 
 FILE = "leaderboard.json"
 COLUMNS = (
@@ -15,12 +16,20 @@ COLUMNS = (
 )
 
 
-def read(run: Path) -> pd.DataFrame | None:
+class Leaderboard(pd.DataFrame):
+    """The table of `Classifier.leaderboard`: one of pandas, of which a notebook shows the essential."""
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return notebook.leaderboard(self.astype(object).where(self.notna(), None).to_dict("records"))
+
+
+def read(run: Path) -> Leaderboard | None:
     """The table, see `Classifier.leaderboard`; None where the run had no time limit."""
     if not (run / FILE).exists():
         return None
     rows = _saved(run)["rows"]
-    return pd.DataFrame([{name: row[name] for name in COLUMNS} for row in rows], columns=list(COLUMNS))
+    return Leaderboard([{name: row[name] for name in COLUMNS} for row in rows], columns=list(COLUMNS))
 
 
 def section(run: Path) -> dict[str, Any] | None:

@@ -43,22 +43,62 @@ def classifier(about: Mapping[str, str], results: Mapping[str, Any] | None) -> s
     return f"{headline}<table>{rows}</table>"
 
 
+def leaderboard(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What was tried within a time limit: accuracy with its interval as a bar, seconds, and the decision; the kept row is bold.
+
+    Args:
+      rows: of `reporting.leaderboard.read`.
+    """
+    shown = ""
+    for row in rows:
+        score, bar = (formatting.NONE, "") if row["n"] is None else _scored(row["top1"], (row["low"], row["high"]))
+        seconds = formatting.duration(row["seconds"]) if row["seconds"] else formatting.NONE
+        shown += _row(row["name"], (score, bar, seconds, html.escape(str(row["decision"]))), chosen=bool(row["kept"]))
+    return f"<table><tr><th>tried</th><th>accuracy</th><th></th><th>time</th><th>decision</th></tr>{shown}</table>"
+
+
+def study(summary: Mapping[str, Any]) -> str:
+    """A study's question, and its arms: accuracy with its interval as a bar, and the difference from the baseline; the one to take is bold.
+
+    Args:
+      summary: of `studies.summary.summarize`.
+    """
+    best, shown = (summary["best"] or {}).get("arm"), ""
+    for arm, row in summary["arms"].items():
+        against = "the baseline" if arm == summary["baseline"] else formatting.NONE
+        if (compared := summary["comparisons"].get(arm)) is not None:
+            low, high = (100 * bound for bound in compared["difference_ci95"])
+            points = formatting.signed(100 * compared["difference"], 1)
+            against = f"{points} points ({formatting.signed(low, 1)} to {formatting.signed(high, 1)})" + (
+                ", a tie" if compared["tie"] else ""
+            )
+        shown += _row(arm, (*_scored(row["top1"], row["top1_ci95"]), against), chosen=arm == best)
+    why = f"<p>Take <strong>{html.escape(best)}</strong>: {html.escape(summary['best']['why'])}.</p>" if best else ""
+    failed = len(summary["failures"])
+    told = f"<p><strong>Warning:</strong> {formatting.count(failed, 'run')} failed.</p>" if failed else ""
+    question = f"<p><strong>{html.escape(summary['question'])}</strong></p>" if summary["question"] else ""
+    return f"{question}<table><tr><th>arm</th><th>accuracy</th><th></th><th>against the baseline</th></tr>{shown}</table>{why}{told}"
+
+
+def is_running() -> bool:
+    """Whether a notebook's cell, or an IPython prompt, is what runs this."""
+    try:
+        from IPython.core.getipython import get_ipython
+    except ImportError:
+        return False  # then there is no notebook either
+    return get_ipython() is not None
+
+
 def show(page: Path) -> None:
     """Shows a self-contained page below the notebook's cell.
 
     Raises:
       UserError: outside of a notebook.
     """
-    shell = None
-    try:
-        from IPython.core.getipython import get_ipython
-        from IPython.display import display
-
-        shell = get_ipython()
-    except ImportError:
-        pass  # then there is no notebook either
-    if shell is None:
+    if not is_running():
         raise UserError(f"inline=True shows a page in a notebook, and this is none: open {page} in a browser.")
+    from IPython.display import display
+
     text, title = html.escape(page.read_text(encoding="utf-8"), quote=True), html.escape(page.stem)
     frame = f'<iframe srcdoc="{text}" title="{title}" style="width:100%;height:{_HEIGHT}px;border:1px solid #8884"></iframe>'
     display({"text/html": frame, "text/plain": str(page)}, raw=True)
@@ -70,6 +110,18 @@ def _class_row(name: str, row: Mapping[str, Any]) -> str:
     )
     bar = "" if row["recall"] is None else _bar(row["recall"], width=120)
     return f"<tr><td style='text-align:left'>{html.escape(name)}</td>{cells}<td>{bar}</td></tr>"
+
+
+def _row(name: str, cells: Sequence[str], *, chosen: bool) -> str:
+    """A row of a table; the cells are HTML."""
+    first = f"<strong>{html.escape(name)}</strong>" if chosen else html.escape(name)
+    return f"<tr><td style='text-align:left'>{first}</td>{''.join(f'<td style=text-align:left>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _scored(share: float, bounds: Sequence[float]) -> tuple[str, str]:
+    """An accuracy with its interval as text, and as a bar."""
+    low, high = bounds
+    return f"{formatting.percent(share)} ({formatting.interval((low, high))})", _bar(share, low, high, width=160)
 
 
 def _bar(share: float, low: float | None = None, high: float | None = None, width: int = 320) -> str:

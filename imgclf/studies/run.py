@@ -24,7 +24,7 @@ from imgclf.workflows import checks
 ENGINES = {"local": "processes", "ray": "ray", "dask": "dask"}  # as they are called in parallel.py
 
 
-def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, console: Console | None = None) -> dict[str, Any]:
+def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, console: Console | None = None) -> summary_lib.Summary:
     """Runs what is missing, and writes study.json, study.csv and study.html into `workdir`.
 
     Args:
@@ -68,7 +68,7 @@ def run(study: Study, workdir: Path, *, engine: str = "local", jobs: int = 1, co
     failed = {failure["arm"] for failure in failures}
     complete = [arm for arm in study.arms if arm not in failed]
     table = summary_lib.table([one for one in listed if one.arm in complete], workdir)
-    summary = summary_lib.summarize(study, complete, table, failures) | ({"search": searched} if searched else {})
+    summary = summary_lib.Summary(summary_lib.summarize(study, complete, table, failures) | ({"search": searched} if searched else {}))
     workdir.mkdir(parents=True, exist_ok=True)
     files.write_text(workdir / "study.csv", table.drop(columns="correct", errors="ignore").to_csv(index=False))
     if summary["best"]:

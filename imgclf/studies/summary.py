@@ -12,7 +12,19 @@ import pandas as pd
 from imgclf import formatting
 from imgclf.config import Config
 from imgclf.evaluation import compare
+from imgclf.reporting import notebook
 from imgclf.studies.spec import Run, Study
+
+
+class Summary(dict[str, Any]):
+    """The contents of study.json. Printed, it is the findings as sentences; in a notebook, a table of the arms."""
+
+    def __repr__(self) -> str:
+        return "\n".join(describe(self))
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return notebook.study(self)
 
 
 def data_of(config: Config) -> str:
