@@ -237,6 +237,7 @@ class Soak:
         """Files and bytes of each place, and what is unfinished in it."""
         places = {name: listed(path) for name, path in (("cache", self.cache), ("run", self.disk / "run"), ("pack", self.disk / "pack"))}
         places["temporary"] = listed(self.temporary)
+        places["predictions"] = {path.name: path.stat().st_size for path in self.disk.iterdir() if path.is_file()}
         places["run on s3"] = {key: 0 for key in self.store.keys(f"runs/{at_url}/")}
         unfinished = [f"{place}: {name}" for place, names in places.items() for name in names if is_unfinished(name)]
         return {name: [len(there), sum(there.values())] for name, there in places.items()} | {"unfinished": unfinished}
@@ -259,8 +260,9 @@ class Soak:
     def _clear(self) -> None:
         for name in ("run", "pack"):
             shutil.rmtree(self.disk / name, ignore_errors=True)
-        for path in (self.disk / "predictions.csv", self.disk / "ballast", self.folder / "from-s3.csv"):
-            path.unlink(missing_ok=True)
+        (self.disk / "ballast").unlink(missing_ok=True)
+        for path in (*self.disk.glob("predictions.csv*"), *self.folder.glob("from-s3.csv*")):
+            path.unlink()
         for prefix in ("runs/now/", "pack/"):
             self.store.remove(prefix)
 
