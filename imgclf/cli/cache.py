@@ -7,6 +7,8 @@ import typer
 
 from imgclf import formatting
 
+_BEGINNING = 4  # characters of a key, at least, that name a cache to be deleted
+
 cache = typer.Typer(
     help="Lists and deletes what is cached: features of frozen backbones, compiled programs, listings, …", no_args_is_help=True
 )
@@ -69,11 +71,13 @@ def clear(
 
     entries = feature_store.entries()
     chosen = entries if key == "all" else [entry for entry in entries if key and entry.key.startswith(key)]
-    if key != "all" and len(chosen) != 1:
-        why = f"is the beginning of {len(chosen)} keys" if chosen else "is no cache of features"
+    short = len(key) < _BEGINNING and key not in [entry.key for entry in chosen]  # a slip of the finger is no choice
+    if key != "all" and (short or len(chosen) != 1):
+        why = f"is the beginning of {len(chosen)} keys" if len(chosen) > 1 else "is no cache of features"
+        why = f"is too short, of a key give {_BEGINNING} characters or more;" if short and len(chosen) == 1 else f"{why} in"
         choices = [entry.key for entry in chosen or entries]
         raise UserError(
-            f"{key!r} {why} in {feature_store.root()}; {nearest(key, [*choices, 'all', *(folder.name for folder in caches.entries())])}"
+            f"{key!r} {why} {feature_store.root()}; {nearest(key, [*choices, 'all', *(folder.name for folder in caches.entries())])}"
         )
     for entry in chosen:
         feature_store.clear(entry)

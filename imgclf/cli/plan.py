@@ -81,7 +81,11 @@ def plan(  # noqa: PLR0913  (options by name)
     console.print(table)
     for one in planned.results["topologies"]:
         if not one["compiler"]:
-            console.print(f"{workflow.missing_compiler(one['topology'])} It was only traced.", style="yellow", markup=False)
+            console.print(
+                f"{workflow.missing_compiler(one['topology'])} It was only traced{', and nothing verified' if verify else ''}.",
+                style="yellow",
+                markup=False,
+            )
         for finding in one["findings"]:
             color = "red" if finding["kind"] == "fault" else "default"
             console.print(f"[{color}]{one['topology']}:[/] ", end="")

@@ -275,8 +275,15 @@ def _validate_combinations(config: Config) -> None:
             f"{data.crop_fraction} and interpolation={data.interpolation!r} are given too; use data.resize='crop' with them."
         )
     if (group := config.model.batch_norm_group) and config.loader.batch_size % group:
-        size, more = config.loader.batch_size, -(-config.loader.batch_size // group) * group
-        raise UserError(f"config.model.batch_norm_group={group} does not divide config.loader.batch_size={size}; use batches of {more}.")
+        size = config.loader.batch_size
+        groups = [number for number in range(2, size + 1) if size % number == 0]
+        below, above = [number for number in groups if number < group], [number for number in groups if number > group]
+        near = " or ".join(map(str, below[-1:] + above[:1]))
+        way_out = f"use groups of {near}, or" if groups else "use"
+        raise UserError(
+            f"config.model.batch_norm_group={group} does not divide config.loader.batch_size={size}; {way_out} batches of a multiple of "
+            f"{group}."
+        )
     head = config.model.head
     averages = head.kind in ("auto", "linear") or (head.kind == "mlp" and not head.flatten)
     if head.normalize and (not averages or (head.kind == "auto" and config.model.name == "cnn")):

@@ -77,8 +77,7 @@ def _check_gpus(name: str, chip: Chip, shape: tuple[int, ...], slices: int) -> N
 
 def _nearest(kind: str) -> str:
     close = difflib.get_close_matches(kind, CHIPS, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}There are {', '.join(CHIPS)}."
+    return f"{f'did you mean {close[0]}? There' if close else 'there'} are {', '.join(CHIPS)}."
 
 
 def _written(kind: str, shape: tuple[int, ...]) -> str:

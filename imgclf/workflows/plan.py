@@ -98,6 +98,8 @@ def plan(  # noqa: PLR0913  (options by name)
     resolved = {one.name: _resolved(asked.config, one, sizes, batch_per_chip) for one in described}
     target = _target(asked, out, overwrite=overwrite)
     planned = _Planner(sizes, tuple(programs), verify, console).plans([(one, resolved[one.name]) for one in described])
+    about = f"{sizes.train:,} training images in {sizes.classes:,} classes ({sizes.source})"
+    console.print(f"Planned for {about}.", markup=False, highlight=False)
     first = next(iter(resolved.values()))
     results = {
         "name": asked.config.name,
@@ -223,6 +225,10 @@ def _sizes(asked: Asked, images: int | None, classes: int | None) -> Sizes:
     shares = asked.config.data.split.fractions
     train = counts["train"] if counts["train"] else round(len(splits) * shares[0])
     val = counts["val"] if counts["train"] else round(len(splits) * shares[1])
+    if classes is not None and classes != names:
+        source = f"{source}, but for the classes, which are as given: the data have {names:,}"
+    if images is not None and images != train:
+        source = f"{source}, but for the training images, which are as given: the data have {train:,}"
     return Sizes(classes or names, images or train, val or None, source)
 
 

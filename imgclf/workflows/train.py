@@ -90,6 +90,8 @@ def train(
         try:
             return Training(config, folder, console, dataset, None, on_evaluation).run(limit)
         except Unreachable as error:  # outside of the training loop, which says which step it has saved
+            if not folder.exists():  # nothing was done yet
+                raise
             told = f"{str(error).rstrip('.')}; what was done is saved, and the same command continues there."
             raise UserError(told) from error
 

@@ -16,6 +16,8 @@ from imgclf.methods import resolve
 from imgclf.models import forms
 from imgclf.planning import child, compiling, lowered, programs
 from imgclf.training import freeze, sharding
+from imgclf.workflows.asked import asked_for
+from imgclf.workflows.plan import _sizes
 
 
 @pytest.fixture
@@ -104,6 +106,14 @@ def test_without_a_compiler_a_plan_tells_what_programs_say_of_themselves(config,
     assert step["convolutions"]["count"] > 0 == step["convolutions"]["f32"]
     assert step["donated"] == step["donatable"]
     assert "not compiled" in planned.page.read_text(encoding="utf-8")
+
+
+def test_classes_that_are_given_beside_data_with_others_are_told(color_folder):
+    asked = asked_for(f"folder:{color_folder}", ())
+    told = _sizes(asked, None, 7)
+    assert (told.classes, told.train) == (7, 53)
+    assert "but for the classes, which are as given: the data have 3" in told.source
+    assert "but for" not in _sizes(asked, None, 3).source
 
 
 @pytest.mark.slow

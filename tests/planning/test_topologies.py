@@ -39,6 +39,7 @@ def test_names(name, chips, hosts, slices):
         ("h100:0", "above 0"),
         ("h100", "write CHIP:SHAPE"),
         ("sixteen", "write CHIP:SHAPE"),
+        ("zzz:8", "that is described here; there are "),
     ],
 )
 def test_names_that_are_not_known_are_refused_with_the_nearest(name, told):

@@ -377,6 +377,7 @@ def test_list_and_clear():
         assert message in str(result.exception)
     assert "4 rows" in run.invoke(commands.app, ["cache", "clear", "abc"]).stdout
     assert [entry.key for entry in feature_store.entries()] == ["abd"]
+    assert "too short" in str(run.invoke(commands.app, ["cache", "clear", "ab"]).exception)
     with store("abd").writing(lambda: True), pytest.raises(UserError, match="process is computing"):
         feature_store.clear(feature_store.entries()[0])
     run.invoke(commands.app, ["cache", "clear", "all"])

@@ -2,9 +2,11 @@
 
 import cv2
 import numpy as np
+import pytest
 from rich.console import Console
 
 from imgclf import load_config
+from imgclf.errors import UserError
 from imgclf.workflows import run_folder, scenes, train
 from imgclf.workflows.asked import asked_for
 
@@ -24,3 +26,11 @@ def test_the_value_range_is_that_of_the_whole_data_set(tmp_path):
     assert [tuple(row) for row in config.data.value_range] == [("uint16", 0.0, 4095.0)]
     assert len(dataset.table) == 12
     assert audit_report is not None
+
+
+def test_where_the_photos_cannot_be_reached_before_anything_was_done_nothing_is_said_to_be_saved(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMGCLF_REMOTE_SECONDS", "1")
+    with pytest.raises(UserError, match="tried for 1 s") as told:
+        train.train("webdataset:http://127.0.0.1:9/x.tar", tmp_path / "run", console=Console(quiet=True))
+    assert "saved" not in str(told.value)
+    assert not (tmp_path / "run").exists()

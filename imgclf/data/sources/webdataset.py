@@ -65,7 +65,13 @@ class WebDataset(Source):
                     place = printable(f"{shard.stem}/{image.name}")
                     rows.append((place, number, image.offset, image.size, self._label(sample)))
         if not rows:
-            raise UserError(f"config.data.path={self.data.path!r} holds no images: check that its tar files are WebDataset's.")
+            why = "none stands in its tar files"
+            if quarantine:
+                name, _, problem = quarantine[0]
+                why = f"{name} is no tar file, or a damaged one ({problem.partition(';')[0]})"
+            raise UserError(
+                f"config.data.path={self.data.path!r} holds no images: {why}. Name WebDataset's files, 0001.jpg beside 0001.cls."
+            )
         quarantine += [(place, "unlabeled", "no class in the sample") for place, *_, label in rows if not label]
         kept = [row for row in rows if row[-1]]
         if not kept:

@@ -53,6 +53,16 @@ def test_samples_splits_and_classes(tars):
     assert load_dataset(config_of(tars / "val*.tar")).table["split"].tolist() == ["val"] * 3
 
 
+def test_a_file_that_is_no_tar_and_tars_without_images_are_told_apart(tmp_path):
+    (tmp_path / "junk.tar").write_bytes(b"junk")
+    with pytest.raises(UserError, match=r"junk\.tar is no tar file, or a damaged one \(.+\)\. Name WebDataset"):
+        load_dataset(config_of(tmp_path / "junk.tar"))
+    with webdataset.TarWriter(str(tmp_path / "texts.tar")) as writer:
+        writer.write({"__key__": "0", "cls": 1})
+    with pytest.raises(UserError, match="none stands in its tar files"):
+        load_dataset(config_of(tmp_path / "texts.tar"))
+
+
 def test_names_of_classes_other_labels_and_a_compressed_file(tars):
     (tars / "classnames.txt").write_text("red fox\ngrey wolf\n")
     (tars / "val-000000.tar.gz").write_bytes(gzip.compress((tars / "val-000000.tar").read_bytes()))
