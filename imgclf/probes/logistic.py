@@ -1,4 +1,4 @@
-"""L2-regularised logistic regression to convergence, for many subsets of the rows and many strengths of the penalty in one compiled call.
+"""L2-regularised logistic regression to convergence, for many subsets of the rows at once, and along a path of penalties.
 
 The objective of a subset with row weights w and a strength l2, as in scikit-learn with C = 1 / (l2 · Σw):
 
@@ -9,14 +9,16 @@ Two classes have one column w, the difference of their logits, as in scikit-lear
 All subsets share one rotation of the features onto their principal axes, of which there are no more than rows, so that an iteration of
 them all is two products of one matrix. In it L-BFGS (Nocedal & Wright, 2006, algorithm 7.4) starts from the Hessian's own diagonal, which
 the rotation makes a good preconditioner. No line search lets one subset wait for another: each takes its step where the slope along it
-has shrunk, else a shorter one in the next iteration, and goes on to the next strength, from the solution it has found, when that has
-converged.
+has shrunk, else a shorter one in the next iteration.
+
+A strength starts from where the solutions of the two before it lead to, on a straight line in the strength's logarithm: that halves the
+iterations of a path, as the solution of the one before alone is still half of its length away.
 """
 
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -29,6 +31,7 @@ import threadpoolctl
 _HISTORY = 10  # pairs of steps and gradient changes
 _DIAGONAL_EVERY = 16  # iterations
 TOLERANCE = 3e-4  # of the kernel's relative error
+_LEAP = 2.0  # a line through two solutions is followed at most so many times their distance
 _MOST_ITERATIONS = 500  # of a strength; float32 may not let it come closer
 _ROWS = 8192  # of features that are rotated at once
 _ROUND = 64  # rows and axes are padded to a multiple of this
@@ -143,41 +146,78 @@ class LogisticPath:
     examples: Examples
     weights: np.ndarray
 
-    def solve(self, strengths: np.ndarray, *, start: Solutions | None = None, tolerance: float = TOLERANCE) -> Solutions:
-        """Minimises the objective for every subset and strength, from the strongest on, each from the solution of the one before.
+    def along(self, strengths: Iterable[float], *, start: Solutions | None = None, tolerance: float = TOLERANCE) -> Iterator[Solutions]:
+        """Minimises the objective for every subset at one strength after another: as many as are asked for.
 
         Args:
-          strengths: float [L], l2, each above 0, in any order.
-          start: of the same subsets; its last strength's solution is what the strongest starts from, in place of zeros.
+          strengths: l2, each above 0. Quickest from the strongest on, in even steps of their logarithm.
+          start: of the same subsets; its last strength's solution is what the first starts from, in place of zeros.
           tolerance: of the kernel's relative error, by the bound in `Solutions.gradient_norm`; the error is usually smaller.
+
+        Yields:
+          The solutions of each strength, L = 1.
         """
-        rotation, classes = self.examples.rotation, self.examples.classes
-        axes = rotation.axes
-        strengths, weights = np.asarray(strengths, np.float64), np.asarray(self.weights, np.float64)
-        coordinates = _rounded(rotation.coordinates)
+        axes, classes, problem = self.examples.rotation.axes, self.examples.classes, self._prepared
+        theta = np.zeros((problem.coordinates.shape[1], len(self.weights), classes), np.float32)
+        if start is not None:
+            theta[: axes.shape[1]] = np.einsum("dr,kdc->rkc", axes, start.kernel[:, -1], optimize=True)
+            theta[-1] = start.bias[:, -1]
+        found = list[tuple[float, np.ndarray]]()  # the last two strengths' logarithms and solutions
+        for l2 in strengths:
+            place = float(np.log(l2))
+            theta, norms = problem.solve(_led_on(found, place) if len(found) == 2 else theta, l2, tolerance)
+            found = [*found[-1:], (place, theta)]
+            kernel = np.einsum("dr,rkc->kdc", axes, theta[: axes.shape[1]], optimize=True)
+            yield Solutions(np.ascontiguousarray(kernel[:, None]), theta[-1][:, None], norms[:, None])
+
+    def solve(self, strengths: np.ndarray, *, tolerance: float = TOLERANCE) -> Solutions:
+        """Minimises the objective for every subset and strength, float [L] in any order; see `along`."""
+        order = np.argsort(-np.asarray(strengths, np.float64), kind="stable")
+        found = list(self.along(np.asarray(strengths, np.float64)[order], tolerance=tolerance))
+        back = [found[place] for place in np.argsort(order)]
+        return Solutions(*(np.concatenate([getattr(one, field.name) for one in back], axis=1) for field in dataclasses.fields(Solutions)))
+
+    @functools.cached_property
+    def _prepared(self) -> "_Prepared":
+        coordinates, weights = _rounded(self.examples.rotation.coordinates), np.asarray(self.weights, np.float64)
         labels = np.asarray(self.examples.labels, np.int32)
-        labels = np.pad(labels, (0, len(coordinates) - len(labels)))
         shares = np.zeros((len(weights), len(coordinates)), np.float32)
         shares[:, : weights.shape[1]] = weights / weights.sum(1, keepdims=True)
-        order = np.argsort(-strengths, kind="stable")
-        penalties = (strengths[order] * (2 if classes == 2 else 1)).astype(np.float32)
-        first = np.zeros((coordinates.shape[1], len(weights), classes), np.float32)
-        if start is not None:
-            first[: axes.shape[1]] = np.einsum("dr,kdc->rkc", axes, start.kernel[:, -1], optimize=True)
-            first[-1] = start.bias[:, -1]
-        at_once = max(1, _LOGITS // (len(coordinates) * classes))
-        kernel = np.zeros((len(weights), len(strengths), len(axes), classes), np.float32)
-        bias = np.zeros((len(weights), len(strengths), classes), np.float32)
-        norms = np.zeros((len(weights), len(strengths)))
-        on_device = jnp.asarray(coordinates)
-        for begin in range(0, len(weights), at_once):
-            some = slice(begin, begin + at_once)
-            found, gradient_norm = _solve(on_device, labels, shares[some].T, penalties, tolerance, first[:, some])
-            found, gradient_norm = np.asarray(found), np.asarray(gradient_norm)  # [L, P, K, C], [L, K]
-            for place, level in enumerate(order):
-                kernel[some, level] = np.einsum("dr,rkc->kdc", axes, found[place, : axes.shape[1]], optimize=True)
-                bias[some, level], norms[some, level] = found[place, -1], gradient_norm[place]
-        return Solutions(kernel, bias, norms)
+        return _Prepared(jnp.asarray(coordinates), np.pad(labels, (0, len(coordinates) - len(labels))), shares, self.examples.classes)
+
+
+def _led_on(found: Sequence[tuple[float, np.ndarray]], place: float) -> np.ndarray:
+    """What a straight line through two solutions has at another strength: theta, for the strengths' logarithms."""
+    (before, earlier), (last, latest) = found
+    ratio = (place - last) / (last - before) if last != before else 0.0
+    return latest + np.float32(np.clip(ratio, 0, _LEAP)) * (latest - earlier)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """What is the same for all strengths: rounded coordinates [N, P] on the device, labels int32 [N], and shares float32 [K, N]."""
+
+    coordinates: jax.Array
+    labels: np.ndarray
+    shares: np.ndarray
+    classes: int
+
+    @functools.cached_property
+    def floors(self) -> np.ndarray:
+        """Float32 [K], the norm of a gradient that is nothing in float32: a thousand millionth of that at theta = 0."""
+        residual = 1 / self.classes - np.eye(self.classes, dtype=np.float32)[self.labels]
+        of_zero = [np.asarray(self.coordinates).T @ (residual * share[:, None]) for share in self.shares]
+        return np.float32([1e-9 * np.linalg.norm(gradient) for gradient in of_zero])
+
+    def solve(self, first: np.ndarray, l2: float, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+        """Theta [P, K, C] and the gradient's norm [K] of all subsets, from theta `first` on; so many at once as memory allows."""
+        penalty = np.float32(l2 * (2 if self.classes == 2 else 1))
+        at_once = max(1, _LOGITS // (len(self.labels) * self.classes))
+        parts = [
+            _solve(self.coordinates, self.labels, self.shares[some].T, self.floors[some], penalty, np.float32(tolerance), first[:, some])
+            for some in (slice(begin, begin + at_once) for begin in range(0, len(self.shares), at_once))
+        ]
+        return np.concatenate([np.asarray(theta) for theta, _ in parts], axis=1), np.concatenate([np.asarray(norm) for _, norm in parts])
 
 
 def _rounded(coordinates: np.ndarray) -> np.ndarray:
@@ -190,11 +230,10 @@ def _rounded(coordinates: np.ndarray) -> np.ndarray:
 
 
 class _State(NamedTuple):
-    """Of the iteration; K subsets, each at its own strength. P = R + 1 parameters a class."""
+    """Of the iteration; K subsets. P = R + 1 parameters a class."""
 
     iteration: jax.Array
-    level: jax.Array  # int32 [K], which strength; L when done
-    since: jax.Array  # int32 [K], iterations at this strength
+    done: jax.Array  # bool [K]
     theta: jax.Array  # [P, K, C], as what follows
     gradient: jax.Array
     direction: jax.Array
@@ -202,8 +241,6 @@ class _State(NamedTuple):
     length: jax.Array  # [K], of the step that is tried next
     steps: jax.Array  # [M, P, K, C]
     changes: jax.Array  # [M, P, K, C], of the gradient
-    found: jax.Array  # [L, P, K, C]
-    norms: jax.Array  # [L, K]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,19 +251,17 @@ class _Problem:
       coordinates: [N, P].
       own: bool [N, 1, C], the class of each row.
       shares: [N, K], of each row's weight in a subset.
-      penalties: [L], in descending order.
+      floors: [K], norms of gradients below which float32 has no more digits.
+      strength: of the penalty.
       tolerance: of the kernel's relative error.
     """
 
     coordinates: jax.Array
     own: jax.Array
     shares: jax.Array
-    penalties: jax.Array
+    floors: jax.Array
+    strength: jax.Array
     tolerance: jax.Array
-
-    @property
-    def levels(self) -> int:
-        return len(self.penalties)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -239,21 +274,26 @@ class _Problem:
         parameters = self.shape[0]
         return (jnp.arange(parameters) < parameters - 1).astype(jnp.float32)[:, None, None]
 
-    def penalty_at(self, level: jax.Array) -> jax.Array:
-        """[P, K, 1]."""
-        return self.penalties[jnp.minimum(level, self.levels - 1)][:, None] * self.penalized
+    @property
+    def penalty(self) -> jax.Array:
+        """[P, 1, 1]."""
+        return self.strength * self.penalized
 
-    def gradient_at(self, theta: jax.Array, penalty: jax.Array | float) -> jax.Array:
+    def gradient_at(self, theta: jax.Array) -> jax.Array:
         others = jnp.where(self.own, 0.0, self._probabilities(theta))
         # 1 − p of a p near 1 would lose its digits
         residual = jnp.where(self.own, -others.sum(-1, keepdims=True), others) * self.shares[:, :, None]
-        return _product(self.coordinates.T, residual.reshape(len(self.own), -1)).reshape(self.shape) + penalty * theta
+        return _product(self.coordinates.T, residual.reshape(len(self.own), -1)).reshape(self.shape) + self.penalty * theta
 
-    def diagonal_at(self, theta: jax.Array, penalty: jax.Array) -> jax.Array:
+    def diagonal_at(self, theta: jax.Array) -> jax.Array:
         """The diagonal of the Hessian."""
         p = self._probabilities(theta)
         curvature = (p * (1 - p) * self.shares[:, :, None]).reshape(len(self.own), -1)
-        return _product((self.coordinates**2).T, curvature).reshape(self.shape) + penalty + 1e-12
+        return _product((self.coordinates**2).T, curvature).reshape(self.shape) + self.penalty + 1e-12
+
+    def converged(self, theta: jax.Array, gradient: jax.Array) -> jax.Array:
+        """Bool [K]."""
+        return _norm(gradient) <= jnp.maximum(self.tolerance * self.strength * _norm(theta * self.penalized), self.floors)
 
     def _probabilities(self, theta: jax.Array) -> jax.Array:
         """[N, K, C]."""
@@ -275,91 +315,68 @@ def _norm(theta: jax.Array) -> jax.Array:
 
 @jax.jit
 def _solve(
-    coordinates: jax.Array, labels: jax.Array, shares: jax.Array, penalties: jax.Array, tolerance: jax.Array, first: jax.Array
+    coordinates: jax.Array,
+    labels: jax.Array,
+    shares: jax.Array,
+    floors: jax.Array,
+    strength: jax.Array,
+    tolerance: jax.Array,
+    first: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Solves for coordinates [N, P], shares [N, K] and penalties [L] in descending order, from theta `first` [P, K, C] on.
+    """Solves for coordinates [N, P], shares [N, K] and one strength, from theta `first` [P, K, C] on.
 
     Returns:
-      theta [L, P, K, C], and gradient norms [L, K].
+      theta [P, K, C], and gradient norms [K].
     """
     own = (labels[:, None] == jnp.arange(first.shape[-1]))[:, None]
-    problem = _Problem(coordinates, own, shares, penalties, tolerance)
-    start = _start(problem, first)
-    floor = 1e-9 * _norm(problem.gradient_at(jnp.zeros_like(first), 0.0))
-    end = jax.lax.while_loop(lambda state: (state.level < problem.levels).any(), lambda state: _iterate(problem, floor, state), start)
-    return end.found, end.norms
+    problem = _Problem(coordinates, own, shares, floors, strength, tolerance)
+    end = jax.lax.while_loop(
+        lambda state: ~state.done.all() & (state.iteration < _MOST_ITERATIONS), functools.partial(_iterate, problem), _start(problem, first)
+    )
+    return end.theta, _norm(end.gradient)
 
 
 def _start(problem: _Problem, theta: jax.Array) -> _State:
-    shape = problem.shape
-    subsets = shape[1]
-    first = jnp.zeros(subsets, jnp.int32)
-    gradient = problem.gradient_at(theta, problem.penalty_at(first))
-    diagonal = problem.diagonal_at(theta, problem.penalty_at(first))
-    history = jnp.zeros((_HISTORY, *shape), jnp.float32)
+    """The first iteration tries a step of length 0: it finds the gradient and the diagonal, which are compiled once so."""
+    nothing, history = jnp.zeros_like(theta), jnp.zeros((_HISTORY, *problem.shape), jnp.float32)
     return _State(
         iteration=jnp.int32(0),
-        level=first,
-        since=first,
+        done=jnp.zeros(problem.shape[1], bool),
         theta=theta,
-        gradient=gradient,
-        direction=-gradient / diagonal,
-        diagonal=diagonal,
-        length=jnp.ones(subsets, jnp.float32),
+        gradient=nothing,
+        direction=nothing,
+        diagonal=jnp.ones_like(theta),
+        length=jnp.ones(problem.shape[1], jnp.float32),
         steps=history,
         changes=history,
-        found=jnp.zeros((problem.levels, *shape), jnp.float32),
-        norms=jnp.zeros((problem.levels, subsets), jnp.float32),
     )
 
 
-def _iterate(problem: _Problem, floor: jax.Array, state: _State) -> _State:
+def _iterate(problem: _Problem, state: _State) -> _State:
     """Tries a step of every subset. One that is taken has its successor's direction computed, one that is not is tried again, shorter."""
-    levels = problem.levels
-    penalty = problem.penalty_at(state.level)
     trial = state.theta + state.length[:, None] * state.direction
-    gradient = problem.gradient_at(trial, penalty)
+    gradient = problem.gradient_at(trial)
     slope, new_slope = _dot(state.gradient, state.direction), _dot(gradient, state.direction)
-    taken = new_slope <= -0.5 * slope
+    taken = (new_slope <= -0.5 * slope) & ~state.done
     pair, mask = state.iteration % _HISTORY, taken[:, None]
+    kept = mask & (state.iteration > 0)
     state = state._replace(
         iteration=state.iteration + 1,
-        since=state.since + 1,
-        steps=state.steps.at[pair].set(jnp.where(mask, trial - state.theta, 0)),
-        changes=state.changes.at[pair].set(jnp.where(mask, gradient - state.gradient, 0)),
+        steps=state.steps.at[pair].set(jnp.where(kept, trial - state.theta, 0)),
+        changes=state.changes.at[pair].set(jnp.where(kept, gradient - state.gradient, 0)),
         theta=jnp.where(mask, trial, state.theta),
         gradient=jnp.where(mask, gradient, state.gradient),
     )
-    target = problem.tolerance * problem.penalties[jnp.minimum(state.level, levels - 1)] * _norm(state.theta * problem.penalized)
-    done = (_norm(state.gradient) <= jnp.maximum(target, floor)) | (state.since >= _MOST_ITERATIONS)
-    done &= state.level < levels
-    state = jax.lax.cond(done.any(), functools.partial(_finish, problem), lambda state, _: state, state, done)
-    due = (state.iteration % _DIAGONAL_EVERY == 0) | (state.iteration == 3)
+    state = state._replace(done=state.done | problem.converged(state.theta, state.gradient))
+    due = (state.iteration % _DIAGONAL_EVERY == 0) | (state.iteration == 1) | (state.iteration == 4)
     diagonal = jax.lax.cond(
-        due, lambda state: problem.diagonal_at(state.theta, problem.penalty_at(state.level)), lambda state: state.diagonal, state
+        due & ~state.done.all(), lambda theta, _: problem.diagonal_at(theta), lambda _, diagonal: diagonal, state.theta, state.diagonal
     )
     state = state._replace(diagonal=diagonal)
-    anew = (taken | done)[:, None]
     shorter = state.length * jnp.clip(slope / (slope - new_slope), 0.1, 0.7)  # where a line through both slopes meets zero
-    direction = jnp.where(anew, _next_direction(state), state.direction)
-    direction = jnp.where((state.level < levels)[:, None], direction, 0)
-    return state._replace(direction=direction, length=jnp.where(taken | done, 1.0, shorter))
-
-
-def _finish(problem: _Problem, state: _State, done: jax.Array) -> _State:
-    """Notes the solutions of the subsets that are done, and sets them to the next strength: what depends on it is exact there."""
-    here = (state.level == jnp.arange(problem.levels)[:, None]) & done  # [L, K]
-    level = state.level + done
-    change = problem.penalty_at(level) - problem.penalty_at(state.level)
-    return state._replace(
-        level=level,
-        since=jnp.where(done, 0, state.since),
-        gradient=state.gradient + change * state.theta,
-        diagonal=state.diagonal + change,
-        changes=state.changes + change * state.steps,
-        found=jnp.where(here[:, None, :, None], state.theta, state.found),
-        norms=jnp.where(here, _norm(state.gradient), state.norms),
-    )
+    direction = jnp.where(mask, _next_direction(state), state.direction)
+    direction = jnp.where(state.done[:, None], 0, direction)
+    return state._replace(direction=direction, length=jnp.where(taken, 1.0, shorter))
 
 
 def _next_direction(state: _State) -> jax.Array:
@@ -367,17 +384,20 @@ def _next_direction(state: _State) -> jax.Array:
     latest = (state.iteration - 1 - jnp.arange(_HISTORY)) % _HISTORY
     curvature = _dot(state.steps, state.changes)
     inverse = jnp.where(curvature > 0, 1 / jnp.where(curvature > 0, curvature, 1), 0)  # [M, K]
-    q, factors = state.gradient, []
-    for i in range(_HISTORY):
-        pair = latest[i]
-        factor = inverse[pair] * _dot(state.steps[pair], q)
-        q = q - factor[:, None] * state.changes[pair]
-        factors.append(factor)
+
+    def back(i: jax.Array, carried: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        q, factors = carried
+        factor = inverse[latest[i]] * _dot(state.steps[latest[i]], q)
+        return q - factor[:, None] * state.changes[latest[i]], factors.at[i].set(factor)
+
+    q, factors = jax.lax.fori_loop(0, _HISTORY, back, (state.gradient, jnp.zeros_like(curvature)))
     change = state.changes[latest[0]]
     expected = _dot(change, change / state.diagonal)
     scale = jnp.where(expected > 0, curvature[latest[0]] / jnp.where(expected > 0, expected, 1), 1)
-    q = q / state.diagonal * scale[:, None]
-    for i in reversed(range(_HISTORY)):
+
+    def forth(j: jax.Array, q: jax.Array) -> jax.Array:
+        i = _HISTORY - 1 - j
         pair = latest[i]
-        q = q + (factors[i] - inverse[pair] * _dot(state.changes[pair], q))[:, None] * state.steps[pair]
-    return -q
+        return q + (factors[i] - inverse[pair] * _dot(state.changes[pair], q))[:, None] * state.steps[pair]
+
+    return -jax.lax.fori_loop(0, _HISTORY, forth, q / state.diagonal * scale[:, None])

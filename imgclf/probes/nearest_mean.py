@@ -10,6 +10,7 @@ As every m_c has length 1, the nearest mean does not depend on the length of x: 
 """
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import scipy.optimize
@@ -29,13 +30,17 @@ class NearestMeanPath:
     examples: Examples
     weights: np.ndarray
 
-    def solve(self, strengths: np.ndarray, *, start: Solutions | None = None, tolerance: float = 0.0) -> Solutions:
-        """Finds the class means of every subset; there is no penalty, and nothing to start from or to converge to.
+    def along(self, strengths: Iterable[float], *, start: Solutions | None = None, tolerance: float = 0.0) -> Iterator[Solutions]:
+        """The class means once for each strength; see `LogisticPath.along`. There is nothing to start from or to converge to."""
+        del start, tolerance
+        return (self.solve() for _ in strengths)
+
+    def solve(self) -> Solutions:
+        """Finds the class means of every subset; there is no penalty.
 
         The outputs are x·m_c over the mean length of all features, which is a cosine for a feature of that length; `scale_of` makes logits
         of them. A class without a row in a subset has a kernel of zeros there.
         """
-        del strengths, start, tolerance
         features, labels, classes = self.examples.features, self.examples.labels, self.examples.classes
         subsets, width = len(self.weights), features.shape[1]
         sums, lengths = np.zeros((subsets, classes, width)), 0.0

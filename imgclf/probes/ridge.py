@@ -7,7 +7,7 @@ The objective, with targets 1 for the class and 0 for the others (scikit-learn's
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -23,12 +23,16 @@ class RidgePath:
     examples: Examples
     weights: np.ndarray
 
-    def solve(self, strengths: np.ndarray, *, start: Solutions | None = None, tolerance: float = 0.0) -> Solutions:
-        """Minimises the objective for every subset and strength, float [L]; an exact solution needs neither a start nor a tolerance.
+    def along(self, strengths: Iterable[float], *, start: Solutions | None = None, tolerance: float = 0.0) -> Iterator[Solutions]:
+        """The solutions of one strength after another; see `LogisticPath.along`. Exact ones need neither a start nor a tolerance."""
+        del start, tolerance
+        return (self.solve(np.array([l2])) for l2 in strengths)
+
+    def solve(self, strengths: np.ndarray) -> Solutions:
+        """Minimises the objective for every subset and strength, float [L].
 
         The result's outputs are regressions, not logits: `cross_validation.fit_linear` scales them.
         """
-        del start, tolerance
         shape = len(self.weights), len(strengths)
         kernel = np.zeros((*shape, self.examples.features.shape[1], self.examples.classes), np.float32)
         bias, norms = np.zeros((*shape, self.examples.classes), np.float32), np.zeros(shape)
