@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 class UserError(Exception):
     """A mistake in what the user gave, told in a sentence that ends with the way out.
 
-    The commands print it without a traceback and end with the exit code 2.
+    The commands print it without a traceback and end with its exit code.
 
     Example:
       >>> try:
@@ -17,6 +17,14 @@ class UserError(Exception):
       ...     print(error)
       There is no folder nowhere (looked for as ...nowhere): name the folder of a finished run.
     """
+
+    exit_code = 2
+
+
+class AlteredError(UserError):
+    """A file that is not as it was written: no mistake in the command, but a check that has failed, as the exit code tells scripts."""
+
+    exit_code = 1
 
 
 @contextlib.contextmanager

@@ -102,9 +102,9 @@ def run() -> None:
 
 
 def leave_by(command: typer.Typer) -> None:
-    """Runs a command line; a user's mistake is one sentence and exit code 2."""
+    """Runs a command line; a user's mistake is one sentence and its exit code."""
     try:
         command()
     except UserError as error:
         typer.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+        sys.exit(error.exit_code)

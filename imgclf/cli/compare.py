@@ -43,6 +43,4 @@ def compare(
     console = or_terminal(None)
     found = workflow.compare(runs, out, common=common, overwrite=overwrite, console=console)
     console.print(repr(found), highlight=False, markup=False, soft_wrap=True)
-    console.print(f"All of it: open {found.page} in a browser.", highlight=False, markup=False, soft_wrap=True)
     console.print(f"Page: {found.page}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"All of it: open {found.page} in a browser.", highlight=False, markup=False, soft_wrap=True)

@@ -17,20 +17,25 @@ def push(
     licence: Annotated[str, typer.Option(help="Of the trained model; default: that of the weights that it began with.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a repository that holds other things.")] = False,
 ) -> None:
-    """Puts a finished run's model on the Hugging Face hub, with a model card, in one commit.
+    """Puts a finished run's model, or an export, on the Hugging Face hub, with a card, in one commit.
 
-    imgclf.load("hf://USER/NAME") opens it anywhere. The token comes from HF_TOKEN, or from hf auth login. Photos are not pushed.
+    imgclf.load("hf://USER/NAME") opens a model anywhere. An export's files stand at the root of its repository, as timm wants them:
+    timm.create_model("hf-hub:USER/NAME", pretrained=True). The token comes from HF_TOKEN, or from hf auth login. Photos are not pushed.
 
     Examples:
 
       imgclf push runs/photos hf://USER/photos --private
 
       imgclf push runs/photos hf://USER/photos --revision v2 --export onnx --licence cc-by-4.0
+
+      imgclf push runs/photos/exports/timm hf://USER/photos-timm
     """
-    check_run(run)
+    if not (run / "export.json").is_file():
+        check_run(run)
     endings.quieten()
     from imgclf.publishing import hub  # and JAX: after --help and the mistakes above
 
     place = f"{address}@{revision}" if revision else address
     page = hub.push(run, place, private=private, export=export, licence=licence, overwrite=overwrite)
-    typer.echo(f'{page}\nTo use it: imgclf.load("{place}")')
+    use = "its README.md says how" if (run / "export.json").is_file() else f'imgclf.load("{place}")'
+    typer.echo(f"{page}\nTo use it: {use}")

@@ -22,7 +22,7 @@ def reproduce(  # noqa: PLR0913  (one parameter per option)
 ) -> None:
     """Checks every byte of a bundle, makes its environment anew, and compares each prediction; with --retrain it trains again.
 
-    Exit code 0: reproduced; 1: not; 2: it could not be tried, as where a byte of the bundle has changed, which is named.
+    Exit code 0: reproduced; 1: not, or a byte of the bundle has changed, which is named; 2: it could not be tried.
 
     Examples:
 

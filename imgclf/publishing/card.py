@@ -17,19 +17,29 @@ from typing import Any
 
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from packaging import licenses
 
 from imgclf import config as config_lib
 from imgclf import files, formatting
 from imgclf.config import Config
-from imgclf.errors import UserError
+from imgclf.errors import UserError, nearest
 from imgclf.evaluation import metrics, open_set
 from imgclf.models import registry
 from imgclf.models.weights.conversion import Weights
 from imgclf.openimages import attribution
+from imgclf.publishing import markdown
 
 # Licences that the hub knows by this name (https://huggingface.co/docs/hub/repositories-licenses); of others it shows `license_name`.
 _HUB_LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", "mit")
 _UNSTATED = "unstated"
+# What a card can't do without, of each file of a run that it reads.
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "results.json": ("top1", "loss", "ece", "n", "per_class"),
+    "audit.json": (),
+    "robustness.json": ("corruptions", "mean_top1", "mean_top1_ci95", "n"),
+    "environment.json": (),
+}
+_AUDIT = ("counts", "exact_duplicates", "near_duplicates", "compared")  # where it was not off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,16 +73,18 @@ class _Run:
 def write(run: str | os.PathLike[str], *, address: str = "hf://USER/NAME", licence: str = "") -> str:
     """Writes the model card of a finished run, or of a saved model, as text; no network is needed.
 
-        Path("README.md").write_text(imgclf.publishing.card.write("runs/photos"))
+        Path("README.md").writetext_of(imgclf.publishing.card.write("runs/photos"))
 
     Args:
       run: the folder.
       address: what `imgclf.load` will be given by those who use the model.
-      licence: of the trained model, such as "cc-by-4.0"; "" = that of the published weights it was trained from, where there are any.
+      licence: of the trained model: an SPDX identifier such as "cc-by-4.0", or LicenseRef-NAME for another; "" = that of the published
+        weights it was trained from, where there are any.
 
     Raises:
-      UserError: if the folder is not a finished run, or is damaged.
+      UserError: if the folder is not a finished run, or is damaged; for a licence that there isn't.
     """
+    check_licence(licence)
     found = _read(files.path_of(run, "the folder of a run"), address, licence)
     sections = (_title, _use, _intended, _data, _metrics, _classes, _calibration, _robustness, _unmeasured, _making, _licences)
     body = "\n\n".join(filter(None, (section(found) for section in sections)))
@@ -87,13 +99,30 @@ def attribution_of(run: str | os.PathLike[str]) -> Path | None:
     return next((folder / attribution.FILE for folder in near if (folder / attribution.FILE).is_file()), None)
 
 
+def check_licence(licence: str) -> None:
+    """Raises a UserError for a licence that nobody would recognise, such as a misspelt one: what a card says of it counts.
+
+    Known are the SPDX identifiers and expressions (https://spdx.org/licenses), and the licences of published weights.
+    """
+    of_weights = {entry.licence for entry in registry.weights().values()}
+    if not licence or licence in of_weights:
+        return
+    try:
+        licenses.canonicalize_license_expression(licence)
+    except licenses.InvalidLicenseExpression as error:
+        raise UserError(
+            f"{licence!r} is no licence that SPDX knows; {nearest(licence.lower(), of_weights.union(_HUB_LICENCES) - {''})} For one of your own "
+            "write LicenseRef-NAME."
+        ) from error
+
+
 def _read(folder: Path, address: str, licence: str) -> _Run:
     if not (folder / "results.json").is_file():
         raise UserError(f"{folder} is not a finished run (it has no results.json): name the folder of a finished run, or of a saved model.")
     try:
         config = config_lib.from_json((folder / "config.json").read_text(encoding="utf-8"))
         results, audit, robustness, environment = (
-            _json(folder / name) for name in ("results.json", "audit.json", "robustness.json", "environment.json")
+            _json(folder / name, fields) for name, fields in _FIELDS.items()
         )
         table = pd.read_parquet(folder / "dataset.parquet") if (folder / "dataset.parquet").exists() else None
     except (OSError, ValueError) as error:
@@ -103,21 +132,30 @@ def _read(folder: Path, address: str, licence: str) -> _Run:
     return _Run(folder, config, results or {}, audit, robustness, environment or {}, table, weights, address, stated)
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def _json(path: Path, fields: Sequence[str]) -> dict[str, Any] | None:
+    """What a file of the run says; None where there is none. Raises a ValueError for one that can't be what imgclf has written."""
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds no object")
+    wanted = _AUDIT if path.name == "audit.json" and found.get("mode") != "off" else fields
+    if missing := [name for name in wanted if name not in found]:
+        raise ValueError(f"{path.name} lacks {', '.join(missing)}")
+    return found
 
 
 # ---- metadata ----
 
 
 def _metadata(run: _Run) -> ModelCardData:
-    known = run.licence.lower() in _HUB_LICENCES
+    licence, name = hub_licence(run.licence)
     own = run.weights is None or run.licence != run.weights.licence
     hub = run.weights.repo if run.weights is not None else ""
     return ModelCardData(
-        license=run.licence.lower() if known else "other",
-        license_name=None if known else _slug(run.licence) or _UNSTATED,
-        license_link=None if known or own or run.weights is None else run.weights.source,
+        license=licence,
+        license_name=name,
+        license_link=None if name is None or own or run.weights is None else run.weights.source,
         library_name="imgclf",
         pipeline_tag="image-classification",
         tags=["image-classification", "imgclf", "jax", run.config.model.name.rsplit(":", 1)[-1]],
@@ -126,6 +164,13 @@ def _metadata(run: _Run) -> ModelCardData:
         model_name=run.name,
         eval_results=_evaluated(run),
     )
+
+
+def hub_licence(licence: str) -> tuple[str, str | None]:
+    """What the hub's metadata say of a licence, "" = none is stated: `license`, and `license_name` where the hub has no name for it."""
+    if licence.lower() in _HUB_LICENCES:
+        return licence.lower(), None
+    return "other", _slug(licence.removeprefix("LicenseRef-")) or _UNSTATED
 
 
 def _evaluated(run: _Run) -> list[EvalResult]:
@@ -162,11 +207,11 @@ def _slug(text: str) -> str:
 
 def _title(run: _Run) -> str:
     names = run.results.get("class_names") or list(run.results["per_class"])
-    shown = ", ".join(map(_text, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    shown = ", ".join(map(markdown.text, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     started = f", trained from `{run.weights.name}`" if run.weights is not None else ""
     counted, version = formatting.count(len(names), "class", "classes"), importlib.metadata.version("imgclf")
     return (
-        f"# {_text(run.name)}\n\nClassifies photos into {counted}: {shown}. It is a `{run.config.model.name}`{started}, made with imgclf "
+        f"# {markdown.text(run.name)}\n\nClassifies photos into {counted}: {shown}. It is a `{run.config.model.name}`{started}, made with imgclf "
         f"{version}.\n\n**{metrics.headline(run.results)}.**"
     )
 
@@ -179,7 +224,7 @@ def _use(run: _Run) -> str:
 def _intended(run: _Run) -> str:
     signs = ["a low probability", *["a conformal set of several classes"] * bool(run.results.get("conformal"))]
     signs += ["the p-value of none of these classes"] * (run.folder / open_set.FILE).exists()
-    return _section(
+    return markdown.section(
         "Intended use",
         "Photos like those that it was trained on, with one of the classes above in each. Every photo gets one of these classes, whatever "
         f"it shows; what tells of doubt: {', '.join(signs)}.",
@@ -188,24 +233,24 @@ def _intended(run: _Run) -> str:
 
 
 def _data(run: _Run) -> str:
-    lines = [f"Data set: `{_code(run.data_name)}` (source `{_code(run.config.data.source)}`)."]
+    lines = [f"Data set: `{markdown.code(run.data_name)}` (source `{markdown.code(run.config.data.source)}`)."]
     if run.table is not None:
         lines.append(_split_table(run.table))
         if "original_class" in run.table and (changed := int((run.table["original_class"] != run.table["class_name"]).sum())):
             lines.append(f"{formatting.count(changed, 'label')} of the source were corrected before training.")
-    lines += ["\n".join(f"- {_text(note)}" for note in run.results.get("notes", ())), _audited(run)]
-    return _section("Data", *lines)
+    lines += ["\n".join(f"- {markdown.text(note)}" for note in run.results.get("notes", ())), _audited(run)]
+    return markdown.section("Data", *lines)
 
 
 def _split_table(table: pd.DataFrame) -> str:
     if "class_name" not in table:  # of a saved model, which keeps no names
-        return _table(["split", "images"], [[str(split), f"{n:,}"] for split, n in table["split"].value_counts().items()])
+        return markdown.table(["split", "images"], [[str(split), f"{n:,}"] for split, n in table["split"].value_counts().items()])
     counts = pd.crosstab(table["class_name"], table["split"])
     splits = [split for split in ("train", "val", "test") if split in counts]
     numbers = counts[splits].to_numpy()
     rows = [["all", *(f"{n:,}" for n in numbers.sum(0).tolist())]]
-    rows += [[_text(name), *(f"{n:,}" for n in of.tolist())] for name, of in zip(counts.index, numbers, strict=True)]
-    return _table(["class", *splits], rows)
+    rows += [[markdown.text(name), *(f"{n:,}" for n in of.tolist())] for name, of in zip(counts.index, numbers, strict=True)]
+    return markdown.table(["class", *splits], rows)
 
 
 def _audited(run: _Run) -> str:
@@ -228,9 +273,9 @@ def _audited(run: _Run) -> str:
 
 def _metrics(run: _Run) -> str:
     results = run.results
-    rows = [["top-1 accuracy", formatting.percent(results["top1"]), _interval(results.get("top1_ci95"))]]
+    rows = [["top-1 accuracy", formatting.percent(results["top1"]), markdown.interval(results.get("top1_ci95"))]]
     if "balanced_accuracy" in results:
-        bounds = _interval(results["balanced_accuracy_ci95"])
+        bounds = markdown.interval(results["balanced_accuracy_ci95"])
         rows.append(["balanced accuracy", formatting.percent(results["balanced_accuracy"]), bounds])
     rows.append(["macro F1", formatting.percent(results.get("macro_f1")), formatting.NONE])
     if len(results["per_class"]) > 5:
@@ -238,10 +283,10 @@ def _metrics(run: _Run) -> str:
     if results.get("roc_auc") is not None:
         rows.append(["ROC AUC, one against the rest", f"{results['roc_auc']:.4f}", formatting.NONE])
     rows.append(["loss (negative log-likelihood)", formatting.number(results["loss"]), formatting.NONE])
-    return _section(
+    return markdown.section(
         "Metrics",
         f"On {formatting.count(results['n'], 'image')} of {_split(run)}.",
-        _table(["metric", "value", "95 % interval"], rows),
+        markdown.table(["metric", "value", "95 % interval"], rows),
     )
 
 
@@ -252,10 +297,10 @@ def _split(run: _Run) -> str:
 
 def _classes(run: _Run) -> str:
     rows = [
-        [_text(name), f"{row['support']:,}", *(formatting.percent(row[key]) for key in ("precision", "recall", "f1"))]
+        [markdown.text(name), f"{row['support']:,}", *(formatting.percent(row[key]) for key in ("precision", "recall", "f1"))]
         for name, row in run.results["per_class"].items()
     ]
-    return _section("Each class", _table(["class", "images", "precision", "recall", "F1"], rows))
+    return markdown.section("Each class", markdown.table(["class", "images", "precision", "recall", "F1"], rows))
 
 
 def _calibration(run: _Run) -> str:
@@ -267,11 +312,11 @@ def _calibration(run: _Run) -> str:
         lines.append(f"{about['note']} Without it: {formatting.percent(about['ece_uncalibrated'])}.")
     if rule := results.get("conformal"):
         covered = (
-            "not measured" if rule["coverage"] is None else f"{formatting.percent(rule['coverage'])} ({_interval(rule['coverage_ci95'])})"
+            "not measured" if rule["coverage"] is None else f"{formatting.percent(rule['coverage'])} ({markdown.interval(rule['coverage_ci95'])})"
         )
         size = "" if rule["mean_size"] is None else f", {formatting.number(rule['mean_size'])} classes on average"
         lines.append(f"Conformal sets for alpha {rule['alpha']:g}: coverage {covered}{size}. {rule['promise']}")
-    return _section("Calibration", *lines)
+    return markdown.section("Calibration", *lines)
 
 
 def _robustness(run: _Run) -> str:
@@ -279,12 +324,12 @@ def _robustness(run: _Run) -> str:
     if found is None:
         return ""
     rows = [[name, formatting.percent(row["top1"]), formatting.percent(row["drop"])] for name, row in found["corruptions"].items()]
-    mean = f"{formatting.percent(found['mean_top1'])} ({_interval(found['mean_top1_ci95'])})"
-    return _section(
+    mean = f"{formatting.percent(found['mean_top1'])} ({markdown.interval(found['mean_top1_ci95'])})"
+    return markdown.section(
         "Robustness",
         f"Top-1 accuracy on {formatting.count(found['n'], 'image')} with synthetic corruptions (the means over severities); the mean over "
         f"all is {mean}.",
-        _table(["corruption", "top-1", "drop"], rows),
+        markdown.table(["corruption", "top-1", "drop"], rows),
     )
 
 
@@ -299,7 +344,7 @@ def _unmeasured(run: _Run) -> str:
         (True, "whether the accuracy differs between groups of people, regions or makers that the labels do not name"),
         (True, "what pictures made to deceive it do"),
     ]
-    return _section("Not measured", "\n".join(f"- {gap}" for missing, gap in gaps if missing))
+    return markdown.section("Not measured", "\n".join(f"- {gap}" for missing, gap in gaps if missing))
 
 
 def _making(run: _Run) -> str:
@@ -316,7 +361,7 @@ def _making(run: _Run) -> str:
     lines.append(f"- input: RGB, {size} pixels (height, width), by `{run.config.data.resize}`")
     if packages:
         lines.append("- software: " + ", ".join(f"{name} {version}" for name, version in packages.items()))
-    return _section("How it was made", "\n".join(lines), "`config.json` holds every setting.")
+    return markdown.section("How it was made", "\n".join(lines), "`config.json` holds every setting.")
 
 
 def _licences(run: _Run) -> str:
@@ -333,31 +378,6 @@ def _licences(run: _Run) -> str:
         summary = attribution.summary(attribution.read(table.parent))
         lines.append(f"No photo is part of the model. The authors of the photos it was trained on stand in `{attribution.FILE}`:")
         columns = [summary[name].tolist() for name in ("licence", "photos", "authors", "terms")]
-        rows = [[_text(name), f"{photos:,}", f"{authors:,}", str(terms)] for name, photos, authors, terms in zip(*columns, strict=True)]
-        lines.append(_table(["licence", "photos", "authors", "what it asks for"], rows))
-    return _section("Licences and attribution", *lines)
-
-
-# ---- Markdown ----
-
-
-def _section(title: str, *paragraphs: str) -> str:
-    return "\n\n".join([f"## {title}", *filter(None, paragraphs)])
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _interval(bounds: Sequence[float] | None) -> str:
-    return formatting.NONE if not bounds else formatting.interval(list(bounds))
-
-
-def _text(value: object) -> str:
-    """Text of the user's, such as a class name, so that Markdown shows it as it is."""
-    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(re.sub(r"\s+", " ", str(value)), quote=False))
-
-
-def _code(value: object) -> str:
-    return re.sub(r"[`\s]+", " ", str(value)).strip()
+        rows = [[markdown.text(name), f"{photos:,}", f"{authors:,}", str(terms)] for name, photos, authors, terms in zip(*columns, strict=True)]
+        lines.append(markdown.table(["licence", "photos", "authors", "what it asks for"], rows))
+    return markdown.section("Licences and attribution", *lines)

@@ -1,4 +1,5 @@
-"""`imgclf push`: a run's model, with its card, in a repository of the Hugging Face hub, for `imgclf.load("hf://USER/NAME")`.
+"""`imgclf push`: a run's model, with its card, in a repository of the Hugging Face hub, for `imgclf.load("hf://USER/NAME")`; or an export,
+for the library that it is for, such as `timm.create_model("hf-hub:USER/NAME", pretrained=True)`.
 
 What is pushed is what `Classifier.save` keeps, but for the report, which shows training images, and for the folders of this machine; the
 parameters are safetensors. All of it becomes visible in one commit, or nothing does; what the hub has already is not sent again.
@@ -32,7 +33,7 @@ from imgclf.errors import UserError
 from imgclf.evaluation import open_set
 from imgclf.exports import folder as exported
 from imgclf.openimages import attribution
-from imgclf.publishing import card
+from imgclf.publishing import card, export_card
 from imgclf.reporting import leaderboard
 
 README, EXPORTS = "README.md", "exports"
@@ -49,21 +50,23 @@ def push(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> str:
-    """Puts a finished run's model on the Hugging Face hub, for everybody, or for the owner and whom they let in.
+    """Puts a finished run's model, or an export, on the Hugging Face hub, for everybody, or for the owner and whom they let in.
 
         imgclf.push("runs/photos", "hf://USER/photos", private=True)
         imgclf.load("hf://USER/photos").predict("cat.jpg")
+        imgclf.push("runs/photos/exports/timm", "hf://USER/photos-timm")  # timm.create_model("hf-hub:USER/photos-timm", pretrained=True)
 
     The token is that of the hub's own tools: HF_TOKEN, or what `hf auth login` has kept. Photos are not pushed; of the training images go
     along their hashes and, where the run has an open set, their features.
 
     Args:
-      run: the folder of a finished run, or of a saved model.
+      run: the folder of a finished run, or of a saved model; or that of an export, whose files then stand at the repository's root, where
+        timm looks for them.
       address: hf://USER/NAME, or hf://USER/NAME@BRANCH; the repository, and the branch, are made where they are not there.
       private: whether a repository that is made here is.
       export: a format that goes along, such as "onnx", see `Classifier.export`.
       licence: of the trained model, see `card.write`.
-      overwrite: whether to write into a repository that has other things in it than a model of imgclf.
+      overwrite: whether to write into a repository that has other things in it than an earlier push of the same kind.
       console: where the progress is shown; None = the terminal.
 
     Returns:
@@ -79,28 +82,39 @@ def push(
       imgclf.errors.UserError: 'photos' names no repository of the hub: write hf://USER/NAME, or hf://USER/NAME@REVISION.
     """
     repository = hub.parse(address)
+    card.check_licence(licence)
     if not huggingface_hub.get_token():
         raise UserError("There is no token for the hub: set HF_TOKEN, or run hf auth login.")
-    classifier = load(files.path_of(run, "the folder of a run"))
+    place = files.path_of(run, "the folder of a run")
+    is_export = (place / exported.EXPORT_JSON).is_file()
+    if is_export and export:
+        raise UserError(f"{place} is an export itself: leave export={export!r} out, or name the run.")
+    subject = exported.read(place) if is_export else load(place)
+    mark = exported.EXPORT_JSON if is_export else hub.MARK
     console = console or Console(stderr=True)
     api = huggingface_hub.HfApi(library_name="imgclf")
     with contextlib.ExitStack() as stack:
         with hub.told(repository, "written"):
             api.whoami()  # whether the hub is there, and knows the token
             there = _files_of(api, repository)
-        if there and hub.MARK not in there and not overwrite and set(there) - {".gitattributes"}:
+            former = _pushed_before(api, repository, there)
+        if mark not in there and not overwrite and set(there) - {".gitattributes"}:
+            kind = "an export" if is_export else "a model of imgclf"
             raise UserError(
-                f"{repository} holds other things than a model of imgclf, such as {sorted(set(there) - {'.gitattributes'})[0]}: name "
-                "another, or give overwrite=True."
+                f"{repository} holds other things than {kind}, such as {sorted(set(there) - {'.gitattributes'})[0]}: name another, or give "
+                "overwrite=True."
             )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgclf-push-")))
         with progress.bar(console) as bar:
             bar.add_task("collecting the model", total=None)
-            _collect(classifier, folder, repository, export=export, licence=licence)
+            if isinstance(subject, exported.Export):
+                _collect_export(subject, folder, repository, licence)
+            else:
+                _collect(subject, folder, repository, export=export, licence=licence)
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")  # hashes of images, no data set
         with hub.told(repository, "written"):
-            return _commit(api, repository, folder, there, private=private)
+            return _commit(api, repository, folder, former, private=private)
 
 
 def _files_of(api: huggingface_hub.HfApi, repository: Repository) -> list[str]:
@@ -111,6 +125,22 @@ def _files_of(api: huggingface_hub.HfApi, repository: Repository) -> list[str]:
         return api.list_repo_files(repository.name, revision=repository.revision or None)
     except RevisionNotFoundError:
         return []
+
+
+def _pushed_before(api: huggingface_hub.HfApi, repository: Repository, there: list[str]) -> list[str]:
+    """Those of a repository's files that an earlier push has put there."""
+    ours = {*hub.FILES, hub.MARK, attribution.FILE, exported.EXPORT_JSON}
+    if exported.EXPORT_JSON in there:
+        about = api.hf_hub_download(repository.name, exported.EXPORT_JSON, revision=repository.revision or None)
+        ours |= set(json.loads(Path(about).read_text(encoding="utf-8")).get("files", ()))
+    return [name for name in there if name in ours or name.startswith(f"{EXPORTS}/")]
+
+
+def _collect_export(export: exported.Export, folder: Path, repository: Repository, licence: str) -> None:
+    """Fills the folder that is pushed with an export, without the run's pictures."""
+    shutil.copytree(export.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    exported.without_pictures(folder)
+    files.write_text(folder / README, export_card.write(export, repository, licence))
 
 
 def _collect(classifier: Classifier, folder: Path, repository: Repository, *, export: str, licence: str) -> None:
@@ -162,13 +192,11 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def _commit(api: huggingface_hub.HfApi, repository: Repository, folder: Path, there: list[str], *, private: bool) -> str:
+def _commit(api: huggingface_hub.HfApi, repository: Repository, folder: Path, former: list[str], *, private: bool) -> str:
     """Puts the folder into the repository, in one commit that also removes what an earlier push has left and this one hasn't."""
     names = _names(folder)
-    ours = {*hub.FILES, hub.MARK, attribution.FILE}
-    stale = [name for name in there if (name in ours or name.startswith(f"{EXPORTS}/")) and name not in names]
     operations: list[Any] = [CommitOperationAdd(name, str(folder / name)) for name in names]
-    operations += [CommitOperationDelete(name) for name in stale]
+    operations += [CommitOperationDelete(name) for name in former if name not in names]
     api.create_repo(repository.name, private=private, exist_ok=True)
     if repository.revision:
         api.create_branch(repository.name, branch=repository.revision, exist_ok=True)

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from imgclf import progress
-from imgclf.errors import UserError
+from imgclf.errors import AlteredError, UserError
 
 NAME = "manifest.json"
 KIND = "imgclf bundle"
@@ -91,7 +91,7 @@ def parse(data: bytes, place: str) -> Manifest:
         found = json.loads(data)
         kind, version = found["kind"], found["version"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        raise UserError(f"{NAME} in {place} is damaged, or not imgclf's: get the bundle anew.") from None
+        raise AlteredError(f"{NAME} in {place} is damaged, or not imgclf's: get the bundle anew.") from None
     if kind != KIND:
         raise UserError(f"{NAME} in {place} is of no imgclf bundle: name the folder that `imgclf bundle` has written.")
     if version != VERSION:
@@ -105,7 +105,7 @@ def parse(data: bytes, place: str) -> Manifest:
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
         sound = False
     if not sound:
-        raise UserError(f"{NAME} in {place} has changed since it was written (its root hash is another one): get the bundle anew.")
+        raise AlteredError(f"{NAME} in {place} has changed since it was written (its root hash is another one): get the bundle anew.")
     _check_names(manifest, place)
     return manifest
 
@@ -114,7 +114,8 @@ def verify(folder: Path, console: Console | None = None) -> Manifest:
     """Compares every byte of a bundle in a folder with its manifest.
 
     Raises:
-      UserError: if there is no bundle; if a file is missing, has changed, or is not listed, or a link stands there: it is named.
+      UserError: if there is no bundle; an AlteredError if a file is missing, has changed, or is not listed, or a link stands there: it is
+        named.
     """
     manifest = read(folder)
     found, links = _walk(folder)
@@ -146,13 +147,13 @@ def read(folder: Path) -> Manifest:
 
 
 def raise_for(wrong: Mapping[str, str], place: str) -> None:
-    """Raises a UserError that names what is wrong, path → reason; nothing where that is empty."""
+    """Raises an AlteredError that names what is wrong, path → reason; nothing where that is empty."""
     if not wrong:
         return
     shown = "; ".join(f"{path} ({reason})" for path, reason in sorted(wrong.items())[:5])
     more = f"; and {len(wrong) - 5:,} more" if len(wrong) > 5 else ""
     differ = "1 file differs" if len(wrong) == 1 else f"{len(wrong):,} files differ"
-    raise UserError(
+    raise AlteredError(
         f"The bundle {place} is not as it was written: {differ} from its {NAME}: {shown}{more}. Get it anew from where it was published."
     )
 
@@ -234,13 +235,13 @@ def hashed_stream(chunks: Iterable[bytes], write: Callable[[bytes], Any], limit:
     """Passes chunks on to `write` and returns their SHA-256.
 
     Raises:
-      UserError: as soon as there are more bytes than `limit`, which is what the manifest says of the file `path`.
+      AlteredError: as soon as there are more bytes than `limit`, which is what the manifest says of the file `path`.
     """
     digest, size = hashlib.sha256(), 0
     for chunk in chunks:
         size += len(chunk)
         if size > limit:
-            raise UserError(f"{path} is larger than the bundle's {NAME} says ({limit:,} bytes): get the bundle anew.")
+            raise AlteredError(f"{path} is larger than the bundle's {NAME} says ({limit:,} bytes): get the bundle anew.")
         digest.update(chunk)
         write(chunk)
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from imgclf import config as config_lib
 from imgclf import files, formatting
-from imgclf.errors import UserError
+from imgclf.errors import AlteredError, UserError
 from imgclf.publishing import comparison, environments, manifest, places, reading, source
 from imgclf.publishing.comparison import Verdict
 from imgclf.publishing.manifest import Manifest
@@ -100,7 +100,7 @@ def reproduce(  # noqa: PLR0913  (options by name)
     place = os.fspath(bundle)
     folder, whole, target = _brought(place, out, console)
     if expect and not whole.root.startswith(expect.lower()):
-        raise UserError(f"The bundle {place} has the root hash {whole.root}, not {expect}: it is another one than you were told of.")
+        raise AlteredError(f"The bundle {place} has the root hash {whole.root}, not {expect}: it is another one than you were told of.")
     _check_complete(folder, whole)
     reason = _what_runs(folder, whole, new_environment=new_environment)
     if reason and not (trust(reason) if callable(trust) else trust):

@@ -5,11 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import imgclf
 from imgclf.cli import commands
-from imgclf.errors import UserError
+from imgclf.errors import AlteredError, UserError
 from imgclf.models import registry
 
 
@@ -67,3 +68,18 @@ def test_help_is_quick_and_mistakes_have_no_traceback():
 def test_version():
     done = CliRunner().invoke(commands.app, ["--version"])
     assert (done.exit_code, done.output) == (0, f"imgclf {imgclf.__version__}\n")
+
+
+@pytest.mark.parametrize(("error", "code"), [(UserError("A mistake."), 2), (AlteredError("Not as it was written."), 1)])
+def test_a_check_that_fails_ends_otherwise_than_a_mistake(error, code, capsys, monkeypatch):
+    app = typer.Typer()
+
+    @app.callback(invoke_without_command=True)
+    def command():
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["imgclf"])
+    with pytest.raises(SystemExit) as ended:
+        commands.leave_by(app)
+    assert ended.value.code == code
+    assert capsys.readouterr().err == f"Error: {error}\n"

@@ -111,6 +111,29 @@ def test_the_command_shows_the_card_or_writes_it(run, tmp_path):
         CliRunner().invoke(commands.app, [*arguments[:-1], str(tmp_path)], catch_exceptions=False)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("results.json", "{}", "results.json lacks top1, loss, ece, n, per_class"),
+        ("results.json", "[]", "results.json holds no object"),
+        ("audit.json", "[]", "audit.json holds no object"),
+        ("audit.json", "{}", "audit.json lacks counts"),
+        ("robustness.json", "{}", "robustness.json lacks corruptions"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_it_lacks(run, name, content, told):
+    (run / name).write_text(content)
+    with pytest.raises(UserError, match=f"is damaged .*{told}"):
+        card.write(run)
+
+
+def test_a_licence_that_nobody_knows_is_refused_with_the_nearest(run, tmp_path):
+    with pytest.raises(UserError, match=r"'cc-by-4' is no licence that SPDX knows; did you mean 'cc-by-4\.0'"):
+        card.write(run, licence="cc-by-4")
+    assert loaded(card.write(run, licence="LicenseRef-Photos-Only"), tmp_path).data.license_name == "photos-only"
+    assert loaded(card.write(run, licence="GPL-3.0-or-later"), tmp_path).data.license_name == "gpl-3.0-or-later"
+
+
 def test_only_finished_runs_have_a_card(tmp_path):
     with pytest.raises(UserError, match="not a finished run"):
         card.write(tmp_path)

@@ -16,10 +16,16 @@ from huggingface_hub import constants as hub_constants
 from safetensors.numpy import save_file
 
 import imgclf
-from imgclf import UserError
+from imgclf import UserError, models
+from imgclf.config import default_config
+from imgclf.deploy import exporting
 from imgclf.deploy import hub as reading
+from imgclf.deploy.classifier import Classifier
 from imgclf.exports import folder as exported
+from imgclf.exports.choices import Options
+from imgclf.models.weights import pretrained
 from imgclf.publishing import hub
+from imgclf.training.state import split_model
 
 ADDRESS = "hf://user/photos"
 
@@ -89,6 +95,59 @@ def test_an_export_goes_along_without_photos(server, color_classifier, color_fol
     assert said[1] == classifier.predict(photo)["predicted"][0]
     subprocess.run([sys.executable, "-I", str(place / "preprocess.py")], check=True)
     assert imgclf.load(ADDRESS).class_names == classifier.class_names
+
+
+@pytest.fixture
+def export(color_classifier, tmp_path):
+    """A folder like that of an export to timm."""
+    place = tmp_path / "timm"
+    (place / "golden").mkdir(parents=True)
+    for name in ("model.safetensors", "config.json", "timm_network.py", "golden/0.png"):
+        (place / name).write_text(f"what {name} holds")
+    about = exported.describe(exporting.exportable(color_classifier[0]), "timm", "model.safetensors", Options(), {})
+    measured = {"megabytes": 1.0, "images": 16, "batches": [1], "max_difference": 1e-7, "top1_agreement": 1.0}
+    exported.finish(place, about | {"table": measured})
+    return place
+
+
+def test_an_export_has_a_repository_of_its_own_as_timm_wants_it(server, run, export):
+    imgclf.push(export, "hf://user/photos-timm", licence="mit")
+    files = server.files("user/photos-timm")
+    assert files["config.json"] == b"what config.json holds"
+    assert files.keys() == {"README.md", "config.json", "export.json", "model.safetensors", "timm_network.py"}  # no photos
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.library_name, card.data.license) == ("timm", "mit")
+    assert 'timm.create_model("hf-hub:user/photos-timm", pretrained=True)' in card.text
+    with pytest.raises(UserError, match="is no model of imgclf"):
+        imgclf.load("hf://user/photos-timm")
+    with pytest.raises(UserError, match="holds other things than a model of imgclf"):
+        imgclf.push(run, "hf://user/photos-timm")
+    with pytest.raises(UserError, match="is an export itself"):
+        imgclf.push(export, "hf://user/photos-timm", export="onnx")
+    imgclf.push(run, "hf://user/photos-timm", overwrite=True)
+    files = server.files("user/photos-timm")
+    assert not {"export.json", "timm_network.py"} & files.keys()
+    assert imgclf.load("hf://user/photos-timm").class_names == ("blue", "green", "red")
+
+
+@pytest.mark.slow
+def test_timm_loads_what_was_pushed(server, color_folder, tmp_path):
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    config = default_config()
+    config.model.name, config.data.image_size = "mobilenet_v2_050", (64, 64)
+    config = pretrained.resolve(config, 3)
+    _, params, batch_stats = split_model(models.create(config, 3))
+    made = Classifier(config, ("blue", "green, or so", "röd"), params, batch_stats)
+    found = made.export("timm", tmp_path / "timm", images=color_folder, verbose=False)
+    imgclf.push(found.folder, "hf://user/photos-timm")
+    model = timm.create_model("hf-hub:user/photos-timm", pretrained=True).eval()
+    assert model.pretrained_cfg["label_names"] == list(made.class_names)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *found.size, 3), np.uint8)
+    mean, std = np.array(found.about["mean"]), np.array(found.about["std"])
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(((pixels / 255 - mean) / std).astype(np.float32)).permute(0, 3, 1, 2)).numpy()
+    wanted = exporting.exportable(made, color_folder).run(pixels)["logits"]
+    assert np.abs(logits - wanted).max() < 1e-4 * np.ptp(wanted)
 
 
 def test_a_second_push_sends_what_has_changed_and_removes_what_is_gone(server, run, monkeypatch):
