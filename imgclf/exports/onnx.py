@@ -79,7 +79,8 @@ def _metadata(exportable: Exportable) -> dict[str, str]:
         "model": exportable.config.model.name,
         "params_sha256": exportable.params_sha256,
     }
-    return {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    # in ASCII, as the name of a class may be that of a folder which is no text, and the file takes text alone
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
 
 
 def _write(exportable: Exportable, place: Path, options: Options) -> dict[str, Any]:

@@ -64,6 +64,16 @@ def test_the_folder_describes_itself(classifier, exported):
     assert json.loads(said["preprocessing"])["size"] == [32, 32]
 
 
+def test_names_that_are_no_text_are_kept(classifier, tmp_path):
+    names = ("caf\udce9", "a, b", "\N{CAT FACE}")
+    made = dataclasses.replace(exporting.exportable(classifier), class_names=names)
+    said = {name: text.encode() for name, text in to_onnx._metadata(made).items()}
+    assert tuple(json.loads(said["class_names"])) == names
+    about = folder.describe(made, "onnx", "model.onnx", Options(), {})
+    folder.finish(tmp_path, about | {"table": {}})
+    assert folder.read(tmp_path).class_names == names
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "preprocess.py", "golden/0.npy", "export.json"])
 def test_a_changed_byte_or_a_missing_file_is_named(exported, tmp_path, name):
     place = tmp_path / "copy"

@@ -87,6 +87,14 @@ def test_16_bits(most, given_as):
     assert difference(encoded(Image.fromarray(values)), shown_as(**given_as)) <= 1
 
 
+@settings(max_examples=40, deadline=None)
+@given(kind=st.sampled_from(["uint16", "int32", "float32"]), low=st.sampled_from([0, -1, -0.04, -0.5, -300]), most=st.floats(0, 70_000))
+def test_values_of_an_image_by_itself(kind, low, most):
+    values = picture(8, 9, 1)[..., 0] / 255 * (most - low) + low
+    values = np.clip(values, 0, 65535) if kind == "uint16" else values
+    assert difference(encoded(Image.fromarray(values.astype(kind)), "TIFF"), shown_as(size=[8, 9])) <= 1
+
+
 def test_colour_profiles():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image = Image.fromarray(picture(40, 50, 7))

@@ -8,6 +8,7 @@ Keras for model.weights.h5. From Python:
 """
 
 import importlib
+import io
 import json
 import pathlib
 import sys
@@ -74,6 +75,8 @@ def of_library(path: pathlib.Path) -> Run:
 
 def main(photos: Sequence[str]) -> str:
     """Prints a line per photo: its name, class and probability. Returns what went wrong, "" = nothing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of classes and files may be no text, but bytes
     if not photos or photos[0] in ("-h", "--help"):
         return "python predict.py PHOTO..."
     try:

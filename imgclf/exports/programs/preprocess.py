@@ -53,9 +53,21 @@ def value_range(image: Image.Image, shown: Shown) -> tuple[float, float]:
     known = {kind: (black, white) for kind, black, white in shown["kinds"]}
     if values.dtype.name in known:
         return known[values.dtype.name]
-    if values.dtype.kind == "f":
-        return 0.0, 1.0 if values.max() <= 1.05 else 2.0 ** math.ceil(math.log2(values.max()))
-    return 0.0, next((2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if values.max() < 2**bits), 65535.0)
+    low, high, real = float(values.min()), float(values.max()), values.dtype.kind == "f"
+    if real and 0.25 <= max(-low, high) <= 1.05:
+        return 0.0 if low >= -0.05 else -1.0, 1.0
+    if low < 0:
+        return -power(-low), power(high + 1) - (0 if real else 1) if high > 0 else 0.0
+    most = math.inf if real else np.iinfo(values.dtype).max
+    common = (bits for bits in (8, 10, 12, 14, 16) if 2 ** (bits - 2) <= high <= 2**bits - 1 <= most)
+    if bits := next(common, 0):
+        return 0.0, 2.0**bits - 1
+    return 0.0, power(high) if real else max(1.0, power(high + 1) - 1)
+
+
+def power(value: float) -> float:
+    """The least power of two that is not below a value; 1 for 0."""
+    return 2.0 ** math.ceil(math.log2(value)) if value > 0 else 1.0
 
 
 def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
