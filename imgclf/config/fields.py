@@ -242,7 +242,8 @@ class EvalConfig(Group):
     # 0 = none
     open_set: int = 0
     # so many of the most confident mistakes are explained in the report: which places speak for the predicted class and for the true one,
-    # and which training images are nearest (`explanation/`); 0 = none
+    # and which training images are nearest (`explanation/`). With it the report has a map of a sample of the evaluated images, and a
+    # comparison with the last run in the same folder of runs that was tested on the same images; 0 = none of these
     explain: int = 24
     conformal: float = 0.1  # share of images whose conformal set of classes (calibrated on val) may miss the true one; 0 = no sets
 

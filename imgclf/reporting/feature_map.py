@@ -1,7 +1,6 @@
 """The page of a map of images: each a point, which shows its picture when the pointer or the keyboard comes to it."""
 
-import base64
-import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,13 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from imgclf import formatting, outputs
+from imgclf import files, formatting, outputs
 from imgclf.data.splits import SPLITS
 from imgclf.data.table import Dataset
 from imgclf.reporting import pages
 
 PAGE = "map.html"
+REPORT_FILE, REPORT_EDGE = "map.json", 72  # in a run's samples/, for its report; pixels of a picture's longer side
 _GRID = 10_000  # places of a point, in each direction
 
 
@@ -38,12 +38,60 @@ def write_page(
       of: see `outputs`.
       console: shows the progress.
     """
+    data, wrong, answered = _data(dataset, points)
+    context = {
+        "title": about["title"],
+        "source": about["source"],
+        "shown": formatting.count(len(points), "image"),
+        "of": about["of"] if about["of"] > len(points) else None,
+        "kept": about["kept"],
+        "judged": about["judged"],
+        "wrong": wrong,
+        "answered": answered,
+        **pages.script("feature_map.js"),
+        "style": pages.source("report.css") + pages.source("feature_map.css"),
+        "data": pages.as_json(data),
+        "thumbnails": pages.Markup("\n".join(pages.thumbnails(dataset, range(len(points)), pages.edge_for(len(points)), console))),
+    }
+    return pages.write(path, "feature_map.html.j2", context, of)
+
+
+def save(run: Path, dataset: Dataset, points: pd.DataFrame, about: dict[str, Any], console: Console) -> None:
+    """Writes a map for the run's report, with small pictures, into `run`/samples/map.json: see `write_page` for what is given."""
+    data, wrong, answered = _data(dataset, points)
+    pictures = pages.thumbnails(dataset, range(len(points)), REPORT_EDGE, console)
+    kept = {"data": data, "thumbnails": pictures, "wrong": wrong, "answered": answered, **about}
+    (run / "samples").mkdir(exist_ok=True)
+    files.write_text(run / "samples" / REPORT_FILE, json.dumps(kept))
+
+
+def of_run(run: Path) -> dict[str, Any] | None:
+    """What the report's template and script need of what `save` has written; None where a run has no map."""
+    file = run / "samples" / REPORT_FILE
+    if not file.exists():
+        return None
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    shown = len(kept["thumbnails"])
+    return {
+        **kept,
+        "shown": formatting.count(shown, "image"),
+        "of": kept["of"] if kept["of"] > shown else None,
+        "data": pages.as_json(kept["data"]),
+        "thumbnails": pages.Markup("\n").join(map(pages.Markup, kept["thumbnails"])),
+    }
+
+
+def _data(dataset: Dataset, points: pd.DataFrame) -> tuple[dict[str, Any], int, int]:
+    """What the page's script needs of the points, but their pictures; how many were taken for another class; of how many that is known.
+
+    Args:
+      dataset, points: see `write_page`.
+    """
     names = list(dataset.class_names)
     number = {name: label for label, name in enumerate(names)}
     splits = [split for split in (*SPLITS, "") if (points["split"] == split).any()]
     predicted = points["predicted"].map(number).fillna(-1).astype(int)
     labels = points["class_name"].map(number).astype(int)
-    wrong = int(((predicted >= 0) & (predicted != labels)).sum())
     data = {
         "ids": dataset.table["id"].tolist(),
         "classes": names,
@@ -56,20 +104,4 @@ def write_page(
         "grid": _GRID,
         "exact": (dataset.table[["width", "height"]].max(axis=1) <= pages.LOSSLESS_EDGE).astype(int).tolist(),
     }
-    script = pages.source("feature_map.js")
-    context = {
-        "title": about["title"],
-        "source": about["source"],
-        "shown": formatting.count(len(points), "image"),
-        "of": about["of"] if about["of"] > len(points) else None,
-        "kept": about["kept"],
-        "judged": about["judged"],
-        "wrong": wrong,
-        "answered": int((predicted >= 0).sum()),
-        "script": script,
-        "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "style": pages.source("report.css") + pages.source("feature_map.css"),
-        "data": pages.as_json(data),
-        "thumbnails": pages.Markup("\n".join(pages.thumbnails(dataset, range(len(points)), pages.edge_for(len(points)), console))),
-    }
-    return pages.write(path, "feature_map.html.j2", context, of)
+    return data, int(((predicted >= 0) & (predicted != labels)).sum()), int((predicted >= 0).sum())

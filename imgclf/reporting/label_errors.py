@@ -3,7 +3,6 @@
 The patch's column `label` is filled in on the page, which saves a new patch, or in any editor of tables.
 """
 
-import base64
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,6 @@ def write(
     found = patch(dataset, suspects)
     columns = [*found.columns, *(name for name in decided.columns if name not in found.columns)]
     rows = pd.concat([decided.astype(object), found.astype(object)]).reindex(columns=columns).fillna("").astype(str)
-    script = pages.source("label_errors.js")
     target = folder / PATCH
     context = {
         "title": pages.name_of(dataset),
@@ -90,8 +88,7 @@ def write(
         "patch_name": PATCH,
         "command": command,
         "data": pages.as_json({"columns": columns, "rows": rows.to_numpy().tolist(), "classes": list(dataset.class_names), "file": PATCH}),
-        "script": script,
-        "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **pages.script("label_errors.js"),
         "style": pages.source("report.css") + pages.source("label_errors.css"),
     }
     page = pages.write(folder / PAGE, "label_errors.html.j2", context, of)

@@ -4,6 +4,7 @@ Names and paths come from the user's data: templates escape them, and scripts ge
 """
 
 import base64
+import gzip
 import hashlib
 import io
 import json
@@ -78,6 +79,21 @@ def write(path: Path, template: str, context: Mapping[str, Any], of: outputs.Ide
 def source(template: str) -> Markup:
     """The text of one of this package's own style sheets or scripts."""
     return Markup((Path(__file__).parent / "templates" / template).read_text(encoding="utf-8"))
+
+
+def script(*templates: str) -> dict[str, str]:
+    """Some of this package's scripts as one, and the hash by which the page's policy lets it run and no other.
+
+    Returns:
+      `script`, and `script_sha256` in base64: what templates call them.
+    """
+    text = Markup("\n").join(map(source, templates))
+    return {"script": text, "script_sha256": base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}
+
+
+def packed(data: bytes) -> str:
+    """Data for a page's script, compressed and in base64, so that no name in it can end an element; `unpacked.js` reads it."""
+    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
 
 
 def as_json(value: Any) -> Markup:

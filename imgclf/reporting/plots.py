@@ -374,6 +374,7 @@ def _svg(
 ) -> Markup:
     """Renders a chart; see `_styled`."""
     svg = vl_convert.vegalite_to_svg(_styled(chart, title, width=width, height=height, frame=frame).to_dict())
+    svg = re.sub(r' (?:role|aria-roledescription)="[^"]*"', "", svg)  # of marks without a name; pages describe a chart as a whole
     # Vega numbers its ids through the whole process: number them anew, and apart from those of the page's other charts
     names = dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg))
     for number, name in enumerate(names):

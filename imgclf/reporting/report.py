@@ -1,6 +1,7 @@
-"""Makes report.html out of a run's folder: one file, nothing fetched from anywhere, and no script but the search among very many classes.
+"""Makes report.html out of a run's folder: one file, nothing fetched from anywhere.
 
-Names and paths come from the user's data, so that nothing reaches the page unescaped but this package's own style sheet and charts.
+Its scripts sort tables, open pictures, draw the map and work out thresholds; without them all else can be read. Names and paths come from
+the user's data, so that nothing reaches the page unescaped but this package's own style sheets, scripts and charts.
 """
 
 import base64
@@ -9,7 +10,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from imgclf import config as config_lib
@@ -17,12 +17,13 @@ from imgclf import formatting
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics
 from imgclf.evaluation.intervals import wilson
-from imgclf.reporting import class_search, explanations, leaderboard, pages, plots, samples
+from imgclf.reporting import class_table, confusion, explanations, feature_map, leaderboard, pages, plots, samples, thresholds
 
-MATRIX_CLASSES = 40  # more than these, and the confusion matrix is condensed
 OPEN_CLASSES = 20  # more than these, and tables by class start folded
 ROWS = 200  # of a list of files; the run's own files hold them all
 SPLITS = ("train", "val", "test")
+STYLES = ("report.css", "explanations.css", "feature_map.css")
+SCRIPTS = ("unpacked.js", "sorting.js", "class_table.js", "confusion.js", "thresholds.js", "feature_map.js")
 
 
 _FACTS_IN_A_ROW = 8  # at most; nine are shown as five and four
@@ -44,7 +45,7 @@ def write_report(run: Path) -> Path:
     run = Path(run)
     if not run.is_dir():
         raise UserError(f"There is no folder {run}: name a run's, such as runs/photos.")
-    context = _context(run) | {"style": pages.source("report.css") + pages.source("explanations.css")}
+    context = _context(run) | pages.script(*SCRIPTS) | {"style": pages.Markup("").join(map(pages.source, STYLES))}
     return pages.write(run / "report.html", "report.html.j2", context)
 
 
@@ -72,9 +73,13 @@ def _context(run: Path) -> dict[str, Any]:
         "samples": _sample_grid(run, index),
         "curves": _curves(_metrics(run / "metrics.jsonl"), results),
         "best_epoch": results.get("best_epoch"),
-        "confusion": _confusion(results, names),
+        "confusion": (matrix := confusion.section(results, names)),
+        "cells": confusion.pictures(index, lambda image_id: _picture(run, index, image_id)) if matrix and matrix["wrong"] else None,
+        "previous": _previous(run, index),
+        "thresholds": thresholds.section(predictions, names),
+        "map": feature_map.of_run(run),
         "per_class": (per_class := _per_class(results)),
-        "search": class_search.section(table, per_class, results.get("confusion"), names),
+        "search": class_table.section(table, per_class, results.get("confusion"), names),
         "reliability": _reliability(results),
         "mistakes": _mistakes(run, index, predictions),
         "selection": results.get("selection"),
@@ -182,10 +187,10 @@ def _class_counts(table: pd.DataFrame | None, names: list[str]) -> dict | None:
     rows = []
     for name, each in zip(names, counts[splits].to_numpy().tolist(), strict=True):
         rows.append({"name": name, "counts": each, "total": sum(each), "widths": [100 * n / largest for n in each]})
-    chart = plots.class_sizes(counts.to_numpy().sum(1)) if len(names) > MATRIX_CLASSES else None
-    if len(names) > class_search.MANY:
+    chart = plots.class_sizes(counts.to_numpy().sum(1)) if len(names) > confusion.MATRIX_CLASSES else None
+    if len(names) > class_table.MANY:
         rows = sorted(rows, key=lambda row: -row["total"])
-        rows = [*rows[: class_search.EXTREMES], *rows[-class_search.EXTREMES :]]
+        rows = [*rows[: class_table.EXTREMES], *rows[-class_table.EXTREMES :]]
     return {"splits": splits, "rows": rows, "number": len(names), "totals": [int(counts[split].sum()) for split in splits], "chart": chart}
 
 
@@ -229,39 +234,6 @@ def _curves(log: pd.DataFrame, results: dict) -> list[dict]:
     return charts
 
 
-def _confusion(results: dict, names: list[str]) -> dict | None:
-    if not results.get("confusion"):
-        return None
-    true, predicted, counts = class_search.pairs(results["confusion"])
-    support = np.bincount(true, counts, len(names)).astype(np.int64)
-    mistaken = true != predicted
-    true, predicted, counts = true[mistaken], predicted[mistaken], counts[mistaken]
-    order = np.lexsort((predicted, true, support[true], -counts))  # of several pairs of one count, the larger share of its class first
-    large = len(names) > MATRIX_CLASSES
-    pairs = [
-        {"true": names[t], "predicted": names[p], "n": int(n), "support": int(support[t]), "share": n / support[t]}
-        for t, p, n in zip(true[order], predicted[order], counts[order], strict=True)
-    ][: 12 if large else 5]
-    section = {"names": names, "pairs": pairs, "wrong": int(counts.sum()), "kinds": len(true), "large": large, "svg": None}
-    if isinstance(results["confusion"], dict):
-        return section
-    matrix = np.array(results["confusion"])
-    if large and len(true):
-        svg, block = plots.condensed_confusion(matrix)
-        return section | {"svg": svg, "block": block}
-    rows = []
-    for label, name in enumerate(names):
-        shares = matrix[label] / max(1, support[label])
-        rows.append(
-            {
-                "name": name,
-                "support": int(support[label]),
-                "cells": [(int(n), float(share)) for n, share in zip(matrix[label], shares, strict=True)],
-            }
-        )
-    return section | {"rows": rows}
-
-
 def _per_class(results: dict) -> list[dict]:
     rows = []
     for name, row in results.get("per_class", {}).items():
@@ -298,6 +270,15 @@ def _mistakes(run: Path, index: dict, predictions: pd.DataFrame | None) -> dict 
     ]
     explained_first = [card for card in cards if "maps" in card]
     return {"explained": explained_first, "said": said, "cards": cards[len(explained_first) :], "wrong": len(wrong), "n": len(predictions)}
+
+
+def _previous(run: Path, index: dict) -> dict | None:
+    """The comparison with the last run beside this one, see `workflows.previous`, with the pictures of what has changed."""
+    found = _json(run / "previous.json", None)
+    if found is None:
+        return None
+    pictures = {name: [_picture(run, index, image_id) for image_id in found[name]] for name in ("mended", "broken")}
+    return found | {name: [picture for picture in own if picture["src"]] for name, own in pictures.items()}
 
 
 def _quarantine(frame: pd.DataFrame | None, audit: dict) -> dict | None:

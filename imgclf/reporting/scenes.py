@@ -1,7 +1,5 @@
 """The page of scenes: each scene a row of thumbnails, with what joined its shots; and the table in which they can be corrected."""
 
-import base64
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +68,6 @@ def write(path: Path, dataset: Dataset, scenes: Scenes, console: Console, *, of:
         zip(pictures.tolist(), pages.thumbnails(dataset, pictures, min(160, pages.edge_for(len(pictures))), console), strict=True)
     )
     cards = [_card(rows, name, own, scenes, encoded) for name, own in shown]
-    script = pages.source("scenes.js")
     context = {
         "title": pages.name_of(dataset),
         "sentence": scenes.sentence(),
@@ -79,8 +76,7 @@ def write(path: Path, dataset: Dataset, scenes: Scenes, console: Console, *, of:
         "scenes": len(several),
         "classes": sorted({card["class_name"] for card in cards}),
         "across": sum(card["across"] for card in cards),
-        "script": script,
-        "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **pages.script("scenes.js"),
         "style": pages.source("report.css") + pages.source("scenes.css"),
     }
     return pages.write(path, "scenes.html.j2", context, of)

@@ -54,7 +54,7 @@ class Comparison:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
+class FinishedRun:
     """A finished run, as far as it is compared."""
 
     folder: Path
@@ -95,7 +95,7 @@ def compare(
     console = or_terminal(console)
     folders = [files.path_of(run, "the folder of a run") for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
     names = _names(folders)
-    read = [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    read = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
     aligned = comparison.align([run.tested for run in read], common=common)
     hashes = [str(run.results.get("params_sha256", "")) for run in read]
     of = outputs.identity("comparison", " and ".join(names), *hashes, *names, str(len(aligned.ids)))
@@ -130,15 +130,24 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
-def _read(folder: Path, name: str) -> _Run:
-    """Reads a run's answers, by keys that are the same in every run: an image's contents, and how many of these came before."""
+def read_run(folder: Path, name: str, results: dict[str, Any] | None = None) -> FinishedRun:
+    """Reads a run's answers, by keys that are the same in every run: an image's contents, and how many of these came before.
+
+    Args:
+      folder: of the run.
+      name: what it is called.
+      results: the contents of its results.json, where this is not written yet.
+
+    Raises:
+      UserError: if it is not the folder of a finished run, or damaged.
+    """
     for needed in ("results.json", "config.json", "predictions.csv", "dataset.parquet"):
-        if not (folder / needed).exists():
+        if not (needed == "results.json" and results) and not (folder / needed).exists():
             raise UserError(
                 f"{folder} is not the folder of a finished run (it has no {needed}): finish it with imgclf train, or name another."
             )
     try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        results = results or json.loads((folder / "results.json").read_text(encoding="utf-8"))
         table = pd.read_parquet(folder / "dataset.parquet")
         said = pd.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
         said = said.astype({"probability": float})[["id", "true", "predicted", "probability"]]
@@ -154,10 +163,10 @@ def _read(folder: Path, name: str) -> _Run:
     said.index = pd.Index(said["sha256"] + said.groupby("sha256").cumcount().map("#{}".format))
     names = tuple(results.get("class_names") or results["per_class"])
     tested = comparison.Tested(name, names, said[["id", "true", "predicted", "probability", "group"]])
-    return _Run(folder, config_lib.from_json((folder / "config.json").read_text(encoding="utf-8")), results, tested)
+    return FinishedRun(folder, config_lib.from_json((folder / "config.json").read_text(encoding="utf-8")), results, tested)
 
 
-def _notes(read: Sequence[_Run], aligned: comparison.Aligned) -> list[str]:
+def _notes(read: Sequence[FinishedRun], aligned: comparison.Aligned) -> list[str]:
     notes = []
     if aligned.grouped is not None:
         groups = formatting.count(len(set(aligned.groups)), "group")
@@ -170,7 +179,7 @@ def _notes(read: Sequence[_Run], aligned: comparison.Aligned) -> list[str]:
     return notes
 
 
-def _pictures(run: _Run, ids: list[str], console: Console) -> tuple[dict[str, str], list[str]]:
+def _pictures(run: FinishedRun, ids: list[str], console: Console) -> tuple[dict[str, str], list[str]]:
     """Thumbnails by id, and why there are none."""
     if not ids:
         return {}, []
@@ -183,7 +192,7 @@ def _pictures(run: _Run, ids: list[str], console: Console) -> tuple[dict[str, st
         return {}, [f"No pictures are shown: {error}"]
 
 
-def _runs_table(read: Sequence[_Run], scores: list[dict[str, Any]], images: int) -> pd.DataFrame:
+def _runs_table(read: Sequence[FinishedRun], scores: list[dict[str, Any]], images: int) -> pd.DataFrame:
     rows = []
     for run, score in zip(read, scores, strict=True):
         low, high = score["top1_ci95"]
@@ -219,7 +228,7 @@ def _class_table(rows: list[dict[str, Any]], names: Sequence[str]) -> pd.DataFra
     )
 
 
-def _config_table(read: Sequence[_Run]) -> pd.DataFrame:
+def _config_table(read: Sequence[FinishedRun]) -> pd.DataFrame:
     fields = [config_lib.flatten(run.config) for run in read]
     every = list(dict.fromkeys(name for own in fields for name in own))
     differing = [name for name in every if any(own.get(name) != fields[0].get(name) for own in fields[1:]) and name != "name"]

@@ -1,5 +1,6 @@
 """Explains pictures by a finished run; and, after training, the worst mistakes of the run itself for its report."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -11,17 +12,19 @@ from imgclf.config import Config
 from imgclf.data import augment
 from imgclf.data.images import Decoding
 from imgclf.data.readers import decoded_as
+from imgclf.data.splits import subset
 from imgclf.data.table import Dataset
 from imgclf.deploy import explaining
 from imgclf.deploy.classifier import load
+from imgclf.evaluation.open_set import references
 from imgclf.evaluation.results import CROSS_VALIDATION
-from imgclf.explanation import pictures
+from imgclf.explanation import pictures, projection
 from imgclf.explanation.choices import Method, check_method
 from imgclf.explanation.explained import Explained
 from imgclf.explanation.neighbours import References
 from imgclf.explanation.pictures import Search
 from imgclf.probes.features import extract
-from imgclf.reporting import explanations, samples
+from imgclf.reporting import explanations, feature_map, samples
 from imgclf.training.trained_model import TrainedModel
 from imgclf.workflows.console import or_terminal
 
@@ -103,6 +106,35 @@ def explain_mistakes(
     said = explanations.about("hirescam", model, references, note)
     cards = explanations.cards(made, references, console)
     explanations.save(folder, said, dict(zip(wrong["id"], cards, strict=True)))
+
+
+MAPPED = 240  # images on the map of a report
+
+
+def map_evaluated(
+    folder: Path, config: Config, dataset: Dataset, trained: TrainedModel, predictions: pd.DataFrame, console: Console
+) -> None:
+    """Makes the report's map: a sample of the images of its headline, laid out by the network's features.
+
+    Where training had a limit of time, this is done only if the features are in the cache already. For the arguments see
+    `explain_mistakes`.
+    """
+    if not config.eval.explain or (config.train.stop_after and config.train.method != "probe"):
+        return
+    row_of = dict(zip(dataset.table["id"], range(len(dataset.table)), strict=True))
+    rows = np.array([row_of[image_id] for image_id in predictions["id"]], np.int64)
+    chosen = references(predictions["id"].to_numpy(), MAPPED)
+    if len(chosen) < projection.LEAST:
+        return
+    shown = subset(dataset, rows[chosen])
+    model = Explained.of(config, len(dataset.class_names), trained.params, trained.batch_stats)
+    features = np.asarray(extract(config, model.network, dataset, rows=rows[chosen], console=console))
+    points = projection.project(features, console=console)
+    table = shown.table[["id", "class_name", "split"]].assign(predicted=predictions["predicted"].to_numpy()[chosen])
+    table = table.assign(x=points[:, 0], y=points[:, 1])
+    about = {"of": len(predictions), "kept": projection.neighbours_kept(features, points)}
+    reader = decoded_as(shown.reader, Decoding.of(config.data))
+    feature_map.save(folder, dataclasses.replace(shown, reader=reader), table, about, console)
 
 
 def _references(config: Config, model: Explained, dataset: Dataset, console: Console) -> References | None:

@@ -26,7 +26,7 @@ from imgclf.reporting import samples
 from imgclf.reporting import scenes as scenes_page
 from imgclf.training import initialization, loop, sharding
 from imgclf.training.stopping import OUT_OF_TIME, Interrupted
-from imgclf.workflows import agreement, checks, explain, run_folder, scenes
+from imgclf.workflows import agreement, checks, explain, previous, run_folder, scenes
 from imgclf.workflows import time_limit as time_limits
 from imgclf.workflows.asked import Fields, asked_for
 from imgclf.workflows.console import or_terminal
@@ -171,8 +171,11 @@ class Training:
             if jax.process_index() == 0:
                 files.write_text(folder / "predictions.csv", predictions.to_csv(index=False))
                 sound, loaded = late_audit.verified(dataset), late_audit.verified(prepared.loaded)
-                samples.save(folder, loaded, predictions, audit_report)  # also pictures of the copies that were dropped
+                last = previous.compare_with_previous(folder, results) if config.eval.explain else None
+                also = [*last["mended"], *last["broken"]] if last else []
+                samples.save(folder, loaded, predictions, audit_report, also)  # also pictures of the copies that were dropped
                 explain.explain_mistakes(folder, config, sound, trained, results, predictions, console)
+                explain.map_evaluated(folder, config, sound, trained, predictions, console)
                 kept = open_set.of_training(config, model, sound, trained)
                 open_set.write(kept, folder)
                 results["open_set"] = kept.about if kept else None

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from imgclf.deploy import explaining
 from imgclf.errors import UserError
-from imgclf.reporting import explanations, report
+from imgclf.reporting import explanations, feature_map, report
 from imgclf.training.trained_model import TrainedModel, TrainProgress
 from imgclf.workflows import explain as workflow
 
@@ -112,5 +112,10 @@ def test_a_report_shows_the_worst_mistakes_with_their_maps_and_no_image_is_its_o
         assert len(card["neighbours"]) == explaining.NEIGHBOURS
     assert "the nearest of 60 training images" in " ".join(said["text"])
     assert "the kept head, which was solved on these images, too" in " ".join(said["text"])
+    workflow.map_evaluated(run, config, data.dataset, trained, predictions, QUIET)
+    found = feature_map.of_run(run)
+    assert json.loads(found["data"])["ids"] == predictions["id"].tolist()
+    assert found["wrong"] == (predictions["predicted"] != predictions["true"]).sum()
     page = report.write_report(run).read_text()
     assert page.count("<article>") == len(cards)
+    assert 'id="map"' in page

@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import axe_core_python
+
 DEADLINE = 60  # seconds for any answer, on a busy machine
 FLAGS = (
     "--headless",
@@ -79,6 +81,21 @@ class Browser:
         self.wait_for("Page.loadEventFired")
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestIdleCallback(done, {timeout: 2000}))).then(() => 0)")
         return [told for event in self.events if (told := _misdeed(event, page.as_uri()))]
+
+    def press(self, key: str) -> None:
+        """A key goes down and up, as if a person had pressed it."""
+        numbers = {"Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39}
+        text = {"text": "\r" if key == "Enter" else key} if key in ("Enter", " ") else {}
+        what = {"key": key, "code": {" ": "Space"}.get(key, key), "windowsVirtualKeyCode": numbers[key]}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **what, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **what)
+
+    def violations(self) -> list[str]:
+        """What axe-core finds wrong with the page for those who don't see it, or not well: a line each, with the first element."""
+        if not self.evaluate("'axe' in window"):
+            self.evaluate((Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8") + "; 0")
+        found = self.evaluate("axe.run().then(({violations}) => violations.map(v => [v.id, v.nodes.length, v.help, v.nodes[0].html]))")
+        return [f"{rule} ({count} times): {told}: {html[:200]}" for rule, count, told, html in found]
 
     def screenshot(self, path: Path) -> Path:
         data = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=self.clip())["data"]

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import gzip
 import hashlib
 import json
 import re
@@ -15,16 +16,19 @@ from PIL import Image
 
 from imgclf.errors import UserError
 from imgclf.evaluation import metrics
-from imgclf.reporting import class_search, plots, report, samples
+from imgclf.reporting import class_table, plots, report, samples
 
 SECTIONS = [
+    "previous",
     "classes",
     "samples",
     "curves",
     "confusion",
     "per-class",
+    "thresholds",
     "calibration",
     "mistakes",
+    "map",
     "quarantine",
     "audit",
     "config",
@@ -62,7 +66,7 @@ class Page(HTMLParser):
         self._part(tag)
 
     def handle_data(self, data):
-        if not self.open or self.open[-1] not in ("style", "title"):
+        if not self.open or self.open[-1] not in ("style", "title", "script"):
             self.words.append(data)
 
     def _part(self, tag):
@@ -112,13 +116,18 @@ def test_self_contained_and_small(request, name):
     run = request.getfixturevalue(name)
     page = read(run)
     assert (run / "report.html").stat().st_size < 3_000_000
-    assert not {tag for tag, _ in page.tags} & {"script", "iframe", "object", "embed", "form", "base", "video", "audio"}
+    assert not {tag for tag, _ in page.tags} & {"iframe", "object", "embed", "form", "base", "video", "audio"}
     for tag, attributes in page.tags:
         assert not [key for key in attributes if key.startswith("on")]
         for key in ("src", "href", "xlink:href", "srcset", "action", "data"):
             value = attributes.get(key, "#")
             assert value.startswith(("data:", "#")), (tag, key, value)
     text = (run / "report.html").read_text()
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert len(scripts) == 1
+    assert f"script-src 'sha256-{base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()}'" in text
+    kinds = {attributes.get("type") for tag, attributes in page.tags if tag == "script"}
+    assert kinds == {None, "application/json", "application/octet-stream", "text/plain"}
     assert "@import" not in text
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
     assert [attributes["alt"] for tag, attributes in page.tags if tag == "img" and not attributes["alt"]] == []
@@ -149,9 +158,8 @@ def test_remade_from_the_folder_alone_is_the_same(copy):
     ("file", "section"),
     [
         ("dataset.parquet", "classes"),
-        ("samples", "samples"),
+        ("previous.json", "previous"),
         ("metrics.jsonl", "curves"),
-        ("predictions.csv", "mistakes"),
         ("quarantine.csv", "quarantine"),
         ("audit.json", "audit"),
         ("config.json", "config"),
@@ -163,6 +171,16 @@ def test_a_missing_file_costs_its_section_only(copy, file, section):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     report.write_report(copy)
     assert read(copy).sections == [name for name in SECTIONS if name != section]
+
+
+@pytest.mark.parametrize(
+    ("file", "sections"), [("samples", {"samples", "map"}), ("predictions.csv", {"mistakes", "thresholds"})], ids=["samples", "predictions"]
+)
+def test_a_missing_file_of_two_sections(copy, file, sections):
+    path = copy / file
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    report.write_report(copy)
+    assert read(copy).sections == [name for name in SECTIONS if name not in sections]
 
 
 def test_without_results_there_is_no_score(copy):
@@ -253,7 +271,7 @@ def test_many_classes_are_condensed(tmp_path):
 
 def test_very_many_classes_are_shown_by_the_worst_the_best_and_a_search(tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "DENSE_CLASSES", 50)
-    monkeypatch.setattr(class_search, "MANY", 50)
+    monkeypatch.setattr(class_table, "MANY", 50)
     classes, rng = 60, np.random.default_rng(0)
     labels = np.repeat(np.arange(classes), 4)
     names = [f"</script>{i:02d}" for i in range(classes)]
@@ -264,16 +282,18 @@ def test_very_many_classes_are_shown_by_the_worst_the_best_and_a_search(tmp_path
     (tmp_path / "results.json").write_text(json.dumps(results))
     report.write_report(tmp_path)
     text = (tmp_path / "report.html").read_text()
-    data = json.loads(re.search(r'id="class-data">(.*?)</script>', text)[1])
+    packed = re.search(r'id="class-data">(.*?)</script>', text)[1]
+    data = json.loads(gzip.decompress(base64.b64decode(packed)))
     assert data["name"] == names
-    assert data["recall"] == [round(results["per_class"][name]["recall"], 4) for name in names]
+    assert [right / of for right, of in zip(data["right"], data["support"], strict=True)] == [
+        results["per_class"][name]["recall"] for name in names
+    ]
     predicted = probabilities.argmax(1)
     for label in range(classes):
         counts = np.bincount(predicted[(labels == label) & (predicted != label)], minlength=classes)
         assert data["times"][label] == counts.max()
         assert counts.max() == 0 or data["taken"][label] == counts.argmax()
-    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]
-    assert f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in text
+    assert data["said"] == np.bincount(predicted, minlength=classes).tolist()
     assert "Condensed confusion" not in text
 
 
@@ -296,7 +316,7 @@ def test_samples_are_small_chosen_by_id_and_lossless_where_tiny(finished_run, ho
         for known in index["thumbnails"].values():
             with Image.open(run / "samples" / known["file"]) as image:
                 assert image.format == "WEBP"
-                assert image.size == ((8, 8) if small else (160, 160))
+                assert image.size in ([(8, 8)] if small else [(160, 160), (samples.CELL_EDGE,) * 2])
 
 
 def test_tiny_thumbnails_are_exact(finished_run, dataset):
@@ -359,3 +379,17 @@ def test_the_data_are_named_once_where_the_run_is_named_after_them(copy):
 
     assert kicker("image").count("image") == 1
     assert "photos/image" in kicker("photos/image")
+
+
+def test_every_kind_of_mistake_has_pictures_before_one_has_many():
+    frame = pd.DataFrame({
+        "id": [f"{place:03d}" for place in range(samples.CELLS + 20)],
+        "true": "x",
+        "predicted": ["rare", *["often"] * 10, *(f"once {place}" for place in range(samples.CELLS + 9))],
+        "probability": np.linspace(0.9, 0.5, samples.CELLS + 20),
+    })  # fmt: skip
+    cells = {said: ids for _, said, ids in samples._cells(frame)}
+    assert len(cells) == samples.CELLS
+    assert cells["often"] == ["001"]  # there are more kinds than places
+    few = {said: ids for _, said, ids in samples._cells(frame.head(12))}
+    assert few == {"rare": ["000"], "often": [f"{place:03d}" for place in range(1, 1 + samples.CELL_IMAGES)], "once 0": ["011"]}

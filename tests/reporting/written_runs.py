@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 from sklearn.datasets import load_digits
 
 from imgclf.config import default_config, to_json
+from imgclf.data.splits import subset
 from imgclf.data.table import Dataset
 from imgclf.evaluation import metrics
-from imgclf.reporting import samples
+from imgclf.reporting import feature_map, samples
 
 DIGITS = ("eight", "five", "nine", "three")
 HOSTILE = ("<script>alert(1)</script>", "\"double\" & 'single'", "{{ 7 * 7 }}", "a-class-name-that-goes-on-and-on-without-any-space-" * 3)
@@ -147,5 +149,23 @@ def write_run(
     }
     for name, value in (("audit", audit), ("results", results), ("environment", environment)):
         (run / f"{name}.json").write_text(json.dumps(value))
-    samples.save(run, dataset, predictions, audit)
+    changed = ids[4::5][:3] if splits == "all" else []
+    counts = {"only_a": 2, "only_b": 4, "images_needed": 1200.0, "images": int(held_out.sum())}
+    previous = {
+        "run": f"before {names[0]}",
+        "a": 0.875,
+        "b": 0.896,
+        "difference": 2 / 96,
+        "difference_ci95": [-0.03, 0.07],
+        "p": 0.69,
+        "tie": True,
+    }
+    moved = {"images": 24, "before": 0.75, "after": 0.875, "low": -0.1, "high": 0.3}
+    previous |= {**counts, "notes": [], "better": [{"class": names[0], **moved}], "worse": [{"class": names[1], **moved, "after": 0.7}]}
+    (run / "previous.json").write_text(json.dumps(previous | {"mended": changed[:2], "broken": changed[2:]}))
+    samples.save(run, dataset, predictions, audit, changed)
+    shown = subset(dataset, np.flatnonzero(held_out))
+    plane = (features[held_out, 20:22] / 16).clip(0, 1)
+    points = shown.table[["id", "class_name", "split"]].assign(predicted=predictions["predicted"].to_numpy(), x=plane[:, 0], y=plane[:, 1])
+    feature_map.save(run, shown, points, {"of": len(shown.table), "kept": 0.5}, Console(quiet=True))
     return run

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 
 import numpy as np
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from imgclf import config as config_lib
 from imgclf.cli.commands import app
 from imgclf.errors import UserError
+from imgclf.workflows import previous
 from imgclf.workflows.compare import compare
 
 QUIET = Console(quiet=True)
@@ -155,3 +157,36 @@ def test_pictures_that_are_gone_leave_the_numbers(photos, tmp_path):
     assert len(found.flipped) == 1
     assert any(note.startswith("No pictures are shown: ") for note in found.notes)
     assert "no picture" in found.page.read_text()
+
+
+def test_a_run_is_compared_with_the_last_one_beside_it_of_the_same_images(photos, tmp_path):
+    other_images = write_run(tmp_path / "other-images", photos, leave_out=("red/1.png",))
+    older = write_run(tmp_path / "older", photos)
+    last = write_run(tmp_path / "last", photos, wrong=("red/1.png", "red/2.png", "blue/3.png"))
+    elsewhere = write_run(tmp_path / "elsewhere", photos, **{"data.path": "others"})
+    (tmp_path / "unfinished").mkdir()
+    for age, folder in ((1, elsewhere), (2, other_images), (3, last), (4, older)):
+        os.utime(folder / "results.json", (1_000_000 - age, 1_000_000 - age))
+    now = write_run(tmp_path / "now", photos, wrong=("blue/4.png", "red/2.png"))
+    results = json.loads((now / "results.json").read_text())
+    (now / "results.json").unlink()  # it is written later
+    found = previous.compare_with_previous(now, results)
+    assert json.loads((now / "previous.json").read_text()) == found
+    assert found["run"] == "last"
+    assert (found["a"], found["b"], found["images"]) == (0.85, 0.9, 20)
+    assert found["difference"] == pytest.approx(0.05)
+    assert (found["only_a"], found["only_b"]) == (1, 2)
+    assert found["difference_ci95"][0] < 0 < found["difference_ci95"][1]
+    assert found["tie"]
+    assert [(row["class"], row["before"], row["after"]) for row in found["better"]] == [("red", 0.8, 0.9)]
+    assert found["worse"] == []
+    assert set(found["mended"]) == {"red/1.png", "blue/3.png"}
+    assert found["broken"] == ["blue/4.png"]
+
+
+def test_where_there_is_no_other_run_nothing_is_compared(photos, tmp_path):
+    now = write_run(tmp_path / "now", photos)
+    write_run(tmp_path / "other-classes", photos, names=("blue", "green"))
+    (now / "previous.json").write_text("{}")  # of a run that has gone
+    assert previous.compare_with_previous(now, json.loads((now / "results.json").read_text())) is None
+    assert not (now / "previous.json").exists()

@@ -1,8 +1,9 @@
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
-  const data = JSON.parse($("data").textContent);
-  const thumbnails = $("thumbnails").textContent.trim().split("\n");
+  if (!$("map-body")) return;
+  const data = JSON.parse($("map-data").textContent);
+  const thumbnails = $("map-thumbnails").textContent.trim().split("\n");
   const count = data.ids.length;
   // Paul Tol's "bright" scheme, which all kinds of colour vision tell apart; after six classes the shape changes.
   const COLOURS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377"];
@@ -10,7 +11,7 @@
   const MARGIN = 18;
   const number = (n) => n.toLocaleString("en");
   const wrong = data.label.map((label, i) => data.predicted[i] >= 0 && data.predicted[i] !== label);
-  const state = { off: new Set(), splits: new Set(), wrong: false, at: -1, scale: 1, x: 0.5, y: 0.5 };
+  const state = { off: new Set(), splits: new Set(), wrong: false, pictures: false, at: -1, scale: 1, x: 0.5, y: 0.5 };
   const plane = $("plane"), pen = plane.getContext("2d");
   const element = (tag, className, text) => {
     const made = document.createElement(tag);
@@ -57,6 +58,31 @@
       size[1] / 2 + (data.y[i] / span[1] - state.y) * edge() * wide[1] * 0.98,
     ];
   };
+  // Of few images the map shows the pictures themselves, in a frame of their class's colour.
+  const PICTURED = 400;
+  const pictures = count > PICTURED ? [] : thumbnails.map((thumbnail) => {
+    const image = new Image();
+    image.src = "data:image/webp;base64," + thumbnail;
+    image.decode().then(() => redraw(), () => {});
+    return image;
+  });
+  const half = () => Math.max(9, Math.min(20, 0.42 * Math.sqrt((size[0] * size[1]) / count))) * Math.min(2.2, Math.sqrt(state.scale));
+  const drawPicture = (i, x, y, colours) => {
+    const image = pictures[i], r = half(), large = Math.max(image.naturalWidth, image.naturalHeight) || 1;
+    const w = (2 * r * image.naturalWidth) / large, h = (2 * r * image.naturalHeight) / large;
+    pen.imageSmoothingEnabled = !data.exact[i];
+    pen.fillStyle = colours.card;
+    pen.fillRect(x - w / 2 - 3, y - h / 2 - 3, w + 6, h + 6);
+    pen.drawImage(image, x - w / 2, y - h / 2, w, h);
+    pen.lineWidth = 2;
+    pen.strokeStyle = COLOURS[data.label[i] % COLOURS.length];
+    pen.strokeRect(x - w / 2 - 1, y - h / 2 - 1, w + 2, h + 2);
+    if (!wrong[i]) return;
+    pen.setLineDash([4, 3]);
+    pen.strokeStyle = colours.red;
+    pen.strokeRect(x - w / 2 - 4, y - h / 2 - 4, w + 8, h + 8);
+    pen.setLineDash([]);
+  };
   const render = () => {
     const ratio = devicePixelRatio || 1, style = getComputedStyle(document.body);
     const ink = style.getPropertyValue("--ink"), red = style.getPropertyValue("--red"), card = style.getPropertyValue("--card");
@@ -72,6 +98,7 @@
         const [x, y] = place(i);
         shown++;
         if (x < -9 || y < -9 || x > size[0] + 9 || y > size[1] + 9) continue;
+        if (state.pictures) { drawPicture(i, x, y, { card, red }); continue; }
         draw(pen, data.label[i], x, y, r, ink);
         if (!ring) continue;
         pen.beginPath();
@@ -82,9 +109,11 @@
       }
     if (state.at >= 0 && visible(state.at)) {
       const [x, y] = place(state.at);
+      if (state.pictures) drawPicture(state.at, x, y, { card, red }); // on top of its neighbours
       for (const [width, colour] of [[5, card], [2.2, ink]]) {
         pen.beginPath();
-        pen.arc(x, y, r + 6, 0, 7);
+        if (state.pictures) pen.rect(x - half() - 5, y - half() - 5, 2 * half() + 10, 2 * half() + 10);
+        else pen.arc(x, y, r + 6, 0, 7);
         pen.lineWidth = width;
         pen.strokeStyle = colour;
         pen.stroke();
@@ -191,6 +220,12 @@
   $("in").addEventListener("click", () => zoom(1.5));
   $("out").addEventListener("click", () => zoom(1 / 1.5));
   $("whole").addEventListener("click", () => zoom(0));
+  const showPictures = (on) => {
+    state.pictures = on;
+    $("pictured").setAttribute("aria-pressed", String(on));
+    redraw();
+  };
+  $("pictured").addEventListener("click", () => showPictures(!state.pictures));
 
   // ---- the legend, which filters ----
 
@@ -238,7 +273,9 @@
   const mistakes = wrong.filter(Boolean).length;
   if (mistakes) group("Mistakes", [{ name: "only these", n: mistakes, tick: false, change: (on) => (state.wrong = on) }]);
 
-  document.querySelector("main").hidden = false;
+  $("map-body").hidden = false;
+  $("pictured").hidden = !pictures.length;
+  showPictures(pictures.length > 0);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   new ResizeObserver(redraw).observe(plane);
   render();

@@ -1,7 +1,6 @@
 """What a report shows of thousands of classes: the worst and the best, and all of them by a search, in a few bytes each."""
 
-import base64
-import hashlib
+import json
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ EXTREMES = 15  # of the worst and of the best classes
 def section(table: pd.DataFrame | None, per_class: list[dict[str, Any]], confusion: Any, names: list[str]) -> dict[str, Any] | None:
     """The worst and best classes, and what the search needs; None where there are few classes.
 
+    The script gets counts, compressed: it works out shares and intervals itself.
+
     Args:
       table: the run's, for the training images of each class; None = it is not there.
       per_class: a row per class: name, support, recall, precision, f1, bounds; lowest recall first.
@@ -27,27 +28,19 @@ def section(table: pd.DataFrame | None, per_class: list[dict[str, Any]], confusi
     trained = pd.Series(0, index=names)
     if table is not None:
         trained = table.loc[table["split"] == "train", "class_name"].value_counts().reindex(names, fill_value=0)
-    row_of = {row["name"]: row for row in per_class}
-    rows = [row_of.get(name) for name in names]
-    taken, times = _most_taken_for(confusion, len(names))
+    taken, times, right, support, said = _counts(confusion, len(names))
     data = {
         "name": names,
         "trained": trained.tolist(),
-        "support": [row["support"] if row else 0 for row in rows],
-        "recall": [_share(row, "recall") for row in rows],
-        "low": [None if row is None or row["bounds"] is None else round(row["bounds"][0], 4) for row in rows],
-        "high": [None if row is None or row["bounds"] is None else round(row["bounds"][1], 4) for row in rows],
-        "precision": [_share(row, "precision") for row in rows],
-        "f1": [_share(row, "f1") for row in rows],
+        "support": support.tolist(),
+        "right": right.tolist(),
+        "said": said.tolist(),
         "taken": taken.tolist(),
         "times": times.tolist(),
     }
-    script = pages.source("class_search.js")
     judged = [row for row in per_class if row["support"]]
     return {
-        "data": pages.as_json(data),
-        "script": script,
-        "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "data": pages.packed(json.dumps(data, separators=(",", ":")).encode()),
         "worst": sorted(judged, key=lambda row: (row["recall"], -row["support"], row["name"]))[:EXTREMES],
         "best": sorted(judged, key=lambda row: (-row["recall"], -row["support"], row["name"]))[:EXTREMES],
         "unjudged": len(names) - len(judged),
@@ -64,16 +57,17 @@ def pairs(confusion: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return true, predicted, matrix[true, predicted]
 
 
-def _most_taken_for(confusion: Any, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """For which class each is most often taken wrongly, and how often, int64 [C] each; -1 and 0 where never."""
+def _counts(confusion: Any, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """For which class each is most often taken wrongly and how often (−1 and 0 where never); how often it was found, there, and said.
+
+    All int64 [C].
+    """
     taken, times = np.full(classes, -1), np.zeros(classes, np.int64)
-    if confusion:
-        true, predicted, counts = pairs(confusion)
-        order = np.lexsort((-predicted, counts))  # the most frequent one last, of equals the lower number
-        order = order[true[order] != predicted[order]]
-        taken[true[order]], times[true[order]] = predicted[order], counts[order]
-    return taken, times
-
-
-def _share(row: dict[str, Any] | None, name: str) -> float | None:
-    return None if row is None or row[name] is None else round(row[name], 4)
+    true, predicted, counts = pairs(confusion) if confusion else (np.zeros(0, np.int64),) * 3
+    support, said = (np.bincount(of, counts, classes).astype(np.int64) for of in (true, predicted))
+    found = true == predicted
+    right = np.bincount(true[found], counts[found], classes).astype(np.int64)
+    order = np.lexsort((-predicted, counts))  # the most frequent one last, of equals the lower number
+    order = order[~found[order]]
+    taken[true[order]], times[true[order]] = predicted[order], counts[order]
+    return taken, times, right, support, said
