@@ -25,6 +25,9 @@ if "IMGCLF_CACHE" not in os.environ:
     atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.environ["IMGCLF_CACHE"], "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Tests start many processes, each of which would compile all of imgclf's modules anew where Python is told to keep none.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # LLVM gets each program whole: for small ones that is less work than its parts are. XLA ends at flags that it doesn't know.
 if "XLA_FLAGS" not in os.environ and importlib.metadata.version("jaxlib").startswith(("0.10.", "0.12.")):
     os.environ["XLA_FLAGS"] = "--xla_cpu_parallel_codegen_split_count=1"

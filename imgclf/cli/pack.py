@@ -1,5 +1,6 @@
 """`imgclf data pack` and `imgclf data check`."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -79,11 +80,15 @@ def check(path: Annotated[str, typer.Argument(metavar="DIR|URL", help="The folde
 
       imgclf data check packed
     """
+    from imgclf.errors import UserError
+    from imgclf.remote import places
+
+    if not places.is_url(path) and not os.path.exists(path):
+        raise UserError(f"{path} does not exist (looked for as {os.path.abspath(path)}): check the path.")
     from rich.console import Console
 
     from imgclf import formatting
-    from imgclf.data.packing import damage
-    from imgclf.errors import UserError
+    from imgclf.data.packing import damage  # and what reads images: after the mistake above
 
     count, bad, tables = damage.check(path, Console(stderr=True))
     if bad:

@@ -73,6 +73,7 @@ MISTAKES = [
     (["predict", "nowhere", "photos"], "There is no run 'nowhere'"),
     (["predict", "run", "nowhere.jpg"], "nowhere.jpg does not exist"),
     (["reproduce", "nowhere"], "There is no bundle"),
+    (["data", "check", "nowhere"], "nowhere does not exist"),
 ]
 
 
