@@ -1,6 +1,10 @@
 """The studies beside the package: each file's arms are valid, and what they compute themselves is right."""
 
 import importlib.util
+import json
+import os
+import subprocess
+import sys
 from types import ModuleType
 
 import numpy as np
@@ -104,3 +108,16 @@ def test_heads_of_both_losses_classify_and_a_second_softmax_is_another_loss(seed
     for found in logits:
         assert (found.argmax(1) == labels).mean() > 0.85
     assert np.abs(logits[0] - logits[1]).max() > 0.1
+
+
+@pytest.mark.slow  # a minute and more of commands that train
+def test_a_minute_of_the_soak_ends_with_the_same_bits_and_goes_on_where_it_was_stopped(root, color_folder, tmp_path):
+    command = [sys.executable, "experiments/benchmarks/soak.py", str(color_folder), str(tmp_path), "--every", "15", "--hours"]
+    for hours, rounds in (("0.001", 1), ("0.0011", 1)):
+        done = subprocess.run([*command, hours], cwd=root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        record = json.loads((tmp_path / "record.json").read_text())
+        assert (record["rounds"], record["amiss"]) == (rounds, [])
+    assert record["befell"]
+    assert record["starts of this script"] == 2
+    assert not os.path.ismount(tmp_path / "disk")

@@ -22,7 +22,6 @@ import ctypes
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import random
 import re
@@ -33,12 +32,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from soak_places import copy_photos, served, small_disk
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.append(str(REPOSITORY / "tests"))  # the server, and the proxy that breaks connections
 
 FIELDS = {
     "data.image_size": "64",
@@ -54,12 +53,12 @@ FIELDS = {
     "train.eval_every": "40 steps",
     "train.log_every": "10 steps",
 }
-PER_CLASS, CLASSES = 20, 6
 KINDS = ("kill", "kill", "full", "outage")  # what happens, of which an outage befalls commands at the server, a full disk the others
 PATIENCE = 12  # after so many disturbances of one command it is left in peace
 GIVES_UP = 60  # seconds for which a command tries to reach the server
-DISK = "96m"
 UNFINISHED = re.compile(r"\.part$|\.old$|\.tmp|orbax-checkpoint-tmp|^ledger$")
+GROWTH = 0.1  # over all rounds; more is amiss
+ROUNDS_TO_TELL = 6
 PASSING = {"train_seconds"}  # of results.json: what isn't the same in each run
 
 
@@ -299,7 +298,7 @@ def summary(state: dict[str, Any]) -> dict[str, Any]:
             }
         for name in ("cache", "temporary", "run", "pack"):
             folders[name] = {"files, bytes in round 1": rounds[0]["sizes"][name], "in the last": rounds[-1]["sizes"][name]}
-    grown = [one["growth"] for one in stretches if one["growth"] is not None]
+    within = [one["growth"] for one in stretches if one["growth"] is not None]
     return {
         "hours": round(state["seconds"] / 3600, 3),
         "rounds": len(rounds),
@@ -307,95 +306,27 @@ def summary(state: dict[str, Any]) -> dict[str, Any]:
         "befell": Counter(one["befell"] for one in stretches if one["befell"]),
         "commands given": len(stretches),
         "peak memory": memory_of,
-        "memory within a command, second half of it": f"{statistics.median(grown):+.1%} in the median of {len(grown)}"
-        if grown
+        "memory within a command, second half of it": f"{statistics.median(within):+.1%} in the median of {len(within)}"
+        if within
         else "too short",
         "folders": folders,
-        "amiss": state["amiss"],
+        "amiss": [*state["amiss"], *grown(memory_of, folders, len(rounds))],
     }
 
 
-class Store:
-    """The objects in the bucket."""
-
-    def __init__(self, client: Any):
-        self._client = client
-
-    def keys(self, prefix: str) -> list[str]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket="bucket", Prefix=prefix)
-        return [found["Key"] for page in pages for found in page.get("Contents", ())]
-
-    def read(self, key: str) -> bytes:
-        return self._client.get_object(Bucket="bucket", Key=key)["Body"].read()
-
-    def fill(self, prefix: str, folder: Path) -> None:
-        for path in folder.rglob("*"):
-            if path.is_file():
-                self._client.upload_file(str(path), "bucket", f"{prefix}/{path.relative_to(folder).as_posix()}")
-
-    def keep(self, prefix: str, folder: Path) -> None:
-        for key in self.keys(f"{prefix}/"):
-            path = folder / key.removeprefix(f"{prefix}/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.read(key))
-
-    def remove(self, prefix: str) -> None:
-        for key in self.keys(prefix):
-            self._client.delete_object(Bucket="bucket", Key=key)
-
-
-@contextlib.contextmanager
-def served(photos: Path) -> Iterator[tuple[Any, Store]]:
-    """A server with the photos, behind a proxy that counts what is fetched whole; the usual environment variables name the proxy."""
-    import boto3
-    import faulty_proxy
-    import loopback
-    from s3_server import S3Server
-
-    class Counting(faulty_proxy.FaultyProxy):
-        def reset(self) -> None:
-            super().reset()
-            self.gets: Counter[str] = Counter()
-
-        def fault(self, method: str, path: str) -> str:
-            found = super().fault(method, path)
-            self.log.clear()  # hours of requests would be the memory that grows
-            if method == "GET" and not found and "?" not in path:
-                self.gets[path] += 1
-            return found
-
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line per request
-    with S3Server() as server, loopback.running(Counting(server.url)) as proxy:
-        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-        os.environ.update(keys | {"AWS_ENDPOINT_URL": proxy.url})
-        client = boto3.client("s3", endpoint_url=server.url)
-        client.create_bucket(Bucket="bucket")
-        store = Store(client)
-        store.fill("photos", photos)
-        yield proxy, store
-
-
-def small_disk(folder: Path, mounted: contextlib.ExitStack) -> bool:
-    """Mounts a small tmpfs at `folder`, where that is allowed; what an earlier start has left there is taken away."""
-    if os.geteuid() == 0:
-        while os.path.ismount(folder):
-            subprocess.run(["umount", "-l", folder], check=True)
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "imgclf-soak", folder], capture_output=True).returncode == 0:
-            mounted.callback(subprocess.run, ["umount", "-l", folder])
-            return True
-    print("No disk gets full: a small tmpfs can't be mounted here, which needs root.", flush=True)
-    return False
-
-
-def copy_photos(source: Path, target: Path) -> None:
-    """Copies some photos of some classes."""
-    classes = sorted(path for path in source.iterdir() if path.is_dir())[:CLASSES]
-    if len(classes) < 2:
-        sys.exit(f"{source} holds no folders of classes.")
-    for folder in classes:
-        (target / folder.name).mkdir(parents=True)
-        for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))[:PER_CLASS]:
-            shutil.copy(path, target / folder.name / path.name)
+def grown(memory_of: dict[str, Any], folders: dict[str, Any], rounds: int) -> list[str]:
+    """What has grown over the rounds, where there were enough of them to tell."""
+    if rounds < ROUNDS_TO_TELL:
+        return []
+    found = [
+        f"memory of {name}: {peaks['early MB']:.0f} MB early, {peaks['late MB']:.0f} MB late"
+        for name, peaks in memory_of.items()
+        if peaks["late MB"] > (1 + GROWTH) * peaks["early MB"]
+    ]
+    for name, (before, after) in ((name, tuple(sizes.values())) for name, sizes in folders.items()):
+        if any(late > (1 + GROWTH) * max(early, 1) for early, late in zip(before, after, strict=True)):
+            found.append(f"{name}: {before[0]} files of {before[1]:,} bytes after round 1, {after[0]} of {after[1]:,} after the last")
+    return found
 
 
 def memory(pid: int) -> tuple[float, float]:
@@ -451,7 +382,7 @@ def main() -> None:
     finally:
         soak.stop()
     print(json.dumps(summary(soak.state), indent=2))
-    sys.exit(1 if soak.state["amiss"] else 0)
+    sys.exit(1 if summary(soak.state)["amiss"] else 0)
 
 
 if __name__ == "__main__":
