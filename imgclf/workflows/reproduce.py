@@ -131,7 +131,7 @@ def reproduce(  # noqa: PLR0913  (options by name)
 def _brought(place: str, out: str | os.PathLike[str] | None, console: Console) -> tuple[Path, Manifest, Path]:
     """The bundle in a folder, verified, its manifest, and the folder for what is made."""
     if not places.is_address(place):
-        folder = files.path_of(place, "the folder of a bundle").absolute()
+        folder = files.path_of(place, "the folder of a bundle").resolve()
         whole = manifest.verify(folder, console)
         target = _target(out, whole)
         if folder == target or folder in target.parents:
@@ -149,7 +149,9 @@ def _brought(place: str, out: str | os.PathLike[str] | None, console: Console) -
 def _target(out: str | os.PathLike[str] | None, whole: Manifest) -> Path:
     """The folder for what is made; an earlier reproduction of this bundle may be there, and nothing else."""
     name = Path(str(whole.about.get("name", "bundle"))).name or "bundle"
-    target = files.path_of(out if out is not None else f"{name}-reproduced", "the folder for what is made").absolute()
+    target = files.path_of(
+        out if out is not None else f"{name}-reproduced", "the folder for what is made"
+    ).resolve()  # without "..", by which reproduce.sh names it
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / ".bundle").exists())):
         raise UserError(f"{target} is not empty, and no reproduction: choose another folder with out=DIR.")
     if (target / ".bundle").exists() and (target / ".bundle").read_text() != whole.root:

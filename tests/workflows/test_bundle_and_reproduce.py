@@ -10,9 +10,10 @@ from rich.console import Console
 
 import imgclf
 from imgclf import config as config_lib
-from imgclf.errors import UserError
+from imgclf.errors import AlteredError, UserError
 from imgclf.publishing import lock, manifest, source
 from imgclf.publishing.manifest import Manifest
+from imgclf.workflows import reproduce as workflow
 from imgclf.workflows import rerun
 from imgclf.workflows.reproduce import reproduce
 
@@ -86,7 +87,7 @@ def test_another_bundle_than_the_one_that_was_told_of_is_refused(tmp_path):
 def test_a_changed_byte_is_named_before_anything_is_made(tmp_path):
     folder = stranger(tmp_path / "bundle")
     (folder / "lock.txt").write_bytes((folder / "lock.txt").read_bytes().replace(b"00", b"01"))
-    with pytest.raises(UserError, match=r"1 file differs from its manifest\.json: lock\.txt \(its contents have changed\)"):
+    with pytest.raises(AlteredError, match=r"1 file differs from its manifest\.json: lock\.txt \(its contents have changed\)"):
         reproduce(folder, trust=True, out=tmp_path / "out", console=QUIET)
     assert not (tmp_path / "out").exists()
 
@@ -99,6 +100,8 @@ def test_a_reproduction_replaces_nothing_else(tmp_path):
         reproduce(folder, trust=True, out=tmp_path / "mine", console=QUIET)
     with pytest.raises(UserError, match="lies in the bundle itself"):
         reproduce(folder, trust=True, out=folder / "out", console=QUIET)
+    # as reproduce.sh names it, which is run in the bundle
+    assert workflow._brought(str(folder), folder / ".." / "beside", QUIET)[2] == (tmp_path / "beside").resolve()
     (tmp_path / "another").mkdir()
     (tmp_path / "another" / ".bundle").write_text("f" * 64)
     with pytest.raises(UserError, match="holds the reproduction of another bundle"):
