@@ -192,21 +192,26 @@ def test_config_fields_exist():
 
 
 @pages
-def test_commands_and_their_options_exist(name):
-    root = typer.main.get_command(app)
-    for words in command_lines(TEXTS[name]):
-        if words[:1] != ["imgclf"]:
+def test_commands_are_understood(name):
+    """By the parser of the command line itself: those of blocks whole, those in a sentence as far as they go."""
+    written = [(words, True) for words in command_lines(TEXTS[name])]
+    written += [(shlex.split(line), False) for line in re.findall(r"`(imgclf [^`]+)`", TEXTS[name])]
+    for words, whole in written:
+        if words[0] != "imgclf" or "…" in words:
             continue
-        command, rest = root, words[1:]
-        while hasattr(command, "commands"):  # it is a group
-            assert rest, f"{words}: which command?"
-            assert rest[0] in command.commands, words
+        command, rest = typer.main.get_command(app), words[1:]
+        while rest and rest[0] in getattr(command, "commands", ()):
             command, rest = command.commands[rest[0]], rest[1:]
-        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
-        for word in rest:
-            option = word.partition("=")[0]
-            if option.startswith("--") and option != "--config" and not option.startswith("--config."):
-                assert option in options, f"{words}: {option}"
+        assert not hasattr(command, "commands") or not (rest or whole), f"{words}: which command?"
+        given = [word.strip("[]").replace("://", "-") for word in rest]  # [--of a choice]; what is at a URL might be looked for
+        try:
+            if not hasattr(command, "commands"):
+                command.make_context("imgclf", given)
+        except SystemExit as ended:  # of --help
+            assert not ended.code, words
+        except Exception as error:
+            missing = type(error).__name__ == "MissingParameter"
+            assert missing and not whole, f"{words}: {error}"
 
 
 @pages
