@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from imgclf import errors
 from imgclf.cli import endings, flags
 from imgclf.cli.bundle import bundle
 from imgclf.cli.cache import cache
@@ -33,7 +34,6 @@ from imgclf.cli.robustness import robustness
 from imgclf.cli.serve import serve
 from imgclf.cli.study import study
 from imgclf.cli.train import train
-from imgclf.errors import UserError
 
 
 class _Group(TyperGroup):
@@ -103,8 +103,9 @@ def run() -> None:
 
 def leave_by(command: typer.Typer) -> None:
     """Runs a command line; a user's mistake is one sentence and its exit code."""
-    try:
-        command()
-    except UserError as error:
-        typer.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
+    with errors.of_flags():
+        try:
+            command()
+        except errors.UserError as error:
+            typer.echo(f"Error: {error}", err=True)
+            sys.exit(error.exit_code)

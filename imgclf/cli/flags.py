@@ -7,6 +7,7 @@ from typing import Any
 
 from typer.core import TyperGroup
 
+from imgclf import errors
 from imgclf.errors import UserError
 
 
@@ -30,11 +31,13 @@ def in_errors(command: Any) -> Iterator[None]:
       command: of click, which knows the flags.
     """
     flags = {parameter.name: max(parameter.opts, key=len) for parameter in command.params if parameter.opts[0].startswith("-")}
-    try:
-        yield
-    except UserError as error:
-        error.args = (told(str(error), flags),)  # the same error, so that its class and what it knows besides stay
-        raise
+    with errors.of_flags():
+        try:
+            yield
+        except UserError as error:
+            error.args = (told(str(error), flags),)  # the same error, so that its class and what it knows besides stay
+            error.of_command = True
+            raise
 
 
 def told(sentence: str, flags: dict[str, str]) -> str:

@@ -15,7 +15,7 @@ from imgclf.models.weights import conversion
 from imgclf.models.weights import files as weight_files
 from imgclf.models.weights.conversion import Rule, Tree, Weights
 
-WAY_OUT = "export it with --to onnx or --to stablehlo, which take every network."
+WAY_OUT = "export it with --to=onnx or --to=stablehlo, which take every network."
 EPSILON = 1e-5  # of batch normalisation, where a config doesn't say otherwise
 _TRAINING = ("momentum", "unbiased")  # options of normalisation that an answer doesn't depend on
 

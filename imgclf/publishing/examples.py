@@ -63,7 +63,7 @@ def describe(config: Config, dataset: Dataset, *, include: bool, base: str) -> D
     paths = _paths(dataset.reader)
     if paths is None:
         if include or base:
-            raise UserError(f"The images of config.data.source={config.data.source!r} are no files: bundle with --data manifest.")
+            raise UserError(f"The images of config.data.source={config.data.source!r} are no files: bundle with --data=manifest.")
         return Described(table, {"kind": "source", "base": "", "bytes": 0}, {})
     root = _root(config)
     table["bytes"] = [path.stat().st_size for path in paths]

@@ -183,7 +183,7 @@ def _cut_anew(selection: Path, folder: Path, where: dict[str, Any], places: Plac
     # An address out of a stranger's bundle must not lead into the user's own network; one that the user gives may.
     mirror = places.mirror_url or where["mirror_url"] or releases.MIRROR_URL
     if not places.mirror_url and transport.leads_to_private(mirror):
-        raise UserError(f"The photos came from {mirror}, an address in a private network: if you trust it, give --mirror-url {mirror}")
+        raise UserError(f"The photos came from {mirror}, an address in a private network: if you trust it, give --mirror-url={mirror}")
     request = json.loads((selection / "selection.json").read_text(encoding="utf-8"))
     files.write_json(folder / "selection.json", request | {"base_url": mirror if places.mirror_url else releases.BASE_URL})
     sources = ["mirror"] if places.mirror_url else where["sources"]

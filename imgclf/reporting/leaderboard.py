@@ -21,7 +21,8 @@ class Leaderboard(pd.DataFrame):
 
     def _repr_html_(self) -> str:
         """For notebooks."""
-        return notebook.leaderboard(self.astype(object).where(self.notna(), None).to_dict("records"))
+        rows = self.astype(object).where(self.notna(), None).to_dict("records")
+        return notebook.leaderboard([{str(name): value for name, value in row.items()} for row in rows])
 
 
 def read(run: Path) -> Leaderboard | None:

@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -120,7 +121,7 @@ def fit(
             work.stepped(phases[phase], state, batch)
             window.add(step, metrics)
             clock.stepped(metrics)
-            bar.update(task, completed=step, **({"note": ""} if step == first_step + 1 else {}))  # the step is compiled
+            bar.update(task, completed=step, **_note_after(step - first_step))
 
             if plan.logs_at(step):
                 means = window.means() | {"learning_rate": phases[phase].learning_rate(step - 1)} | clock.rate()
@@ -200,6 +201,11 @@ def _tell_evaluation(
     console.print(told + ("  best so far" if improved else ""), highlight=False)
     if on_evaluation is not None:
         on_evaluation(plan.evaluation_number(step), values)
+
+
+def _note_after(steps: int) -> dict[str, Any]:
+    """After the first step nothing is compiled any more, and the loss is read at the next log line."""
+    return {"note": ""} if steps == 1 else {}
 
 
 def _note(metrics: dict[str, float]) -> str:

@@ -188,7 +188,7 @@ def test_nothing_of_others_is_overwritten(classifier, photo_folder, tmp_path):
     images, out = inputs.find([str(photo_folder / "red")]), tmp_path / "out.csv"
     console, options = Console(quiet=True), Options(batch_size=BATCH)
     out.write_text("mine\n")
-    with pytest.raises(imgclf.UserError, match=r"not known to be of this command.*--overwrite"):
+    with pytest.raises(imgclf.UserError, match=r"not known to be of this command.*overwrite=True"):
         write(classifier, images, out)
     assert out.read_text() == "mine\n"
     predict_files.predict_files(classifier, images, out, options, console, overwrite=True)
@@ -212,7 +212,7 @@ def test_nothing_of_others_is_overwritten(classifier, photo_folder, tmp_path):
     parts.mkdir()
     (parts / "about.json").write_text(json.dumps({"model": "another", "images": {}, "options": {}}))
     (parts / "000000000000.parquet").write_bytes(b"theirs")
-    with pytest.raises(imgclf.UserError, match=r"begun with another run.*--overwrite"):
+    with pytest.raises(imgclf.UserError, match=r"begun with another run.*overwrite=True"):
         write(classifier, images, tmp_path / "begun.csv")
     assert (parts / "000000000000.parquet").read_bytes() == b"theirs"
     predict_files.predict_files(classifier, images, tmp_path / "begun.csv", options, console, overwrite=True)

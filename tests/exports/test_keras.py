@@ -30,7 +30,7 @@ def test_layers_are_counted_as_keras_counts_them(tmp_path):
 @pytest.mark.parametrize(
     ("model", "variant", "fields", "reason"),
     [
-        ("resnet18", "", {}, "keras.applications has no 'resnet18': export it with --to onnx or --to stablehlo"),
+        ("resnet18", "", {}, "keras.applications has no 'resnet18': export it with to=onnx or to=stablehlo"),
         ("mobilenet_v2", "", {}, r"it has padding='same' where this run has 'the default'"),
         ("mobilenet_v2", KERAS, {"head.normalize": True}, "has no head like this run's"),
         ("vgg16", "", {"head.kind": "family"}, "does not average maps before its head"),

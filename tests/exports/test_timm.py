@@ -67,7 +67,7 @@ def test_position_embeddings_are_of_the_images_own_size(tmp_path):
 @pytest.mark.parametrize(
     ("model", "variant", "fields", "reason"),
     [
-        ("mobilenet_v2_tiny", "", {}, "timm has no 'mobilenet_v2_tiny': export it with --to onnx or --to stablehlo"),
+        ("mobilenet_v2_tiny", "", {}, "timm has no 'mobilenet_v2_tiny': export it with to=onnx or to=stablehlo"),
         ("resnet18", "conv_bias=True", {}, "with conv_bias=True"),
         ("convnext_nano", "", {"head.kind": "linear"}, r"convnext_nano has norm before its last layer, this run's head has nothing there"),
         ("resnet18", "", {"head.normalize": True}, "has no head like this run's"),

@@ -211,7 +211,7 @@ def test_small_ones_are_left_out_and_counted(tmp_path):
     assert len(crops.table) == 1
     assert crops.too_small == 1
     assert crops.counts() == [("A", "", 1, 1)]
-    with pytest.raises(UserError, match=r"has sides of 90 pixels or more \(2 are smaller\): lower --min-side"):
+    with pytest.raises(UserError, match=r"has sides of 90 pixels or more \(2 are smaller\): lower min_side"):
         crop(folder, CropOptions(min_side=90))
 
 

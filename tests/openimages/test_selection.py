@@ -105,7 +105,7 @@ def test_image_labels_with_explicit_negatives(metadata, shared):
     assert not positive & negative
     assert negative
     assert (found[["x_min", "y_min", "x_max", "y_max"]].to_numpy() == [0, 0, 1, 1]).all()
-    with pytest.raises(UserError, match=r"add --image-labels to --negatives"):
+    with pytest.raises(UserError, match=r"add image_labels=True to negatives=True"):
         select(["Person"], metadata, negatives=True)
 
 
@@ -116,7 +116,7 @@ def test_several_classes_of_one_photo_leave_it_out(metadata, shared):
 
 
 def test_a_class_without_boxes_offers_image_labels(metadata):
-    with pytest.raises(UserError, match=r"'Vinegret' has no boxes in Open Images, only image-level labels: add --image-labels"):
+    with pytest.raises(UserError, match=r"'Vinegret' has no boxes in Open Images, only image-level labels: add image_labels=True"):
         select(["vinegret"], metadata)
     with pytest.raises(UserError, match=r"No photo of .* has a human-verified label 'Vinegret'"):
         select(["vinegret"], metadata, image_labels=True)
@@ -125,7 +125,7 @@ def test_a_class_without_boxes_offers_image_labels(metadata):
 
 
 def test_nothing_found_is_told(metadata):
-    with pytest.raises(UserError, match=r"V7 has no box of 'Zebra' in validation; .*--image-labels"):
+    with pytest.raises(UserError, match=r"V7 has no box of 'Zebra' in validation; .*image_labels=True"):
         select(["Zebra"], metadata, splits=["validation"])
     with pytest.raises(UserError, match=r"75 boxes were found, but none passes all filters: depiction=yes leaves none"):
         select(["French fries"], metadata, splits=["validation"], filters=Filters(flags={"depiction": True}, keep_unknown=False))

@@ -115,7 +115,7 @@ def test_what_is_not_there_is_named(bundle, photos, tmp_path):
     found = fetch(folder, tmp_path)
     assert found.problems == {"cat/1.png": "missing", "dog/2.png": "other bytes than the run's"}
     assert pd.read_parquet(found.table)["id"].tolist() == ["cat/0.png", "cat/2.png", "dog/0.png", "dog/1.png"]
-    with pytest.raises(UserError, match=r"None of the bundle's 6 images could be had .*--images"):
+    with pytest.raises(UserError, match=r"None of the bundle's 6 images could be had .*images"):
         fetch(folder, tmp_path, images=str(tmp_path / "nothing"))
 
 
@@ -123,7 +123,7 @@ def test_images_that_are_no_files_can_not_be_included(config):
     config.data.source = "digits"
     dataset = load_dataset(config)
     assert examples.describe(config, dataset, include=False, base="").where["kind"] == "source"
-    with pytest.raises(UserError, match="are no files: bundle with --data manifest"):
+    with pytest.raises(UserError, match="are no files: bundle with data=manifest"):
         examples.describe(config, dataset, include=True, base="")
 
 
@@ -140,5 +140,5 @@ def test_an_address_in_a_private_network_is_the_users_choice(tmp_path):
     for name in ("images.parquet", "boxes.parquet"):
         (selection / name).write_bytes(b"")
     where = {"mirror_url": "http://127.0.0.1:9/", "sources": ["mirror"]}
-    with pytest.raises(UserError, match=r"an address in a private network: if you trust it, give --mirror-url"):
+    with pytest.raises(UserError, match=r"an address in a private network: if you trust it, give mirror_url"):
         fetching._cut_anew(selection, tmp_path / "out", where, Places(), QUIET)

@@ -51,7 +51,7 @@ def test_an_engine_that_is_not_installed_is_told(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(parallel.importlib, "import_module", missing)
-    with pytest.raises(UserError, match=r"--engine=dask needs dask: python -m pip install 'imgclf\[dask\]'"), parallel.backend("dask", 2):
+    with pytest.raises(UserError, match=r"engine=dask needs dask: python -m pip install 'imgclf\[dask\]'"), parallel.backend("dask", 2):
         pass
 
 

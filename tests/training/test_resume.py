@@ -145,7 +145,7 @@ def test_ctrl_c_saves_and_the_run_ends_the_same(half_done, straight_run, monkeyp
 
 def test_another_config_is_refused_by_name(straight_run):
     folder, _ = straight_run
-    with pytest.raises(UserError, match=r"config\.optimizer\.learning_rate was 0\.01, now 0\.02.*--workdir"):
+    with pytest.raises(UserError, match=r"config\.optimizer\.learning_rate was 0\.01, now 0\.02.*another workdir"):
         train.train(digits_config(**{"optimizer.learning_rate": 0.02}), folder, console=Console(quiet=True))
 
 
@@ -212,5 +212,5 @@ def test_when_all_checkpoints_are_damaged_the_way_out_is_named(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(state_of(10, 1), {})
     shutil.rmtree(tmp_path / "checkpoints/last/step_1/state/d")
-    with pytest.raises(UserError, match="another --workdir"):
+    with pytest.raises(UserError, match="another workdir"):
         checkpoints.restore(lambda step: state_of(10, step), Console(quiet=True))

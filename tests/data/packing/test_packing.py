@@ -255,7 +255,7 @@ def test_a_pack_whose_description_is_cut_off_is_not_taken_for_one_of_these_photo
     pack(prepare(folder_config(photos)), folder)
     (folder / manifest.ABOUT).write_text("{")
     save(photos / "train" / "cat" / "1.png", 77)
-    with pytest.raises(UserError, match=r"whose pack\.json is damaged.*another --out"):
+    with pytest.raises(UserError, match=r"whose pack\.json is damaged.*another out"):
         pack(prepare(folder_config(photos)), folder)
 
 
