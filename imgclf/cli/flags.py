@@ -42,7 +42,6 @@ def in_errors(command: Any) -> Iterator[None]:
 
 def told(sentence: str, flags: dict[str, str]) -> str:
     """Spells the parameters in a sentence as flags: `x=True` becomes --x, `x='a'` becomes --x='a'; fields such as config.x stay."""
-    sentence = re.sub(r" \(in Python: [^)]*\)", "", sentence)
     for name, flag in flags.items():
         sentence = re.sub(rf"(?<![\w.,-]){name}=True\b", flag, sentence)
         sentence = re.sub(rf"(?<![\w.,-]){name}=", f"{flag}=", sentence)

@@ -18,7 +18,7 @@ from imgclf.errors import UserError
 from imgclf.remote import listing, places
 
 LISTS = (*lists.EXTENSIONS, ".txt")
-_COLUMN, _ROOT = "--column (in Python: column=)", "--root (in Python: root=)"
+_COLUMN, _ROOT = "--column", "--root"
 
 
 @dataclasses.dataclass(frozen=True)

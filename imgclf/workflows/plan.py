@@ -90,7 +90,7 @@ def plan(  # noqa: PLR0913  (options by name)
     console, asked = or_terminal(console), asked_for(config, fields)
     described = [topologies.parse(name) for name in ([topology] if isinstance(topology, str) else topology)]
     if not described:
-        raise UserError("A plan needs a topology: give --topology CHIP:SHAPE, such as v5e:4x4 or h100:8.")
+        raise UserError("A plan needs a topology: give --topology=CHIP:SHAPE, such as v5e:4x4 or h100:8.")
     for name in programs:
         if name not in programs_lib.NAMES:
             raise UserError(f"--programs {name!r} is no program of a training; {nearest(name, programs_lib.NAMES)}")
@@ -198,13 +198,13 @@ def _resolved(config: Config, topology: Topology, sizes: Sizes, batch_per_chip: 
     config = config.copy_and_resolve_references()
     if batch_per_chip is not None:
         if batch_per_chip < 1:
-            raise UserError(f"--batch-per-chip {batch_per_chip} is no batch; give 1 or more.")
+            raise UserError(f"--batch-per-chip={batch_per_chip} is no batch; give 1 or more.")
         config.loader.batch_size = config.loader.eval_batch_size = batch_per_chip * topology.chips
     try:
         checked = resolve.check(config, devices=topology.chips)
     except UserError as error:
         raise UserError(
-            f"{topology.name}: {error} --batch-per-chip N sets a batch for any number." if "divide among" in str(error) else str(error)
+            f"{topology.name}: {error} --batch-per-chip=N sets a batch for any number." if "divide among" in str(error) else str(error)
         ) from None
     return resolve.resolve(checked, sizes.classes)
 
@@ -213,13 +213,13 @@ def _sizes(asked: Asked, images: int | None, classes: int | None) -> Sizes:
     """How much data there is: as the user says, else as the run or the data's listing has it; nothing is decoded."""
     for option, value, least in (("--images", images, 1), ("--classes", classes, 2)):
         if value is not None and value < least:
-            raise UserError(f"{option} {value} is not possible; give {least} or more.")
+            raise UserError(f"{option}={value} is not possible; give {least} or more.")
     if images is not None and classes is not None:
         return Sizes(classes, images, None, "as given")
     try:
         names, splits, source = _listed(asked)
     except UserError as error:
-        lacking = " ".join(f"{option} N" for option, value in (("--images", images), ("--classes", classes)) if value is None)
+        lacking = " ".join(f"{option}=N" for option, value in (("--images", images), ("--classes", classes)) if value is None)
         raise UserError(f"{str(error).rstrip('.')}; without the data, plan needs {lacking}.") from None
     counts = collections.Counter(splits)
     shares = asked.config.data.split.fractions

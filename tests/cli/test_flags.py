@@ -19,7 +19,6 @@ FLAGS = {"overwrite": "--overwrite", "method": "--method", "class_name": "--clas
         ("give overwrite=True to replace it.", "give --overwrite to replace it."),
         ("method='cam' is none; did you mean 'hirescam'?", "--method='cam' is none; did you mean 'hirescam'?"),
         ("choose another folder with out=DIR.", "choose another folder with --out=DIR."),
-        ("set --out (in Python: out=) to it.", "set --out to it."),
         ("class_name='x' is none", "--class='x' is none"),
         ("config.data.path='x', FILE.py:DATA,path=X and --path=x stay", "config.data.path='x', FILE.py:DATA,path=X and --path=x stay"),
     ],

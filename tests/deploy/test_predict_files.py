@@ -196,7 +196,7 @@ def test_nothing_of_others_is_overwritten(classifier, photo_folder, tmp_path):
 
     cases = [
         (classifier, inputs.find([str(photo_folder / "blue")]), {}, "other images"),
-        (classifier, images, {"top_k": 1}, "other options .--top-k=5.*--overwrite"),
+        (classifier, images, {"top_k": 1}, "other options .top_k=5.*overwrite=True"),
         (dataclasses.replace(classifier, temperature=9.0), images, {}, "another run"),
     ]
     for predictor, given, changes, message in cases:

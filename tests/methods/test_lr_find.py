@@ -67,8 +67,8 @@ def test_fine_tuning_starts_from_its_probe():
 @pytest.mark.parametrize(
     ("fields", "options", "message"),
     [
-        ({}, {"steps": 5}, "--steps=5 is too few"),
-        ({}, {"low": 1.0, "high": 0.1}, "--low=1 and --high=0.1 are no range"),
+        ({}, {"steps": 5}, "steps=5 is too few"),
+        ({}, {"low": 1.0, "high": 0.1}, "low=1 and high=0.1 are no range"),
         ({"train.method": "probe"}, {}, "config.train.method='probe' trains a head on cached features"),
     ],
 )

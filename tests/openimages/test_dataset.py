@@ -27,10 +27,10 @@ def test_a_notebook_can_do_what_the_terminal_can(server, own_cache, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"download_options": openimages.DownloadOptions(workers=0)}, "--workers=0 must be greater than 0"),
-        ({"download_options": openimages.DownloadOptions(rate=-1)}, "--rate=-1 must be at least 0"),
-        ({"crop_options": openimages.CropOptions(format="gif")}, "--format='gif' is unknown"),
-        ({"filters": openimages.Filters(min_size=2)}, "--min-size must lie within 0 and 1"),
+        ({"download_options": openimages.DownloadOptions(workers=0)}, "workers=0 must be greater than 0"),
+        ({"download_options": openimages.DownloadOptions(rate=-1)}, "rate=-1 must be at least 0"),
+        ({"crop_options": openimages.CropOptions(format="gif")}, "format='gif' is unknown"),
+        ({"filters": openimages.Filters(min_size=2)}, "min_size must lie within 0 and 1"),
         ({"filters": openimages.Filters(flags={"ocluded": True})}, "no flag 'ocluded'; did you mean 'occluded'"),
     ],
 )

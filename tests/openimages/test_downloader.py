@@ -318,9 +318,9 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_there(few, server):
 
 def test_wrong_options_are_told(few, server):
     for options, message in (
-        ({"sources": ("mirrors",)}, "--source='mirrors' is unknown; did you mean 'mirror'"),
-        ({"engine": "rays"}, "--engine='rays' is unknown; did you mean 'ray'"),
-        ({"workers": 0}, "--workers=0 must be greater than 0"),
+        ({"sources": ("mirrors",)}, "source='mirrors' is unknown; did you mean 'mirror'"),
+        ({"engine": "rays"}, "engine='rays' is unknown; did you mean 'ray'"),
+        ({"workers": 0}, "workers=0 must be greater than 0"),
         ({"mirror_url": "s3://bucket"}, "no http or https address"),
     ):
         with pytest.raises(UserError, match=message):

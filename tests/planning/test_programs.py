@@ -80,12 +80,12 @@ def test_mistakes_are_told_before_anything_is_compiled(config, tmp_path):
     quiet = {"console": Console(quiet=True), "out": tmp_path / "plan"}
     for topology, options, told in (
         ("v5e:32x32", {"images": 640, "classes": 10}, "the nearest is v5e:16x16"),
-        ("v5e:4x4", {}, "without the data, plan needs --images N --classes N"),
-        ("v5e:4x4", {"images": 640}, "plan needs --classes N"),
-        ("v5e:4x4", {"images": 640, "classes": 1}, "--classes 1 is not possible"),
+        ("v5e:4x4", {}, "without the data, plan needs images=N classes=N"),
+        ("v5e:4x4", {"images": 640}, "plan needs classes=N"),
+        ("v5e:4x4", {"images": 640, "classes": 1}, "classes=1 is not possible"),
         ("v5e:16x16", {"images": 640, "classes": 10}, "v5e:16x16: config.loader.batch_size=64 does not divide among 256 devices; use 256"),
         ("v5e:4x4", {"images": 640, "classes": 10, "fields": {"mesh.fsdp": 3}}, "do not divide 16 devices"),
-        ("v5e:4x4", {"images": 640, "classes": 10, "batch_per_chip": 0}, "--batch-per-chip 0 is no batch"),
+        ("v5e:4x4", {"images": 640, "classes": 10, "batch_per_chip": 0}, "batch_per_chip=0 is no batch"),
         ("v5e:4x4", {"images": 640, "classes": 10, "programs": ["trian"]}, "did you mean 'train'"),
     ):
         with pytest.raises(UserError) as refused:
