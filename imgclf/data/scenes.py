@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from imgclf import formatting
 from imgclf.data.capture import BURST_SECONDS, Captures
@@ -87,6 +85,9 @@ def bursts(labels: np.ndarray, captures: Captures) -> np.ndarray:
 
 def components(pairs: np.ndarray, count: int) -> np.ndarray:
     """Numbers what pairs (int64 [m, 2]) connect, directly or through others: int64 [count]."""
+    from scipy import sparse  # slow to import, and seldom needed
+    from scipy.sparse.csgraph import connected_components
+
     graph = sparse.coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 

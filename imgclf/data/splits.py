@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from imgclf.config import Config
 from imgclf.config.fields import SplitConfig
@@ -208,6 +206,9 @@ def _joined(groups: np.ndarray, key: np.ndarray) -> np.ndarray:
     rows = np.flatnonzero(key >= 0)
     if len(np.unique(key[rows])) == len(rows):
         return groups
+    from scipy import sparse  # slow to import, and seldom needed
+    from scipy.sparse.csgraph import connected_components
+
     group, names = pd.factorize(groups, sort=True)
     size = len(names) + int(key.max()) + 1
     edges = sparse.coo_array((np.ones(len(rows), bool), (group[rows], len(names) + key[rows])), shape=(size, size))

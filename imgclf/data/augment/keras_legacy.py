@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 from PIL import Image, ImageEnhance
-from scipy import ndimage
 
 from imgclf.data.augment.draws import Draw
 
@@ -42,6 +41,8 @@ def resample(image: np.ndarray, drawn: Draw, size: tuple[int, int], fill: str = 
     if not drawn.is_aligned:
         to_input = matrix(drawn, size)
         warp = {"offset": to_input[:2, 2], "output": np.float32, "order": 1, "mode": fill, "cval": fill_value}
+        from scipy import ndimage  # slow to import, and seldom needed
+
         out = np.stack([ndimage.affine_transform(channel, to_input[:2, :2], **warp) for channel in np.moveaxis(out, -1, 0)], -1)
     out = out[:: -1 if drawn.vertical_flip else 1, :: -1 if drawn.flip else 1]
     if drawn.keras_brightness is not None:

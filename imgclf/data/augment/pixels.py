@@ -13,7 +13,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from scipy.special import ndtri
 
 from imgclf.config import Config
 from imgclf.errors import UserError
@@ -220,6 +219,8 @@ def _histogram(image: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _quantiles() -> np.ndarray:
+    from scipy.special import ndtri  # a quarter of a second, which nothing else here needs
+
     return ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
 
 
