@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from rich.console import Console
 
 from imgclf import files, models
@@ -103,7 +102,7 @@ def _outputs(predictor: Predictor, shown: np.ndarray) -> Outputs:
     """
     config = predictor.config.copy_and_resolve_references()
     config.model.precision = "f32"
-    graphdef, _, _ = split_model(nnx.eval_shape(lambda: models.create(config, len(predictor.class_names), load_weights=False)))
+    graphdef, _, _ = split_model(models.abstract(config, len(predictor.class_names)))
     mesh = sharding.create_mesh()
     step = make_eval_step(config, graphdef, mesh, features=True)
     size = -(-_BATCH // jax.device_count()) * jax.device_count()

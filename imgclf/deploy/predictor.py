@@ -277,7 +277,7 @@ class Predictor:
     @functools.cached_property
     def _abstract(self) -> tuple[nnx.GraphDef, Tree, Tree]:
         """What the config's model is like: its static definition, and the shapes of its parameters and statistics."""
-        return split_model(nnx.eval_shape(lambda: models.create(self.config, len(self.class_names), load_weights=False)))
+        return split_model(models.abstract(self.config, len(self.class_names)))
 
     @functools.cached_property
     def _eval_step(self) -> EvalStep:

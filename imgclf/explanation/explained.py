@@ -38,7 +38,7 @@ class Explained:
     @classmethod
     def of(cls, config: Config, classes: int, params: Tree, batch_stats: Tree) -> "Explained":
         """That of a run's config and kept model."""
-        graphdef, _, _ = split_model(nnx.eval_shape(lambda: models.create(config, classes, load_weights=False)))
+        graphdef, _, _ = split_model(models.abstract(config, classes))
         return cls(config, graphdef, params, batch_stats)
 
     @functools.cached_property

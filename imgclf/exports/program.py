@@ -20,7 +20,7 @@ def network(exportable: Exportable) -> Network:
     """The trained network, which computes in float32."""
     config = exportable.config.copy_and_resolve_references()
     config.model.precision = "f32"
-    abstract = nnx.eval_shape(lambda: models.create(config, len(exportable.class_names), load_weights=False))
+    abstract = models.abstract(config, len(exportable.class_names))
     graphdef, _, _ = split_model(abstract)
     return nnx.merge(graphdef, nnx.State(exportable.params), nnx.State(exportable.batch_stats))
 

@@ -67,7 +67,7 @@ class Teacher:
                 f"{field} has model.head.kind={own.model.head.kind!r}; a teacher needs one on averaged features, 'linear' or 'norm'."
             )
         kept, _ = load_model(folder / results["checkpoint"])
-        abstract = nnx.eval_shape(lambda: models.create(own, len(class_names), load_weights=False))
+        abstract = models.abstract(own, len(class_names))
         state = (nnx.State(jax.tree.map(jnp.asarray, kept[part])) for part in ("params", "batch_stats"))
         model = nnx.merge(nnx.graphdef(abstract), *state)
         return cls(own, model, results["temperature"], results["params_sha256"], config.train.teacher_share)

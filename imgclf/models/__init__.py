@@ -5,8 +5,8 @@ user's own: see `registry`.
 """
 
 from imgclf.models.backbone import Backbone
-from imgclf.models.build import create
+from imgclf.models.build import abstract, create
 from imgclf.models.network import Network
 from imgclf.models.registry import NAMES
 
-__all__ = ["NAMES", "Backbone", "Network", "create"]
+__all__ = ["NAMES", "Backbone", "Network", "abstract", "create"]

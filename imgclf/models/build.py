@@ -1,6 +1,7 @@
 """Builds the network that a config asks for, with fresh parameters or with published weights."""
 
 import inspect
+import json
 import logging
 import operator
 from collections.abc import Callable
@@ -57,24 +58,53 @@ def create(
         raise ValueError("models.create takes a config in which nothing is left to choose: what methods.resolve.resolve returns")
 
     def build() -> Network:
-        rngs = nnx.Rngs(config.seed)
-        backbone = _build_backbone(config, rngs)
-        if config.model.precision == "bf16" and forms.target().platform == "cpu":
-            layers.use_bf16_products(backbone)
-        network = Network(backbone, _build_head(config, backbone, num_classes, rngs), dtype=activation_dtype(config.model.precision))
-        layers.group_batch_norms(network, config.model.batch_norm_group)
-        if config.model.gradient_precision == "f32":
-            layers.use_f32_gradients(network)
-        return network
+        return _build(config, num_classes)
 
     if config.model.weights == "none" or not load_weights:
         return build() if shardings is None else _made_split(build, shardings)
     entry = pretrained.find(config.model.weights, config.model.name)
-    loaded = _with_weights(config, build, entry, num_classes, tell)
+    loaded = _with_weights(config, entry, num_classes, tell)
     if shardings is None:
         return nnx.merge(loaded.graphdef, *(nnx.State(jax.tree.map(jnp.asarray, tree)) for tree in (loaded.params, loaded.batch_stats)))
     placed = (jax.tree.map(jax.device_put, tree, shardings(tree)) for tree in (loaded.params, loaded.batch_stats))
     return nnx.merge(loaded.graphdef, *map(nnx.State, placed))
+
+
+def abstract(config: Config, num_classes: int) -> Network:
+    """The network of `create` without weights, its parameters and statistics as shapes: nothing is computed.
+
+    To trace a network takes half a second of CPU, and a run needs the shapes many times: those of a config and devices that were asked for
+    lately are kept. Each caller gets a network of its own.
+
+    Raises:
+      UserError: as `create` without weights.
+    """
+    if config.model.name not in registry.NAMES:  # a builder of the user's own may have changed
+        return nnx.eval_shape(lambda: create(config, num_classes, load_weights=False))
+    of_model = config.model.to_dict() | {"weights": "none"}
+    asked = json.dumps([of_model, list(config.data.image_size), bool(config.data.mean and config.data.std), config.seed], sort_keys=True)
+    key = (asked, num_classes, forms.target(), forms.is_portable())
+    if key not in _abstract:
+        while len(_abstract) >= _KEPT:
+            _abstract.pop(next(iter(_abstract)))
+        _abstract[key] = nnx.split(nnx.eval_shape(lambda: create(config, num_classes, load_weights=False)))
+    return nnx.merge(*_abstract[key])
+
+
+_KEPT = 8
+_abstract: dict[tuple[str, int, forms.Target, bool], tuple[nnx.GraphDef, nnx.State]] = {}
+
+
+def _build(config: Config, num_classes: int) -> Network:
+    rngs = nnx.Rngs(config.seed)
+    backbone = _build_backbone(config, rngs)
+    if config.model.precision == "bf16" and forms.target().platform == "cpu":
+        layers.use_bf16_products(backbone)
+    network = Network(backbone, _build_head(config, backbone, num_classes, rngs), dtype=activation_dtype(config.model.precision))
+    layers.group_batch_norms(network, config.model.batch_norm_group)
+    if config.model.gradient_precision == "f32":
+        layers.use_f32_gradients(network)
+    return network
 
 
 def _made_split(build: Callable[[], Network], shardings: Shardings) -> Network:
@@ -96,25 +126,25 @@ class _Loaded(NamedTuple):
     batch_stats: Any
 
 
-def _with_weights(config: Config, build: Callable[[], Network], entry: Weights, num_classes: int, tell: Callable[[str], None]) -> _Loaded:
+def _with_weights(config: Config, entry: Weights, num_classes: int, tell: Callable[[str], None]) -> _Loaded:
     """The network with published weights; what of its head they don't have is fresh."""
     if (config.data.mean, config.data.std) != (entry.mean, entry.std):
         tell(f"config.data.mean and std are not the weights' own, {entry.mean} and {entry.std}; () takes those.")
     if not entry.commercial:
         tell(f"{entry.name}: the licence, {entry.licence}, forbids commercial use ({entry.source}).")
-    abstract = nnx.eval_shape(build)
-    params_like, batch_stats_like = (nnx.to_pure_dict(nnx.state(abstract, kind)) for kind in (nnx.Param, nnx.BatchStat))
+    like = abstract(config, num_classes)
+    params_like, batch_stats_like = (nnx.to_pure_dict(nnx.state(like, kind)) for kind in (nnx.Param, nnx.BatchStat))
     kind = config.model.head.kind
     own_head = kind in ("linear", "norm", "family") and not config.model.head.normalize
     params, batch_stats, new = pretrained.load(entry, params_like, batch_stats_like, own_head=own_head)
     if new:
-        head = _build_head(config, abstract.backbone, num_classes, nnx.Rngs(config.seed))
+        head = _build_head(config, like.backbone, num_classes, nnx.Rngs(config.seed))
         params["head"] = nnx.to_pure_dict(nnx.state(head, nnx.Param)) | params.get("head", {})  # only whole layers are missing
         batch_stats["head"] = nnx.to_pure_dict(nnx.state(head, nnx.BatchStat))
         had = f"that of {entry.num_classes} classes is left out" if entry.num_classes else "the file has none"
         part = "head is" if new == "head/" else "head's last layer is"
         tell(f"{entry.name}: the {part} new ({kind}, {num_classes} classes; {had}).")
-    return _Loaded(nnx.graphdef(abstract), params, batch_stats)
+    return _Loaded(nnx.graphdef(like), params, batch_stats)
 
 
 def activation_dtype(precision: str) -> Any:

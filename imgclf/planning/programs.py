@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imgclf import models
@@ -74,7 +73,7 @@ def create(name: str, config: Config, num_classes: int, train_images: int, mesh:
       UserError: for durations, freezing, an optimizer or images that don't fit.
     """
     with forms.on_devices_of(mesh):
-        model = nnx.eval_shape(lambda: models.create(config, num_classes, load_weights=False))
+        model = models.abstract(config, num_classes)
     if name == TRAIN:
         return _train(config, model, train_images, mesh)
     graphdef, params, batch_stats = split_model(model)

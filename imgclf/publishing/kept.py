@@ -54,7 +54,7 @@ def trained(config: Config, dataset: Dataset, run: Path, results: dict[str, Any]
 
 
 def _logits_of(config: Config, dataset: Dataset, params: Tree, batch_stats: Tree, method: str, console: Console) -> LogitsOf:
-    abstract: Network = nnx.eval_shape(lambda: models.create(config, len(dataset.class_names), load_weights=False))
+    abstract: Network = models.abstract(config, len(dataset.class_names))
     if method == "probe":
         state = (nnx.State(jax.tree.map(jnp.asarray, part)) for part in (params, batch_stats))
         model = nnx.merge(nnx.graphdef(abstract), *state)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 
 from imgclf import models
@@ -32,7 +31,7 @@ def create_model(config: Config, num_classes: int, mesh: Mesh, *, tell: Callable
     with forms.on_devices_of(mesh):
         if mesh.shape["fsdp"] == mesh.shape["model"] == 1:
             return models.create(config, num_classes, tell=tell)
-        shapes = nnx.eval_shape(lambda: models.create(config, num_classes, load_weights=False))
+        shapes = models.abstract(config, num_classes)
         layout = Layout.create(config.mesh, split_model(shapes)[1], mesh)
         return models.create(config, num_classes, tell=tell, shardings=layout.shardings)
 

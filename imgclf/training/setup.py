@@ -103,7 +103,7 @@ def check_train_size(config: Config, model: Network) -> None:
         raise UserError(f"{field} is too small for config.model.name={name!r}; train on larger images.")
     other = config.copy_and_resolve_references()
     other.data.image_size = size
-    of_that_size = nnx.eval_shape(lambda: models.create(other, model.head.logits.out_features, load_weights=False))
+    of_that_size = models.abstract(other, model.head.logits.out_features)
     shapes, other_shapes = (jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(each, nnx.Param))) for each in (model, of_that_size))
     if shapes != other_shapes:
         raise UserError(f"{field}: {name!r} has parameters for each place of its maps, so that images need one size; leave it at ().")

@@ -47,18 +47,19 @@ def select(config: Config, dataset: Dataset, find_scenes: FindScenes, console: C
     Returns:
       The config with what was chosen, and a row about each candidate (`selection.Judged.row`).
     """
+    training = np.flatnonzero((dataset.table["split"] == "train").to_numpy())
+    small = len(training) <= selection.MOST_IMAGES
+    config = config.copy_and_resolve_references()
+    resolved = resolve.resolve(resolve.check(config), len(dataset.class_names))
+    model = models.create(resolved, len(dataset.class_names), tell=lambda said: None)
+    if small:  # all views will be needed: each image is decoded once for all of them, and for the search for scenes
+        extract(changed(resolved, {"eval.views": "framings"}), model, dataset, rows=training, console=console)
     if config.data.scenes == "auto" and "scene" not in dataset.table:
         dataset = with_scenes(dataset, find_scenes(dataset).names)
-    images = subset(dataset, np.flatnonzero((dataset.table["split"] == "train").to_numpy()))
-    small = len(images.table) <= selection.MOST_IMAGES
+    images = subset(dataset, training)
     images = images if small else selection.sample(images, config)
-    config = config.copy_and_resolve_references()
     asked, config.probe.folds = config.probe.folds, folds(config.probe.folds, images.table)
-    resolved = resolve.resolve(resolve.check(config), len(images.class_names))
-    model = models.create(resolved, len(images.class_names), tell=lambda said: None)
     squashed = {"data.resize": "squash", "data.interpolation": resolved.data.interpolation}
-    if small:  # all views will be needed: each image is decoded once for all of them
-        extract(changed(resolved, {"eval.views": "framings"}), model, images, console=console)
 
     def judged(name: str, about: str, fields: Mapping[str, Any]) -> selection.Judged:
         return selection.judge(Candidate(name, about, fields), config, images, model, console)

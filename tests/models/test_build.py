@@ -233,3 +233,20 @@ def test_batch_norm_statistics_and_gradients_are_of_the_global_batch():
     result = json.loads(said.splitlines()[-1])
     assert result["devices"] == 4
     assert result["worst"] < 1e-3
+
+
+def test_what_a_network_is_like_is_found_once_and_nobody_can_change_it_for_others():
+    config = default_config()
+    config.model.name, config.data.image_size, config.model.head.kind = "mobilenet_v2_tiny", (32, 32), "linear"
+    config.data.mean, config.data.std, config.model.variant = (0.5,) * 3, (0.5,) * 3, ""
+    one = models.abstract(config, 3)
+    fresh = nnx.eval_shape(lambda: models.create(config, 3))
+    assert nnx.graphdef(one) == nnx.graphdef(fresh)
+    assert jax.tree.map(jnp.shape, nnx.state(one)) == jax.tree.map(jnp.shape, nnx.state(fresh))
+    del one.head
+    again = models.abstract(config, 3)
+    assert nnx.graphdef(again) == nnx.graphdef(fresh)
+    assert models.abstract(config, 4).head.logits.out_features == 4
+    config.data.image_size = (0, 0)
+    with pytest.raises(UserError, match="too small"):
+        models.abstract(config, 3)
