@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from rich.console import Console
@@ -68,7 +67,7 @@ class Teacher:
             )
         kept, _ = load_model(folder / results["checkpoint"])
         abstract = models.abstract(own, len(class_names))
-        state = (nnx.State(jax.tree.map(jnp.asarray, kept[part])) for part in ("params", "batch_stats"))
+        state = (nnx.State(jax.device_put(kept[part], may_alias=False)) for part in ("params", "batch_stats"))
         model = nnx.merge(nnx.graphdef(abstract), *state)
         return cls(own, model, results["temperature"], results["params_sha256"], config.train.teacher_share)
 

@@ -183,7 +183,7 @@ class LogisticPath:
         labels = np.asarray(self.examples.labels, np.int32)
         shares = np.zeros((len(weights), len(coordinates)), np.float32)
         shares[:, : weights.shape[1]] = weights / weights.sum(1, keepdims=True)
-        return _Prepared(jnp.asarray(coordinates), np.pad(labels, (0, len(coordinates) - len(labels))), shares, self.examples.classes)
+        return _Prepared(jax.device_put(coordinates), np.pad(labels, (0, len(coordinates) - len(labels))), shares, self.examples.classes)
 
 
 def _led_on(found: Sequence[tuple[float, np.ndarray]], place: float) -> np.ndarray:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from rich.console import Console
 
@@ -56,7 +55,7 @@ def trained(config: Config, dataset: Dataset, run: Path, results: dict[str, Any]
 def _logits_of(config: Config, dataset: Dataset, params: Tree, batch_stats: Tree, method: str, console: Console) -> LogitsOf:
     abstract: Network = models.abstract(config, len(dataset.class_names))
     if method == "probe":
-        state = (nnx.State(jax.tree.map(jnp.asarray, part)) for part in (params, batch_stats))
+        state = (nnx.State(jax.device_put(part, may_alias=False)) for part in (params, batch_stats))
         model = nnx.merge(nnx.graphdef(abstract), *state)
         return FeatureLogits(config, model, dataset, params, batch_stats)
     mesh = sharding.create_mesh()
