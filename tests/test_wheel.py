@@ -8,7 +8,8 @@ import sys
 import pytest
 from PIL import Image
 
-FEW = ["--set", "train.duration=3 steps", "--set", "model.cnn.widths=(4,)", "--set", "model.cnn.dense=()", "--set", "loader.threads=1"]
+FIELDS = ("train.duration=3 steps", "model.cnn.widths=(4,)", "model.cnn.dense=()", "loader.threads=1", "eval.explain=0")
+FEW = [part for field in FIELDS for part in ("--set", field)]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 import warm_start
 from PIL import Image
 
-FAST = ["--config.train.duration=1 steps"]
+FAST = ["--config.train.duration=1 steps", "--config.eval.explain=0"]
 SMALL = ["--config.data.image_size=(32, 24)", "--config.model.cnn.widths=(16, 32)"]
 
 
@@ -125,7 +125,9 @@ def test_a_csv_of_photos_is_trained(warm, photos, tmp_path):
     assert json.loads((tmp_path / "out" / "results.json").read_text())["class_names"] == ["blue", "red"]
 
 
-@pytest.mark.parametrize("name", ["openimages_cnn", "sports_cnn", pytest.param("cifar10_resnet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["openimages_cnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sports_cnn", "cifar10_resnet"))]
+)
 def test_shipped_configs_take_a_step(warm, photos, name):
     small = ["--config.data.image_size=(48, 48)", "--config.loader.batch_size=8", "--config.data.split.fractions=(0.5, 0.25, 0.25)"]
     code, said = warm(f"--config=configs/{name}.py:photos", "--workdir=out", *small, *FAST)

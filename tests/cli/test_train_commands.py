@@ -13,7 +13,8 @@ from imgclf.config import shipped
 from imgclf.errors import UserError
 from imgclf.workflows import train as workflow
 
-FEW = ["--set", "train.duration=2 steps", "--set", "model.cnn.widths=(4,)", "--set", "loader.threads=1", "--set", "data.image_size=16"]
+FIELDS = ("train.duration=2 steps", "model.cnn.widths=(4,)", "loader.threads=1", "data.image_size=16", "eval.explain=0")
+FEW = [part for field in FIELDS for part in ("--set", field)]
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_it_trains_is_saved_and_loaded_again(module, monkeypatch):
     config = config_of()
     config.model.variant = "width=6"
     config.data.per_class = 8
-    config.train.duration = "4 steps"
+    config.train.duration, config.eval.explain = "4 steps", 0
     config.train.method = "fit"
     results = train(config, module / "run", console=Console(quiet=True))
     assert results["steps"] == 4

@@ -65,6 +65,7 @@ def assert_same_training(folder: Path, one: Path) -> None:
                 np.testing.assert_allclose(actual[step][name], record[name], rtol=2e-3, err_msg=f"{name} at step {step}")
 
 
+@pytest.mark.slow
 def test_four_devices_get_the_same_batches(config_file, one_device, tmp_path):
     finish(start(config_file, tmp_path / "run", tmp_path / "seen.json", devices=4))
     seen = json.loads((tmp_path / "seen.json").read_text())

@@ -37,12 +37,10 @@ def small(shared):
     return config, models.create(config, 2), assign_splits(load_dataset(config), config)
 
 
-_SLOW = [pytest.param(preset, marks=pytest.mark.slow) for preset in ("head", "first_100_layers", "none")]
-
-
-@pytest.mark.parametrize("preset", ["last_stage", *_SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["head", "last_stage", "first_100_layers", "none"])
 def test_the_loss_falls_and_what_is_frozen_stays(small, preset):
-    """The slow ones take long to compile; test_freeze has them on small networks."""
+    """They take long to compile; test_freeze has them on small networks."""
     config, model, dataset = small
     config = config.copy_and_resolve_references()
     config.freeze.preset, config.optimizer.learning_rate = preset, 1e-3 if preset == "head" else 3e-4

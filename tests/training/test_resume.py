@@ -45,7 +45,7 @@ def writing(folder: Path) -> bool:
     return any(folder.glob("checkpoints/**/*orbax-checkpoint-tmp*"))
 
 
-@pytest.mark.parametrize(("kills", "steps"), [(4, 100), pytest.param(21, 200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "steps"), [(3, 75), pytest.param(21, 200, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(tmp_path, kills, steps):
     """SIGKILLs, in turn at any moment after the start, some time after the first new metrics, and while a checkpoint is written."""
     changes = {"train.duration": f"{steps} steps", "train.eval_every": "25 steps", "train.log_every": "1 steps"}

@@ -191,6 +191,7 @@ def test_runs_get_fresh_folders(parts, tmp_path, monkeypatch):
     assert [str(run) for run in runs] == ["runs/image", "runs/image-2"]
 
 
+@pytest.mark.slow
 def test_the_four_lines_on_photographs(shared, tmp_path):
     data = imgclf.load_images(shared / "data" / "doraemon_walle", verbose=False)
     train, test = data.filter(lambda table: table.groupby("class_name").cumcount() % 3 == 0).split(0.7, seed=2, verbose=False)

@@ -50,7 +50,14 @@ def cache(tmp_path, monkeypatch):
 
 
 def fields(**more) -> dict:
-    small = {"data.image_size": 16, "loader.batch_size": 8, "loader.threads": 1, "model.cnn.widths": (4,), "train.duration": "2 steps"}
+    small = {
+        "data.image_size": 16,
+        "loader.batch_size": 8,
+        "loader.threads": 1,
+        "model.cnn.widths": (4,),
+        "train.duration": "2 steps",
+        "eval.explain": 0,
+    }
     return small | {"augment.crop_scale": (1.0, 1.0), "train.log_every": "1 steps", **more}
 
 

@@ -33,7 +33,7 @@ def run(photos, tiny_weights, tmp_path_factory, root):
     """Runs a config at a tiny size, from its flags; returns the resolved config and results.json."""
 
     def call(name: str, argument: str, model: str, *fields: str) -> tuple[dict, dict]:
-        tiny = [f"model.name={model}", f"model.weights={tiny_weights(model)}", "loader.threads=2"]
+        tiny = [f"model.name={model}", f"model.weights={tiny_weights(model)}", "loader.threads=2", "eval.explain=0"]
         config = config_lib.load_config(f"{name}:{argument}", [*tiny, *fields])
         workdir = tmp_path_factory.mktemp(name)
         results = train.train(config, workdir, console=Console(quiet=True))
@@ -70,6 +70,7 @@ def test_s2_reads_stems_splits_by_hash_and_trains_a_softmax_layer(run, photos):
     assert sorted(results["class_names"]) == ["blue", "green", "red"]
 
 
+@pytest.mark.slow
 def test_s2s_distortions_bypass_the_cache(run, photos):
     duration = ["train.duration=2 steps", "data.image_size=(96, 96)", "loader.batch_size=16"]
     fields, results = run("grocery_inception", f"{photos}/labels.csv,root={photos},distortions=True", "inception_v3_tiny", *duration)
