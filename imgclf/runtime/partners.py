@@ -31,6 +31,7 @@ _LOOK_EVERY = 1.0  # seconds
 _SEEN_WITHIN = 10.0  # seconds, that process 0 stays for the others to read why it ends
 
 _in_loop = threading.Event()
+_ends_with: list[int] = []  # the exit code of a process that is ending; JAX may abort it while the others leave before it
 _handlers: list[object] = []  # C holds no reference to them
 
 
@@ -92,6 +93,7 @@ def _ending(error: BaseException) -> tuple[int, str]:
 
 def _leave(hosts: Hosts, code: int, told: str) -> None:
     """Tells the others, and ends this process. Process 0, who keeps what it has told, stays until they have read it."""
+    _ends_with.append(code)
     with contextlib.suppress(RuntimeError):  # another one was quicker, or the service is gone
         hosts.client.key_value_set(f"{_ENDED}/first", f"{hosts.index}\n{code}\n{told}")
     with contextlib.suppress(RuntimeError):
@@ -128,6 +130,7 @@ class _Watch(threading.Thread):
         for _, value in hosts.client.key_value_dir_get(_ENDED):
             index, code, told = value.split("\n", 2)
             if int(index) != hosts.index:
+                _ends_with.append(int(code))  # process 0, and JAX's service with it, may be gone as soon as it knows that this was read
                 print(f"Process {index} of {hosts.count} has ended, and so this one does: {told}", file=sys.stderr)
                 hosts.client.key_value_set(f"{_SEEN}/{hosts.index}", "")
                 _end(int(code))
@@ -153,6 +156,8 @@ def _tell_abort() -> None:
 
     def on_abort(signum: int) -> None:
         del signum
+        if _ends_with:
+            os._exit(_ends_with[0])
         told = (
             "JAX has ended this process, see above; most likely another process of the training is gone, hangs or has never come. "
             f"What was saved last is kept. To continue from there, give all processes their commands again; this one's: {command}\n"

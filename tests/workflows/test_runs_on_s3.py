@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import faulty_proxy
 import pandas as pd
 import pytest
+import several_hosts
 
 import imgclf
+from imgclf import config as config_lib
 from imgclf.errors import UserError
 from imgclf.remote import copies, mirror, retrying, transfer
 
@@ -64,16 +67,23 @@ def train(photos, workdir, cache, **environment) -> subprocess.Popen:
     )
 
 
-def wait_for_step(url: str, step: int, process: subprocess.Popen) -> None:
+def wait_until_saved(url: str, step: int, alive: Callable[[], bool]) -> None:
     """Waits until a whole state of this step or a later one is at the URL."""
-    while process.poll() is None:
+    while alive():
         manifest = copies.manifest_at(url)
         if manifest and any(
             int(name.split("/")[2].split("_")[1]) >= step for name in manifest.files if name.startswith("checkpoints/last/step_")
         ):
             return
         time.sleep(0.1)
-    raise AssertionError(process.communicate()[0])
+    raise AssertionError(f"step {step} never came to {url}")
+
+
+def wait_for_step(url: str, step: int, process: subprocess.Popen) -> None:
+    try:
+        wait_until_saved(url, step, lambda: process.poll() is None)
+    except AssertionError as error:
+        raise AssertionError(process.communicate()[0]) from error
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +152,6 @@ def test_a_place_that_goes_or_forbids_ends_the_run_and_loses_nothing(proxy, here
 
 
 def test_workers_read_from_s3_and_give_the_same_batches(proxy, color_folder):
-    from imgclf import config as config_lib
     from imgclf.data import pipeline
     from imgclf.data.prepare import load_path
 
@@ -154,6 +163,30 @@ def test_workers_read_from_s3_and_give_the_same_batches(proxy, color_folder):
         with pipeline.train_batches(dataset, config, num_steps=6) as stream:
             batches.append([batch["image"] for batch in stream])
     assert all((mine == others).all() for mine, others in zip(*batches, strict=True))
+
+
+def test_several_processes_keep_their_run_at_a_url(proxy, color_folder, tmp_path, monkeypatch):
+    """As here, and continued there by processes with another cache after all were killed."""
+    fields = [f"--config.{name}={value}" for name, value in SETS.items()]
+    config = tmp_path / "config.json"
+    config.write_text(config_lib.to_json(config_lib.load_config(f"folder:{color_folder}", {"train.method": "fit"})))
+    arguments = [f"--config={config}", *fields]
+    ended = several_hosts.finish(several_hosts.start([*arguments, f"--workdir={tmp_path}/here"], tmp_path, 2))
+    assert [code for code, _ in ended] == [0, 0], ended
+    url = "s3://bucket/runs/two-processes"
+    monkeypatch.setenv("IMGCLF_CACHE", str(tmp_path / "one"))
+    started = several_hosts.start([*arguments, f"--workdir={url}"], tmp_path, 2)
+    wait_until_saved(url, 10, lambda: all(process.is_alive() for process, _ in started))
+    for process, _ in started:
+        process.kill()
+    several_hosts.finish(started)
+    monkeypatch.setenv("IMGCLF_CACHE", str(tmp_path / "two"))
+    proxy.plan = ["", "503", "", "reset", "", "", "short", ""] * 40
+    ended = several_hosts.finish(several_hosts.start([*arguments, f"--workdir={url}"], tmp_path, 2))
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert "Continuing from step" in ended[0][1]
+    there, expected = (json.loads(text) for text in (transfer.read(f"{url}/results.json"), (tmp_path / "here/results.json").read_bytes()))
+    assert there["params_sha256"] == expected["params_sha256"]
 
 
 def test_a_second_writer_is_refused(proxy, tmp_path, monkeypatch):
