@@ -25,7 +25,12 @@ extensions = [
 exclude_patterns = ["stories/results"]
 html_theme = "sphinx_book_theme"
 html_title = "imgclf"
-html_theme_options = {"show_navbar_depth": 1, "use_download_button": False, "home_page_in_toc": True}
+html_theme_options = {
+    "show_navbar_depth": 1,
+    "use_download_button": False,
+    "home_page_in_toc": True,
+    "navbar_persistent": [],  # else the theme below this one puts a second search field above the page
+}
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

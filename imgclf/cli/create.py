@@ -19,8 +19,13 @@ def create(
         ),
     ],
     fields: Fields = None,
-    model: Annotated[str, typer.Option(help="One that `imgclf models` lists; default: resnet50, or the one of --weights.")] = "",
-    weights: Annotated[str, typer.Option(help="Published weights, path:FILE, or none; default: the model's best.")] = "",
+    model: Annotated[str, typer.Option(help="One that `imgclf models` lists; default: the one that the weights belong to.")] = "",
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="Published weights, path:FILE, or none; default: the best features that can be had, of the model if one is named."
+        ),
+    ] = "",
     method: Annotated[str, typer.Option(help="auto | probe | lp_ft | fit.")] = "auto",
     time_limit: Annotated[
         str,
