@@ -49,20 +49,22 @@ def section(results: dict[str, Any], names: list[str]) -> dict[str, Any] | None:
     return found | {"rows": rows}
 
 
-def pictures(index: dict[str, Any], picture: Callable[[str], dict[str, Any]]) -> dict[str, Any] | None:
+def pictures(index: dict[str, Any], matrix: dict[str, Any], picture: Callable[[str], dict[str, Any]]) -> dict[str, Any] | None:
     """What `confusion.js` opens: JSON of {cells: [[true, predicted, [id, …]], …], pictures: {id: {src, small}}}; None where there are none.
 
     Args:
       index: that of the run's samples.
+      matrix: what `section` returned: of a condensed matrix only the pairs that are named can be opened.
       picture: makes the picture of an id; those without a source are left out.
     """
     found: dict[str, dict[str, Any]] = {}
     cells = []
+    named = {(pair["true"], pair["predicted"]) for pair in matrix["pairs"]}
     for true, said, ids in index.get("cells", []):
+        if matrix["large"] and (true, said) not in named:
+            continue
         own = {image_id: made for image_id in ids if (made := picture(image_id))["src"]}
         if own:
             cells.append([true, said, list(own)])
             found |= {image_id: {"src": made["src"], "small": made["small"]} for image_id, made in own.items()}
-    return (
-        {"kinds": {(true, said) for true, said, _ in cells}, "data": pages.as_json({"cells": cells, "pictures": found})} if cells else None
-    )
+    return {"data": pages.as_json({"cells": cells, "pictures": found})} if cells else None

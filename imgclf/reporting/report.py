@@ -74,7 +74,7 @@ def _context(run: Path) -> dict[str, Any]:
         "curves": _curves(_metrics(run / "metrics.jsonl"), results),
         "best_epoch": results.get("best_epoch"),
         "confusion": (matrix := confusion.section(results, names)),
-        "cells": confusion.pictures(index, lambda image_id: _picture(run, index, image_id)) if matrix and matrix["wrong"] else None,
+        "cells": confusion.pictures(index, matrix, lambda image_id: _picture(run, index, image_id)) if matrix else None,
         "previous": _previous(run, index),
         "thresholds": thresholds.section(predictions, names),
         "map": feature_map.of_run(run),

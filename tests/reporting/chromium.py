@@ -97,14 +97,15 @@ class Browser:
         found = self.evaluate("axe.run().then(({violations}) => violations.map(v => [v.id, v.nodes.length, v.help, v.nodes[0].html]))")
         return [f"{rule} ({count} times): {told}: {html[:200]}" for rule, count, told, html in found]
 
-    def screenshot(self, path: Path) -> Path:
-        data = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=self.clip())["data"]
+    def screenshot(self, path: Path, height: int = 16_000) -> Path:
+        """Of the whole page, or of its uppermost pixels."""
+        data = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=self.clip(height))["data"]
         path.write_bytes(base64.b64decode(data))
         return path
 
-    def clip(self) -> dict:
+    def clip(self, height: int) -> dict:
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        return {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16_000), "scale": 1}
+        return {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], height), "scale": 1}
 
     def close(self) -> None:
         self._session = None
