@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TextIO
@@ -24,7 +24,15 @@ def coordinator() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def start(arguments: Sequence[str], folder: Path, count: int, *, devices: int = 1, own: Sequence[Sequence[str]] = ()) -> Started:
+def start(
+    arguments: Sequence[str],
+    folder: Path,
+    count: int,
+    *,
+    devices: int = 1,
+    own: Sequence[Sequence[str]] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Started:
     """Starts `count` processes of one training.
 
     Args:
@@ -32,15 +40,18 @@ def start(arguments: Sequence[str], folder: Path, count: int, *, devices: int = 
       folder: in which they start; `opened-K.json` are the files that process K opened, if it ended by itself.
       devices: of each process.
       own: further arguments of each process.
+      environment: variables that are set in them; else they have those of the moment at which the first process of the tests was started.
     """
     common = [*arguments, "--distributed", f"--coordinator={coordinator()}", f"--num-processes={count}"]
     given = own or [()] * count
-    return [warm_start.start(_main, [*common, f"--process-id={k}", *given[k]], str(folder), devices, k) for k in range(count)]
+    return [
+        warm_start.start(_main, [*common, f"--process-id={k}", *given[k]], str(folder), devices, k, environment or {}) for k in range(count)
+    ]
 
 
 def run_one(arguments: Sequence[str], folder: Path, devices: int = 1) -> None:
     """Runs a training of one process to its end."""
-    code, told = warm_start.finish(*warm_start.start(_main, list(arguments), str(folder), devices, 0))
+    code, told = warm_start.finish(*warm_start.start(_main, list(arguments), str(folder), devices, 0, {}))
     assert code == 0, told
 
 
@@ -60,7 +71,8 @@ def wait_for_step(metrics: Path, step: int, started: Started, timeout: float = 2
     raise AssertionError(f"step {step} was not reached: {finish(started, 1)}")
 
 
-def _main(arguments: list[str], folder: str, devices: int, index: int) -> None:
+def _main(arguments: list[str], folder: str, devices: int, index: int, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     os.environ.setdefault("IMGCLF_HEARTBEAT_TIMEOUT", str(HEARTBEAT))
     import jax

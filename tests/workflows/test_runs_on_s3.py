@@ -165,7 +165,7 @@ def test_workers_read_from_s3_and_give_the_same_batches(proxy, color_folder):
     assert all((mine == others).all() for mine, others in zip(*batches, strict=True))
 
 
-def test_several_processes_keep_their_run_at_a_url(proxy, color_folder, tmp_path, monkeypatch):
+def test_several_processes_keep_their_run_at_a_url(proxy, color_folder, tmp_path):
     """As here, and continued there by processes with another cache after all were killed."""
     fields = [f"--config.{name}={value}" for name, value in SETS.items()]
     config = tmp_path / "config.json"
@@ -174,15 +174,19 @@ def test_several_processes_keep_their_run_at_a_url(proxy, color_folder, tmp_path
     ended = several_hosts.finish(several_hosts.start([*arguments, f"--workdir={tmp_path}/here"], tmp_path, 2))
     assert [code for code, _ in ended] == [0, 0], ended
     url = "s3://bucket/runs/two-processes"
-    monkeypatch.setenv("IMGCLF_CACHE", str(tmp_path / "one"))
-    started = several_hosts.start([*arguments, f"--workdir={url}"], tmp_path, 2)
+    remote = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "IMGCLF_REMOTE"))}
+
+    def start(cache: str) -> several_hosts.Started:
+        environment = remote | {"IMGCLF_CACHE": str(tmp_path / cache)}
+        return several_hosts.start([*arguments, f"--workdir={url}"], tmp_path, 2, environment=environment)
+
+    started = start("one")
     wait_until_saved(url, 10, lambda: all(process.is_alive() for process, _ in started))
     for process, _ in started:
         process.kill()
     several_hosts.finish(started)
-    monkeypatch.setenv("IMGCLF_CACHE", str(tmp_path / "two"))
     proxy.plan = ["", "503", "", "reset", "", "", "short", ""] * 40
-    ended = several_hosts.finish(several_hosts.start([*arguments, f"--workdir={url}"], tmp_path, 2))
+    ended = several_hosts.finish(start("two"))
     assert [code for code, _ in ended] == [0, 0], ended
     assert "Continuing from step" in ended[0][1]
     there, expected = (json.loads(text) for text in (transfer.read(f"{url}/results.json"), (tmp_path / "here/results.json").read_bytes()))
