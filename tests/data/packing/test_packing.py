@@ -19,6 +19,7 @@ from imgclf.data.packing.places import place_of
 from imgclf.data.prepare import Prepared, load_path, prepare
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
+from imgclf.workflows import run_folder
 from imgclf.workflows.pack import pack_data
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -226,6 +227,10 @@ def test_damage_is_named_left_out_and_mended(photos, tmp_path):
     dataset = load_dataset(config)
     assert len(dataset.table) == len(index) - 10
     assert all(dataset.reader[row].shape for row in range(len(dataset.table)))
+    (tmp_path / "run").mkdir()
+    prepared.loaded.table.to_parquet(tmp_path / "run/dataset.parquet")
+    with pytest.raises(UserError, match="10 gone, of which 10 are there and can't be read"):
+        run_folder.check_same_data(dataset, tmp_path / "run")  # a run that began before
     again = pack(prepared, folder)
     assert again.made == 3
     assert contents(folder) == whole
