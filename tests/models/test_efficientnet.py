@@ -27,6 +27,7 @@ def test_wider_and_deeper_by_the_papers_compound_scaling():
     assert channels_and_depths("b4") == [(24, 2), (32, 4), (56, 4), (112, 6), (160, 6), (272, 8), (448, 2)]
 
 
+@pytest.mark.slow  # test_mobilenet_v4 has these blocks, too
 def test_gradients_reach_every_parameter():
     """Of blocks of all kinds: fused with and without expansion, and not fused."""
     stages = [(1, 8, 1, 1, 3, True), (4, 16, 1, 2, 3, True), (1, 16, 1, 1), (6, 24, 2, 2, 5)]
