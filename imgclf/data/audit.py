@@ -28,10 +28,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pandas.api.extensions import ExtensionArray
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from imgclf.config import Config
+from imgclf.data.scenes import components
 from imgclf.data.splits import SPLITS, groups_of, subset
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
@@ -70,8 +69,7 @@ class _Relation:
         if not len(rows):
             return []
         size = self.node.max() + 1
-        graph = sparse.coo_array((np.ones(len(self.pairs), bool), (self.pairs[:, 0], self.pairs[:, 1])), shape=(size, size))
-        cluster = connected_components(graph, directed=False)[1][self.node[rows]]
+        cluster = components(self.pairs, size)[self.node[rows]]
         several = np.bincount(cluster)[cluster] > 1
         rows, cluster = rows[several], cluster[several]
         order = np.argsort(cluster, kind="stable")
@@ -199,9 +197,7 @@ def groups_with_copies(table: pd.DataFrame, bits: int) -> np.ndarray:
     edges = [np.zeros((0, 2), np.int64)]
     for clusters in duplicates(table, bits).values():
         edges += [np.stack([np.full(len(rows) - 1, group[rows[0]]), group[rows[1:]]], axis=1) for rows in clusters]
-    first, second = np.concatenate(edges).T
-    graph = sparse.coo_array((np.ones(len(first), bool), (first, second)), shape=(len(names), len(names)))
-    component = connected_components(graph, directed=False)[1]
+    component = components(np.concatenate(edges), len(names))
     smallest = names[np.unique(component, return_index=True)[1]]  # names are sorted
     of_row = component[group]
     return np.where(np.bincount(of_row)[of_row] > 1, smallest[of_row], "")

@@ -34,9 +34,8 @@ from imgclf.evaluation.open_set import OpenSet
 from imgclf.explanation.explained import Explained
 from imgclf.remote import places
 from imgclf.training import sharding
-from imgclf.training.evaluate import EvalStep
 from imgclf.training.state import Tree, path_name, split_model, tree_sha256
-from imgclf.training.step import make_eval_step
+from imgclf.training.step import EvalStep, make_eval_step
 
 UNKNOWN = "unknown"  # the answer below the threshold
 _DECODING, _COMPUTING = 2, 1  # batches under way beside the one that is waited for

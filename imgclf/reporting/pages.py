@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
@@ -57,6 +56,8 @@ def write(path: Path, template: str, context: Mapping[str, Any], of: outputs.Ide
     Raises:
       UserError: if the page can't be written.
     """
+    import jinja2  # a quarter of a second, which a prediction needs no page for
+
     loader = jinja2.PackageLoader("imgclf.reporting")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
