@@ -40,11 +40,8 @@ FULL = (
     *("efficientnet_b0", "efficientnet_v2_s", "vgg16", "inception_v3", "xception", "densenet121", "vit_small_patch16_224"),
     *("vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3", "vit_base_patch16_siglip_224"),
 )
-SMALL = (
-    "cnn",
-    "resnet20",
-    *(name for name in registry.NAMES if name.endswith(("_tiny", "_micro", "_tiny_dinov2", "_tiny_dinov3", "_tiny_siglip"))),
-)
+_ENDINGS = ("_tiny", "_micro", "_tiny_dinov2", "_tiny_dinov3", "_tiny_siglip")
+SMALL = ("cnn", "resnet20", *(name for name in registry.NAMES if name.endswith(_ENDINGS) and not registry.weights(name)))
 # The files of a folder of weights, by the network that they are for.
 PUBLISHED = {
     "mobilenet_v2": "mobilenet_v2_1.0_224.keras.h5",
