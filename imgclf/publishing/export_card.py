@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from imgclf import formatting
 from imgclf.deploy.hub import Repository
 from imgclf.evaluation import metrics
 from imgclf.exports.folder import Export
@@ -51,13 +52,17 @@ def write(export: Export, repository: Repository, licence: str) -> str:
 
 def _body(export: Export, repository: Repository, licence: str) -> str:
     names, about = export.class_names, export.about
+    counted = formatting.count(len(names), "class", "classes")
     shown = ", ".join(map(markdown.text, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     revision = f', revision="{repository.revision}"' if repository.revision else ""
     address = f"{repository.name}@{repository.revision}" if repository.revision else repository.name
     code = _USES[export.format].code.replace("{address}", address).replace("{name}", repository.name).replace("{revision}", revision)
+    fitted = export.logit_offset or export.temperature != 1
     calibrated = (
         f"Its answers are logits: add {list(export.logit_offset) or 0} and divide by the temperature {export.temperature:.4g} before the "
         "softmax, as `predict.py` does."
+        if export.format in ("timm", "keras") and fitted
+        else "Its answers are logits."
         if export.format in ("timm", "keras")
         else "Normalisation, calibration and softmax are inside of the model."
     )
@@ -77,7 +82,7 @@ def _body(export: Export, repository: Repository, licence: str) -> str:
             None,
             (
                 f"# {markdown.text(about['run'])}, for {export.format}",
-                f"Classifies photos into {len(names)} classes: {shown}. A `{about['model']}` in {export.precision}, exported by imgclf.",
+                f"Classifies photos into {counted}: {shown}. A `{about['model']}` in {export.precision}, exported by imgclf.",
                 _headline(export),
                 f"## How to use it\n\n```python\n{code}\n```\n\n{calibrated} Photos become its input by `preprocess.py`, which needs "
                 "Pillow and NumPy.",
