@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import ctypes
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -375,6 +376,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    with (arguments.folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            sys.exit(f"Another soak is at work in {arguments.folder}.")
+        begin(arguments)
+
+
+def begin(arguments: argparse.Namespace) -> None:
+    """Goes on until the hours are over, prints the summary, and ends with the exit code."""
     soak = Soak(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped; the same command goes on."))
     try:
