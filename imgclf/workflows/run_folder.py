@@ -172,7 +172,7 @@ def check_same_data(dataset: Dataset, workdir: Path) -> None:
     differing = common[(now.loc[common] != before.loc[common]).any(axis=1)]
     if len(added) or len(removed) or len(differing):
         example = next(iter([*added, *removed, *differing]))
-        unreadable = len(removed.intersection(dataset.quarantine["id"]))
+        unreadable = len(removed.intersection(dataset.quarantine["id"].tolist()))
         gone = f"{len(removed)} gone" + (f", of which {unreadable} are there and can't be read" if unreadable else "")
         raise UserError(
             f"The data has changed since the run in {workdir} began: {len(added)} added, {gone}, {len(differing)} with other "
