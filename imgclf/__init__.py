@@ -7,8 +7,8 @@
     print(classifier.evaluate(test))
 
 All that the `imgclf` command does can be called, too: `imgclf.train("quickstart")`, `imgclf.evaluate("runs/quickstart")`, `imgclf.lr_find`,
-`imgclf.plan`, `imgclf.find_label_errors`, `imgclf.find_scenes`, `imgclf.robustness`, `imgclf.show`, `imgclf.balance`, `imgclf.pack_data`,
-`imgclf.serve`, `imgclf.bundle`, `imgclf.reproduce`, `imgclf.push`.
+`imgclf.plan`, `imgclf.tune`, `imgclf.find_label_errors`, `imgclf.find_scenes`, `imgclf.robustness`, `imgclf.show`, `imgclf.balance`,
+`imgclf.pack_data`, `imgclf.serve`, `imgclf.bundle`, `imgclf.reproduce`, `imgclf.push`.
 
 Importing imgclf is quick: JAX is imported when it is needed, no accelerator is touched before.
 """
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from imgclf.workflows.scenes import find_scenes
     from imgclf.workflows.show import show
     from imgclf.workflows.train import train
+    from imgclf.workflows.tune import tune
 
 __version__ = "0.1.0"
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "serve",
     "show",
     "train",
+    "tune",
 ]
 
 set_xla_flags()
@@ -94,6 +96,7 @@ _HOMES = {
     "serve": "imgclf.serving.server",
     "show": "imgclf.workflows.show",
     "train": "imgclf.workflows.train",
+    "tune": "imgclf.workflows.tune",
 }
 
 

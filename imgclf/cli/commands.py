@@ -34,6 +34,7 @@ from imgclf.cli.robustness import robustness
 from imgclf.cli.serve import serve
 from imgclf.cli.study import study
 from imgclf.cli.train import train
+from imgclf.cli.tune import tune
 
 
 class _Group(TyperGroup):
@@ -87,6 +88,7 @@ app.add_typer(data, name="data")
 app.command(cls=ConfigCommand)(lr_find)
 app.command(cls=ConfigCommand)(label_errors)
 app.command(cls=ConfigCommand)(plan)
+app.command(cls=ConfigCommand)(tune)
 app.command()(robustness)
 app.command()(bundle)
 app.command()(reproduce)

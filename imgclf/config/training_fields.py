@@ -28,6 +28,9 @@ class TrainConfig(Group):
     # ("backbone/stage.*/.*", "all"); first match wins: "all" (all but the module's input) | "cheap" (all but the results of convolutions
     # and products of matrices, which cost most) | "none". Less memory for more work; the outermost module that is named counts
     remat: tuple[tuple[str, str], ...] = ()
+    # which of several implementations the convolutions have, on one CPU: off (the usual ones) | on (the fastest on this machine: they are
+    # timed before a run begins, once, some seconds a layer, and noted in its environment.json) | auto (on from half an hour of training on)
+    forms: str = "off"
     ema: float = 0.0  # decay of the average of the parameters that is evaluated and kept; 0 = off
     log_every: Duration = "50 steps"  # how often loss and accuracy of training go into metrics.jsonl
     eval_every: Duration = "1 epochs"  # how often val is evaluated

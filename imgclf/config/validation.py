@@ -31,6 +31,7 @@ CHOICES = {
     "model.cnn.padding": ("same", "valid"),
     "model.cnn.norm": ("batch", "none"),
     "train.method": ("auto", "fit", "probe", "lp_ft"),
+    "train.forms": ("off", "on", "auto"),
     "probe.solver": ("logistic", "ridge", "nearest_mean", "minibatch"),
     "probe.scaling": ("standardize", "shrunk", "none"),
     "freeze.batch_norm": ("auto", "frozen", "train"),

@@ -13,7 +13,7 @@ from flax import nnx
 from jax import lax
 
 from imgclf.models import float32_gradients, forms
-from imgclf.models.cpu import bfloat16, convolution, depthwise, grouped, linear, winograd
+from imgclf.models.cpu import bfloat16, chosen, convolution, depthwise, grouped, linear, winograd
 from imgclf.models.initializers import HE_NORMAL, Initializer
 from imgclf.models.normalization import batch_norm, batch_norm_of_groups, scale_and_shift
 
@@ -86,6 +86,8 @@ def conv2d(
 
     def dense_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
         products = jnp.bfloat16 if bf16_products else jnp.float32
+        if forms.on_one_cpu() and (measured := chosen.forms_of(x, kernel, stride, padding, rounded=bf16_products)):
+            return chosen.conv2d(x, kernel.astype(x.dtype), stride, padding, bf16_products, measured)
         if not forms.is_portable() and winograd.suits(x, kernel, stride, padding, products):
             return winograd.conv2d(x, kernel.astype(x.dtype), padding, products)
         if bf16_products:

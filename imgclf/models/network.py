@@ -11,6 +11,7 @@ from flax import nnx
 
 from imgclf.models import forms, layers
 from imgclf.models.backbone import Backbone
+from imgclf.models.cpu import chosen
 from imgclf.models.heads import Head, average
 
 _PIXELS = 4 * 224 * 224  # on the CPU, at most this many pixels go through a backbone at once
@@ -39,6 +40,8 @@ def _in_small_batches(backbone: Backbone, image: jax.Array) -> jax.Array:
 
 class Network(nnx.Module):
     """A backbone and a head. It holds `nnx.Param` and `nnx.BatchStat` only: the key of dropout comes with each call."""
+
+    forms: chosen.Table | None = None  # of convolutions in training, a static attribute; a training whose forms were measured sets it
 
     def __init__(self, backbone: Backbone, head: Head, *, dtype: Any = jnp.float32):
         self.backbone = backbone
@@ -83,8 +86,11 @@ class Network(nnx.Module):
 
     def _maps(self, image: jax.Array, train: bool) -> jax.Array:
         image = image.astype(self.dtype)
-        if train or not forms.on_one_cpu():
-            return self.backbone(image, train=train)
+        if train:
+            with chosen.using(self.forms):
+                return self.backbone(image, train=True)
+        if not forms.on_one_cpu():
+            return self.backbone(image, train=False)
         return _in_small_batches(self.backbone, image)
 
     def _exact_products(self) -> contextlib.AbstractContextManager:

@@ -11,6 +11,8 @@ from imgclf.files import cache_dir
 KINDS = {
     "xla": "compiled programs",
     "plans": "plans of trainings",
+    "forms": "which forms of convolutions are fastest on this machine",
+    "onednn": "the library that connects oneDNN",
     "verified": "what was found when images were verified",
     "listings": "listings of large folders",
     "shared": "columns of large tables, for worker processes",

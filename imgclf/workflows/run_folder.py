@@ -213,12 +213,18 @@ def write_audit(workdir: Path, dataset: Dataset, audit_report: dict[str, Any]) -
     files.write_json(workdir / "audit.json", audit_report | {"ignored": dataset.ignored})
 
 
-def write_inputs(workdir: Path, config: Config, dataset: Dataset, audit_report: dict[str, Any]) -> None:
-    """Writes what the run starts from; the config last, as it is what makes the folder this experiment's."""
+def write_inputs(
+    workdir: Path, config: Config, dataset: Dataset, audit_report: dict[str, Any], notes: dict[str, Any] | None = None
+) -> None:
+    """Writes what the run starts from; the config last, as it is what makes the folder this experiment's.
+
+    Args:
+      notes: what else environment.json is to say.
+    """
     with files.replacing(workdir / "dataset.parquet") as aside:
         dataset.table.to_parquet(aside)
     write_audit(workdir, dataset, audit_report)
-    files.write_json(workdir / "environment.json", environment())
+    files.write_json(workdir / "environment.json", environment() | (notes or {}))
     files.write_text(workdir / CONFIG, config_lib.to_json(config))
 
 

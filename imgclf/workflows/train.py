@@ -26,7 +26,7 @@ from imgclf.reporting import samples
 from imgclf.reporting import scenes as scenes_page
 from imgclf.training import initialization, loop, sharding
 from imgclf.training.stopping import OUT_OF_TIME, Interrupted
-from imgclf.workflows import agreement, checks, explain, previous, run_folder, scenes
+from imgclf.workflows import agreement, checks, explain, previous, run_folder, scenes, tune
 from imgclf.workflows import time_limit as time_limits
 from imgclf.workflows.asked import Fields, asked_for
 from imgclf.workflows.console import or_terminal
@@ -88,7 +88,7 @@ def train(
     limit = time_limit if isinstance(time_limit, TimeLimit | None) else TimeLimit(time_limits.seconds(time_limit))
     with run_folder.at(folder, workdir, functools.partial(console.print, highlight=False, soft_wrap=True)):
         try:
-            return Training(config, folder, console, dataset, None, on_evaluation).run(limit)
+            return Training(config, folder, console, dataset, None, on_evaluation, asked.run).run(limit)
         except Unreachable as error:  # outside of the training loop, which says which step it has saved
             if not folder.exists():  # nothing was done yet
                 raise
@@ -107,6 +107,7 @@ class Training:
       dataset: taken instead of what `config.data` names; None = that.
       find_scenes: looks for shots of one scene, where `config.data.scenes` is "auto"; None = `scenes.finder`, by the config's own features.
       on_evaluation: told of every evaluation on val.
+      like: the folder of the run whose config this is, and whose forms of convolutions are taken; None = it is no run's.
     """
 
     config: Config
@@ -115,6 +116,7 @@ class Training:
     dataset: Dataset | None = None
     find_scenes: FindScenes | None = None
     on_evaluation: loop.OnEvaluation | None = None
+    like: Path | None = None
 
     def run(self, limit: TimeLimit | None = None) -> dict[str, Any]:
         """Trains, evaluates and reports; returns the contents of results.json, see `train`."""
@@ -149,9 +151,14 @@ class Training:
 
             mesh = sharding.create_mesh(sizes=config.mesh)
             model = initialization.create_model(config, len(dataset.class_names), mesh, tell=console.print)
+            begun = folder if (folder / run_folder.CONFIG).exists() else self.like
+            images = int((dataset.table["split"] == "train").sum())
+            if (forms := tune.forms_for(config, model, mesh, images, begun, console)) is not None:
+                model.forms = forms
             method = choice.check(Task(config, dataset, model, mesh, console, self.on_evaluation, deadline))
             if jax.process_index() == 0:
-                run_folder.write_inputs(folder, config, dataset, audit_report)  # from here on the folder is this experiment's
+                # from here on the folder is this experiment's
+                run_folder.write_inputs(folder, config, dataset, audit_report, tune.described(forms))
             with background.verifying(dataset.unverified if jax.process_index() == 0 else None) as verification:
                 with shared_features.on_all_hosts():
                     trained = method.train(folder)
