@@ -55,7 +55,7 @@ def test_a_run_with_onednn_where_there_is_none(tmp_path, capsys, monkeypatch):
 @pytest.mark.slow
 def test_the_table_of_a_config(tmp_path, monkeypatch):
     monkeypatch.setenv("IMGCLF_CACHE", str(tmp_path))
-    fields = ("model.name=resnet18_tiny", "data.image_size=16", "loader.batch_size=2")
+    fields = ("model.name=resnet_tiny", "data.image_size=16", "loader.batch_size=2")
     flags = [word for field in fields for word in ("--set", field)]
     result = CliRunner().invoke(commands.app, ["tune", "quickstart", *flags])
     assert result.exit_code == 0, result.output
