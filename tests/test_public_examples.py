@@ -17,14 +17,21 @@ import imgclf
 from imgclf import studies
 from imgclf.deploy.scoring import Evaluation
 from imgclf.exports.folder import Export
-from imgclf.workflows import balance, bundle, compare, label_errors, lr_find, pack, plan, reproduce, robustness, scenes
+from imgclf.workflows import balance, bundle, compare, label_errors, lr_find, pack, plan, reproduce, robustness, scenes, tune
 
 ARMS = {"imgclf.studies." + name for name in ("draws", "grid", "levels", "product")}  # each returns arms: name → fields
 RESULTS = [  # what functions return; those show it
     *(balance.Balanced, bundle.Bundled, compare.Comparison, Export, label_errors.LabelErrors, lr_find.LearningRates, pack.Pack, plan.Plan),
-    *(reproduce.Reproduction, robustness.Robustness, scenes.FoundScenes),
+    *(reproduce.Reproduction, robustness.Robustness, scenes.FoundScenes, tune.Tuned),
 ]
-SLOW = {"imgclf.Classifier.map", "imgclf.bundle", "imgclf.lr_find", "imgclf.reproduce", "imgclf.robustness"}  # a second of CPU and more
+SLOW = {
+    "imgclf.Classifier.map",
+    "imgclf.bundle",
+    "imgclf.lr_find",
+    "imgclf.reproduce",
+    "imgclf.robustness",
+    "imgclf.tune",
+}  # a second of CPU and more
 
 
 def public() -> dict[str, Any]:

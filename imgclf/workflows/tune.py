@@ -48,8 +48,6 @@ class Tuned:
 def tune(config: Config | str | os.PathLike[str], *, fields: Fields = (), console: Console | None = None) -> Tuned:
     """Times the forms of all convolutions of a config's training step on this machine, and keeps what it finds in the cache folder.
 
-        found = imgclf.tune("folder:photos", fields={"model.name": "resnet18"})
-
     A training with `train.forms=on` does so itself, and finds here what was kept. It takes some seconds a layer, once.
 
     Args:
@@ -59,6 +57,12 @@ def tune(config: Config | str | os.PathLike[str], *, fields: Fields = (), consol
 
     Raises:
       UserError: for a config that is not valid.
+
+    Example:
+      >>> tiny = {"data.image_size": 16, "model.name": "resnet_tiny", "loader.batch_size": 2}
+      >>> found = imgclf.tune("folder:photos", fields=tiny, console=quiet)
+      >>> [part.part for part in next(iter(found.layers.values()))]
+      ['forward', 'input_gradient', 'kernel_gradient']
     """
     console = or_terminal(console)
     compilation_cache.enable()
