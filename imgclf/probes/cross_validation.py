@@ -22,7 +22,7 @@ from imgclf.probes import nearest_mean, ties
 from imgclf.probes.logistic import TOLERANCE, Examples, LogisticPath, Solutions, cross_entropy, few_threads
 from imgclf.probes.ridge import RidgePath
 
-# Strengths, for features of variance 1. A path goes from STRONG on to weaker ones, and ends when a decade has brought no lower loss;
+# Strengths, for features of variance 1. A path goes from STRONG on to weaker ones, as far as they pay;
 # where the strongest is chosen, it goes on to stronger ones.
 STRONG, STRONGEST, WEAKEST = 1, 4, -7  # powers of ten
 _DECADE = (0.0, -0.5)  # strengths are half a decade apart
@@ -338,8 +338,8 @@ class _Problem:
         for one in self._along(scaling, path, _decades(range(STRONG, WEAKEST - 1, -1), scaling.unit)):
             found.append(one)
             yield one
-            if int(np.argmin(self._means(found))) < len(found) - len(_DECADE):
-                break  # a decade has brought no lower loss
+            if self._turned(found):
+                break
         for exponent in range(STRONG + 1, STRONGEST + 1):
             if self.strongest_tied(found).l2 < max(one.l2 for one in found):
                 break
@@ -370,11 +370,19 @@ class _Problem:
     def _means(self, tried: Sequence[_Tried]) -> np.ndarray:
         return ties.mean(np.stack([one.losses for one in tried]), self.held_weight)
 
+    def _turned(self, tried: Sequence[_Tried]) -> bool:
+        """Whether weaker penalties no longer pay: the last is worse by more than a standard error, or a decade brought no lower loss."""
+        since = len(tried) - 1 - int(np.argmin(self._means(tried)))
+        return since >= len(_DECADE) or (since > 0 and not self._tied(tried)[-1])
+
+    def _tied(self, tried: Sequence[_Tried]) -> np.ndarray:
+        """Which are as good as the best, bool [M]."""
+        groups = self.validation.groups[self.validation.held_out]
+        return ties.with_best(np.stack([one.losses for one in tried]), self.held_weight, groups)
+
     def strongest_tied(self, tried: Sequence[_Tried]) -> _Tried:
         """The strongest penalty that is as good as the best one."""
-        groups = self.validation.groups[self.validation.held_out]
-        tied = ties.with_best(np.stack([one.losses for one in tried]), self.held_weight, groups)
-        return max(itertools.compress(tried, tied), key=lambda one: one.l2)
+        return max(itertools.compress(tried, self._tied(tried)), key=lambda one: one.l2)
 
     def row(self, one: _Tried) -> dict[str, Any]:
         """What results.json says of it."""

@@ -207,7 +207,7 @@ class _Prepared:
         """Float32 [K], the norm of a gradient that is nothing in float32: a thousand millionth of that at theta = 0."""
         residual = 1 / self.classes - np.eye(self.classes, dtype=np.float32)[self.labels]
         of_zero = [np.asarray(self.coordinates).T @ (residual * share[:, None]) for share in self.shares]
-        return np.float32([1e-9 * np.linalg.norm(gradient) for gradient in of_zero])
+        return np.array([1e-9 * np.linalg.norm(gradient) for gradient in of_zero], np.float32)
 
     def solve(self, first: np.ndarray, l2: float, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
         """Theta [P, K, C] and the gradient's norm [K] of all subsets, from theta `first` on; so many at once as memory allows."""
