@@ -39,13 +39,24 @@ nb_execution_timeout = 900
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
+default_role = "literal"  # `x` in a docstring is code
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
 
+def show_code(app: Sphinx, what: str, name: str, symbol: object, options: object, lines: list[str]) -> None:
+    """Makes a code block of what a docstring indents below a paragraph; what follows a section's title, such as Args:, is none."""
+    del app, what, name, symbol, options
+    places = [n for n in range(2, len(lines)) if lines[n].startswith("    ") and not lines[n - 1] and lines[n - 2][:1].strip()]
+    for place in reversed(places):
+        lines[place:place] = [".. code-block:: python", ""]
+
+
 def setup(app: Sphinx) -> None:
     import reference_pages
+
+    app.connect("autodoc-process-docstring", show_code, priority=400)  # before napoleon, which reads sections
 
     app.connect("builder-inited", lambda app: reference_pages.write(Path(app.srcdir) / "reference"))
