@@ -5,6 +5,7 @@ cluster's job or in a pipe, nothing can be drawn over: there a line is written e
 """
 
 import html
+import os
 import threading
 from typing import Any, Literal
 
@@ -51,11 +52,16 @@ def bar(console: Console, *columns: str | ProgressColumn, amount: Literal["count
         return Progress(console=console, disable=True)
     if console.is_jupyter:
         return _InNotebook(told, console)
-    if not console.is_terminal:
+    if not _can_be_drawn_over(console):
         return _InLog(told, console)
     return Progress(
         TextColumn("{task.description}"), BarColumn(), *told, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True
     )
+
+
+def _can_be_drawn_over(console: Console) -> bool:
+    """Whether it is a terminal. FORCE_COLOR, which CI and the kernels of notebooks set, makes rich take a log for one."""
+    return console.is_terminal and (os.environ.get("FORCE_COLOR") is None or console.file.isatty())
 
 
 class _Rate(ProgressColumn):

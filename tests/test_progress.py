@@ -10,6 +10,11 @@ from rich.console import Console
 from imgclf import progress
 
 
+@pytest.fixture(autouse=True)
+def colours_are_not_forced(monkeypatch):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
 def shown(bar_of, *, terminal: bool = True, total: int = 10, done: int = 3, **fields: str) -> str:
     """What a console has got to see of a bar."""
     console = Console(file=io.StringIO(), force_terminal=terminal, force_jupyter=False, width=160)
@@ -37,6 +42,12 @@ def test_a_rate_has_the_name_of_the_things(monkeypatch):
 
 def test_a_log_is_told_nothing_of_what_is_quick():
     assert shown(progress.bar, terminal=False) == ""
+
+
+def test_forced_colours_make_no_terminal_of_a_log(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert Console(file=io.StringIO()).is_terminal
+    assert shown(progress.bar) == ""
 
 
 def test_a_log_gets_a_line_at_each_interval_and_none_more(monkeypatch):
