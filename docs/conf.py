@@ -23,6 +23,7 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["stories/results"]
+html_extra_path = ["extra"]  # samples of the product's own pages, which docs/gallery.py makes
 html_theme = "sphinx_book_theme"
 html_title = "imgclf"
 html_theme_options = {

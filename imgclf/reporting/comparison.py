@@ -71,8 +71,12 @@ def write_page(
         "sentences": list(pair_sentences(pairs)),
         "notes": notes,
         "charts": [
-            {"svg": plots.intervals(accuracies, "top-1 accuracy, with 95 % intervals", width=plots.row_width(2)), "alt": "accuracies"},
-            {"svg": plots.intervals(differences, "differences, with 95 % intervals", width=plots.row_width(2)), "alt": "differences"},
+            {
+                "alt": name,
+                "wide": plots.intervals(rows, f"{title}, with 95 % intervals", width=plots.row_width(2)),
+                "narrow": plots.intervals(rows, f"{title}, with 95 % intervals", width=plots.WIDTH),  # for a telephone
+            }
+            for name, title, rows in (("accuracies", "top-1 accuracy", accuracies), ("differences", "differences", differences))
         ],
         "classes": classes,
         "extent": extent,

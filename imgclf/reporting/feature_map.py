@@ -15,6 +15,7 @@ from imgclf.reporting import pages
 
 PAGE = "map.html"
 REPORT_FILE, REPORT_EDGE = "map.json", 72  # in a run's samples/, for its report; pixels of a picture's longer side
+_CARD = 192  # pixels at which a picture is shown
 _GRID = 10_000  # places of a point, in each direction
 
 
@@ -39,6 +40,7 @@ def write_page(
       console: shows the progress.
     """
     data, wrong, answered = _data(dataset, points)
+    edge = min(_CARD, pages.edge_for(len(points)))
     context = {
         "title": about["title"],
         "source": about["source"],
@@ -51,7 +53,9 @@ def write_page(
         **pages.script("feature_map.js"),
         "style": pages.source("report.css") + pages.source("feature_map.css"),
         "data": pages.as_json(data),
-        "thumbnails": pages.Markup("\n".join(pages.thumbnails(dataset, range(len(points)), pages.edge_for(len(points)), console))),
+        "thumbnails": pages.Markup(
+            "\n".join(pages.thumbnails(dataset, range(len(points)), min(_CARD, pages.edge_for(len(points))), console))
+        ),
     }
     return pages.write(path, "feature_map.html.j2", context, of)
 
