@@ -53,9 +53,7 @@ def write_page(
         **pages.script("feature_map.js"),
         "style": pages.source("report.css") + pages.source("feature_map.css"),
         "data": pages.as_json(data),
-        "thumbnails": pages.Markup(
-            "\n".join(pages.thumbnails(dataset, range(len(points)), min(_CARD, pages.edge_for(len(points))), console))
-        ),
+        "thumbnails": pages.Markup("\n".join(pages.thumbnails(dataset, range(len(points)), edge, console))),
     }
     return pages.write(path, "feature_map.html.j2", context, of)
 
