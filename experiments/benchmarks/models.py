@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from peers import alternate
 
+import imgclf
 from imgclf import models
 from imgclf.config import default_config
 from imgclf.methods import resolve
@@ -34,13 +35,16 @@ CLASSES = 10
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def prepared(name: str, *, train: bool, precision: str, batch_size: int, size: int) -> Callable[[], None]:
+def prepared(name: str, *, train: bool, precision: str, batch_size: int, size: int, tuned: bool = False) -> Callable[[], None]:
     """Returns what makes one step, or the features of one batch, and waits for it; uint8 images are on the device already."""
     config = default_config()
     config.model.name, config.model.precision, config.data.image_size = name, precision, (size, size)
-    config.optimizer.name = "sgd"
+    config.optimizer.name, config.loader.batch_size = "sgd", batch_size
+    forms = imgclf.tune(config).table if tuned else None
     config = resolve.resolve(config, CLASSES)
     model = models.create(config, CLASSES)
+    if forms is not None:
+        model.forms = forms
     mesh = sharding.create_mesh()
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (batch_size, size, size, 3), np.uint8)
@@ -68,9 +72,8 @@ def prepared(name: str, *, train: bool, precision: str, batch_size: int, size: i
     return run
 
 
-def measure(name: str, *, train: bool, precision: str, batch_size: int, size: int, steps: int, clock: str) -> float:
+def measure(run: Callable[[], None], *, batch_size: int, steps: int, clock: str) -> float:
     """Returns images/s over `steps` steps, after two to warm up."""
-    run = prepared(name, train=train, precision=precision, batch_size=batch_size, size=size)
     for _ in range(2):
         run()
     start = CLOCKS[clock]()
@@ -88,18 +91,22 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--clock", default="wall", choices=CLOCKS)
+    parser.add_argument("--tuned", action="store_true", help="with --train: convolutions have the forms that `imgclf tune` finds")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--peer", default="", help="command to compare with")
     arguments = parser.parse_args()
     options = {key: getattr(arguments, key) for key in ("precision", "batch_size", "size", "steps", "clock")}
     if arguments.peer:
         ours = [sys.executable, __file__, arguments.name, *(f"--{key}={value}" for key, value in options.items())]
-        alternate(ours + ["--train"] * arguments.train, arguments.peer, arguments.pairs, r"([0-9.]+) img/s")
+        flags = ["--train"] * arguments.train + ["--tuned"] * arguments.tuned
+        alternate(ours + flags, arguments.peer, arguments.pairs, r"([0-9.]+) img/s")
         return
     restart_with_huge_pages()  # as run.py does; after the peer, which chooses for itself
     compilation_memory.return_around_compilation()  # likewise
     what = "train" if arguments.train else "features"
-    speed = measure(arguments.name, train=arguments.train, **options)
+    work = {key: options[key] for key in ("precision", "batch_size", "size")}
+    run = prepared(arguments.name, train=arguments.train, tuned=arguments.tuned, **work)
+    speed = measure(run, batch_size=arguments.batch_size, steps=arguments.steps, clock=arguments.clock)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"imgclf {arguments.name} {what} {arguments.precision}: {speed:.1f} img/s, at most {memory:.2f} GiB")
 
