@@ -96,6 +96,7 @@ class Soak:
     def run(self) -> None:
         """Makes rounds until the hours are over."""
         self.state["starts"] += 1
+        self._save()
         shutil.rmtree(self.temporary)
         self.temporary.mkdir()
         with served(self.photos) as (self.proxy, self.store), contextlib.ExitStack() as mounted:

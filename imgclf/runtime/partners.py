@@ -25,7 +25,7 @@ from imgclf.runtime.hosts import HEARTBEAT_SECONDS, PREFIX, Hosts, connect
 
 LOST = 75  # EX_TEMPFAIL of sysexits.h: another process is lost; the same command continues from the last checkpoint
 TERMINATED = 128 + signal.SIGTERM
-_ENDED, _SEEN = f"{PREFIX}/ended", f"{PREFIX}/seen"
+_ENDED, _SEEN, _LEFT = f"{PREFIX}/ended", f"{PREFIX}/seen", f"{PREFIX}/left"
 _NOTICE = "RECEIVED_PREEMPTION_NOTICE"  # the key by which JAX tells all processes that one of them got SIGTERM
 _LOOK_EVERY = 1.0  # seconds
 _SEEN_WITHIN = 10.0  # seconds, that process 0 stays for the others to read why it ends
@@ -60,9 +60,9 @@ def together(agreed: type[BaseException], coordinator: str = "", num_processes: 
     watch.start()
     try:
         yield hosts
-        hosts.wait()  # process 0 may still write the report, longer than JAX waits for it
-    except agreed:
-        hosts.wait()  # process 0 may still send the run to a URL
+        _leave_together(hosts, 0)  # process 0 may still write the report, longer than JAX waits for it
+    except agreed as error:
+        _leave_together(hosts, 128 + getattr(error, "signum", 0))  # process 0 may still send the run to a URL
         raise
     except BaseException as error:
         if isinstance(error, RuntimeError) and type(error).__module__.startswith("jax"):
@@ -91,6 +91,29 @@ def _ending(error: BaseException) -> tuple[int, str]:
     return 1, f"{type(error).__name__}: {error}"
 
 
+def _leave_together(hosts: Hosts, code: int) -> None:
+    """Waits until all are here, after which nothing is left to be done; process 0, with whom JAX's service goes, leaves last.
+
+    The service may be gone before another process has shut down its part of JAX, which JAX answers with an abort: that one then ends
+    with `code`, as it would have.
+    """
+    hosts.wait()
+    sys.stdout.flush()
+    _ends_with.append(code)
+    with contextlib.suppress(RuntimeError):
+        if hosts.index:
+            hosts.client.key_value_set(f"{_LEFT}/{hosts.index}", "")
+        else:
+            _wait_for_all(hosts, _LEFT)
+
+
+def _wait_for_all(hosts: Hosts, key: str) -> None:
+    """Waits until all but this process have set the key, for some seconds at most."""
+    until = time.monotonic() + _SEEN_WITHIN
+    while time.monotonic() < until and len(hosts.client.key_value_dir_get(key)) < hosts.count - 1:
+        time.sleep(_LOOK_EVERY / 10)
+
+
 def _leave(hosts: Hosts, code: int, told: str) -> None:
     """Tells the others, and ends this process. Process 0, who keeps what it has told, stays until they have read it."""
     _ends_with.append(code)
@@ -99,10 +122,9 @@ def _leave(hosts: Hosts, code: int, told: str) -> None:
     with contextlib.suppress(RuntimeError):
         if hosts.index:
             hosts.client.key_value_set(f"{_SEEN}/{hosts.index}", "")  # where all have found a mistake, 0 need not wait for this one
-    until = time.monotonic() + (_SEEN_WITHIN if hosts.index == 0 else 0)
     with contextlib.suppress(RuntimeError):
-        while time.monotonic() < until and len(hosts.client.key_value_dir_get(_SEEN)) < hosts.count - 1:
-            time.sleep(_LOOK_EVERY / 10)
+        if hosts.index == 0:
+            _wait_for_all(hosts, _SEEN)
     _end(code)
 
 
