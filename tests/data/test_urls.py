@@ -92,7 +92,7 @@ def test_what_is_not_there_or_forbidden_is_one_sentence(proxy, monkeypatch):
     proxy.reset()
     proxy.only = ".png"
     proxy.always = "503"
-    monkeypatch.setenv("IMGCLF_REMOTE_SECONDS", "0.3")
+    monkeypatch.setenv("IMGCLF_REMOTE_SECONDS", "1")
     with pytest.raises(UserError, match=r"can't be read \(it answers 503\)"):  # an outage puts no image into quarantine
         load_path(proxy.url)
 

@@ -112,6 +112,7 @@ NUMBERS = {
 # These say how long, how often and by which method, not what a step does.
 ELSEWHERE = {"method", "duration", "log_every", "eval_every", "checkpoint_every", "checkpoint_seconds", "best_metric", "soup"}
 ELSEWHERE |= {"early_stopping.patience", "early_stopping.min_delta", "stop_after", "refit"}
+ELSEWHERE |= {"forms"}  # they are the model's: tests/workflows/test_tune.py
 ELSEWHERE |= {"teacher", "teacher_share"}  # they come with each batch: tests/methods/test_teacher.py
 OF_VALUES = {"optimizer.undo_norm_gain"}  # counts where the statistics' values are known: test_freeze.py
 
