@@ -6,7 +6,6 @@ those don't say, the card doesn't either.
 """
 
 import dataclasses
-import html
 import importlib.metadata
 import json
 import os
@@ -110,10 +109,8 @@ def check_licence(licence: str) -> None:
     try:
         licenses.canonicalize_license_expression(licence)
     except licenses.InvalidLicenseExpression as error:
-        raise UserError(
-            f"{licence!r} is no licence that SPDX knows; {nearest(licence.lower(), of_weights.union(_HUB_LICENCES) - {''})} For one of your own "
-            "write LicenseRef-NAME."
-        ) from error
+        similar = nearest(licence.lower(), of_weights.union(_HUB_LICENCES) - {""})
+        raise UserError(f"{licence!r} is no licence that SPDX knows; {similar} For one of your own write LicenseRef-NAME.") from error
 
 
 def _read(folder: Path, address: str, licence: str) -> _Run:
@@ -121,9 +118,7 @@ def _read(folder: Path, address: str, licence: str) -> _Run:
         raise UserError(f"{folder} is not a finished run (it has no results.json): name the folder of a finished run, or of a saved model.")
     try:
         config = config_lib.from_json((folder / "config.json").read_text(encoding="utf-8"))
-        results, audit, robustness, environment = (
-            _json(folder / name, fields) for name, fields in _FIELDS.items()
-        )
+        results, audit, robustness, environment = (_json(folder / name, fields) for name, fields in _FIELDS.items())
         table = pd.read_parquet(folder / "dataset.parquet") if (folder / "dataset.parquet").exists() else None
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}): restore the run from a copy, or train again.") from error
@@ -211,8 +206,8 @@ def _title(run: _Run) -> str:
     started = f", trained from `{run.weights.name}`" if run.weights is not None else ""
     counted, version = formatting.count(len(names), "class", "classes"), importlib.metadata.version("imgclf")
     return (
-        f"# {markdown.text(run.name)}\n\nClassifies photos into {counted}: {shown}. It is a `{run.config.model.name}`{started}, made with imgclf "
-        f"{version}.\n\n**{metrics.headline(run.results)}.**"
+        f"# {markdown.text(run.name)}\n\nClassifies photos into {counted}: {shown}. It is a `{run.config.model.name}`{started}, made with "
+        f"imgclf {version}.\n\n**{metrics.headline(run.results)}.**"
     )
 
 
@@ -312,7 +307,9 @@ def _calibration(run: _Run) -> str:
         lines.append(f"{about['note']} Without it: {formatting.percent(about['ece_uncalibrated'])}.")
     if rule := results.get("conformal"):
         covered = (
-            "not measured" if rule["coverage"] is None else f"{formatting.percent(rule['coverage'])} ({markdown.interval(rule['coverage_ci95'])})"
+            "not measured"
+            if rule["coverage"] is None
+            else f"{formatting.percent(rule['coverage'])} ({markdown.interval(rule['coverage_ci95'])})"
         )
         size = "" if rule["mean_size"] is None else f", {formatting.number(rule['mean_size'])} classes on average"
         lines.append(f"Conformal sets for alpha {rule['alpha']:g}: coverage {covered}{size}. {rule['promise']}")
@@ -378,6 +375,8 @@ def _licences(run: _Run) -> str:
         summary = attribution.summary(attribution.read(table.parent))
         lines.append(f"No photo is part of the model. The authors of the photos it was trained on stand in `{attribution.FILE}`:")
         columns = [summary[name].tolist() for name in ("licence", "photos", "authors", "terms")]
-        rows = [[markdown.text(name), f"{photos:,}", f"{authors:,}", str(terms)] for name, photos, authors, terms in zip(*columns, strict=True)]
+        rows = [
+            [markdown.text(name), f"{photos:,}", f"{authors:,}", str(terms)] for name, photos, authors, terms in zip(*columns, strict=True)
+        ]
         lines.append(markdown.table(["licence", "photos", "authors", "what it asks for"], rows))
     return markdown.section("Licences and attribution", *lines)
