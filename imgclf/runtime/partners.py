@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import shlex
 import signal
 import sys
@@ -65,14 +66,21 @@ def together(agreed: type[BaseException], coordinator: str = "", num_processes: 
         _leave_together(hosts, 128 + getattr(error, "signum", 0))  # process 0 may still send the run to a URL
         raise
     except BaseException as error:
-        if isinstance(error, RuntimeError) and type(error).__module__.startswith("jax"):
-            # A computation fails at once where a partner's connection breaks; who is lost, JAX knows when it misses the heartbeats.
+        if _is_computations(error):
+            # It fails at once where a partner's connection breaks; who is lost, JAX knows when it misses the heartbeats.
             time.sleep(1.5 * int(os.environ.get("IMGCLF_HEARTBEAT_TIMEOUT", HEARTBEAT_SECONDS)))
         code, told = _ending(error)
         _leave(hosts, code, told)
     finally:
         watch.done.set()
         watch.join()
+
+
+def _is_computations(error: BaseException) -> bool:
+    """Whether a computation has failed: with JAX's own exception, or, where the call itself runs it, a ValueError with XLA's status."""
+    if isinstance(error, ValueError):
+        return re.match("(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ", str(error)) is not None
+    return isinstance(error, RuntimeError) and type(error).__module__.startswith("jax")
 
 
 def _ending(error: BaseException) -> tuple[int, str]:

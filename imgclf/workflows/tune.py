@@ -14,6 +14,7 @@ from rich.console import Console
 
 from imgclf import models
 from imgclf.config import Config
+from imgclf.errors import UserError
 from imgclf.methods import resolve
 from imgclf.models import forms
 from imgclf.models.cpu import chosen, onednn, tuning
@@ -92,7 +93,7 @@ def forms_for(config: Config, model: Any, mesh: Mesh, images: int, noted: Path |
         if not forms.on_one_cpu():
             return None
     if noted is not None:
-        return _noted(noted, console)
+        return _noted(noted, config, console)
     if config.train.forms == "auto" and _seconds(config, model, mesh, images) < _LONG_SECONDS:
         return None
     found = _tuned(config, model, mesh, console)
@@ -106,12 +107,20 @@ def described(table: Table | None) -> dict[str, Any]:
     return {} if table is None else {FORMS: table.to_json()}
 
 
-def _noted(run: Path, console: Console) -> Table | None:
+def _noted(run: Path, config: Config, console: Console) -> Table | None:
     path = run / "environment.json"
-    environment = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if FORMS not in environment:
+    try:
+        environment = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        table = Table.from_json(environment[FORMS]) if FORMS in environment else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path} is damaged, which says what forms the run's convolutions have ({error}): put a copy of it back, or begin a new run in "
+            "another folder."
+        ) from error
+    if table is None:
+        if config.train.forms == "on":  # of "auto", a short training notes none
+            console.print("[yellow]The run has noted no forms of its convolutions: they have the usual ones.[/]", highlight=False)
         return None
-    table = Table.from_json(environment[FORMS])
     if table.needs_onednn and (why := onednn.missing()) is not None:
         console.print(
             f"[yellow]The run has convolutions by oneDNN, and {why}: they have the usual forms here, and other last bits.[/]",

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from imgclf.runtime import partners
 
 PROGRAM = """
 import os
@@ -29,3 +32,16 @@ def test_an_abort_while_a_process_ends_does_not_change_its_exit_code(root, told,
     done = subprocess.run([sys.executable, "-c", PROGRAM.format(told=told)], cwd=root, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     assert ("another process of the training is gone" in done.stderr) == (not told)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (ValueError("UNKNOWN: Gloo all-reduce failed: [pair.cc:538] Read error [127.0.0.1]:11693: Connection reset by peer"), True),
+        (jax.errors.JaxRuntimeError("INTERNAL: it broke"), True),
+        (ValueError("The batch is empty."), False),
+        (RuntimeError("UNKNOWN: somebody else's"), False),
+    ],
+)
+def test_a_computation_that_a_lost_partner_has_broken_is_recognised(error, is_one):
+    assert partners._is_computations(error) is is_one

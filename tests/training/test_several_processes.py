@@ -124,7 +124,7 @@ def stopped(config_file: Path, folder: Path, count: int, victim: int, signum: in
         "--config.train.duration=4000 steps",
         "--config.train.checkpoint_every=20 steps",
     ]
-    started = several_hosts.start([*arguments, "--config.train.eval_every=4000 steps"], folder, count)
+    started = several_hosts.start([*arguments, "--config.train.eval_every=4000 steps", *more], folder, count)
     several_hosts.wait_for_step(folder / "run" / "metrics.jsonl", 30, started)
     pid = started[victim][0].pid
     assert pid is not None

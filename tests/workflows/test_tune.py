@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from imgclf import config as config_lib
 from imgclf.cli import commands
+from imgclf.errors import UserError
 from imgclf.models.cpu import onednn, tuning
 from imgclf.models.cpu.chosen import Forms, Layer, Table
 from imgclf.training import sharding
@@ -41,6 +42,12 @@ def test_a_runs_forms_win(tmp_path, capsys):
     assert table == Table(((LAYER, Forms("winograd", "plain", "plain")),))
     assert "measured on another CPU (An abacus); they stay as they are." in capsys.readouterr().out
     assert tune.forms_for(config, None, mesh, 100, tmp_path, console) is None  # a run from before there were such notes
+    assert "has noted no forms of its convolutions" in capsys.readouterr().out
+    text = (run / "environment.json").read_text()
+    for damaged in (text[: len(text) // 2], '{"forms": [{"maps": 3}]}', '{"forms": 3}'):
+        (run / "environment.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"environment\.json is damaged"):
+            tune.forms_for(config, None, mesh, 100, run, console)
     config.train.forms = "off"
     assert tune.forms_for(config, None, mesh, 100, run, console) is None
 
@@ -48,7 +55,7 @@ def test_a_runs_forms_win(tmp_path, capsys):
 def test_a_run_with_onednn_where_there_is_none(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(onednn, "missing", lambda: "it is not installed")
     run = noted(tmp_path / "run", Forms("onednn", "plain", "plain"))
-    assert tune._noted(run, Console(width=200)) is None
+    assert tune._noted(run, config_lib.default_config(), Console(width=200)) is None
     assert "The run has convolutions by oneDNN, and it is not installed: they have the usual forms here" in capsys.readouterr().out
 
 
