@@ -178,7 +178,7 @@ def measure(name: str, pairs: int) -> list[float]:
 
 def machine() -> str:
     """The kind of CPU and how many cores: what a table is of."""
-    return f"{processor.describe()['cpu']}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+    return f"{processor.describe()['cpu']}, {processor.cores()} cores"
 
 
 def verdict(now: dict[str, float], kept: dict[str, float] | None) -> str:

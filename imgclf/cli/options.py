@@ -51,8 +51,14 @@ def check_run(run: Path, *data: Path | str | None) -> None:
     if not whole:
         raise UserError(f"{run / 'results.json'} is damaged: restore the run from a copy, or train again, into another folder.")
     for path in data:
-        if path is not None and not places.is_url(path) and not os.path.exists(path):
-            raise UserError(f"{path} does not exist (looked for as {os.path.abspath(path)}): check the path.")
+        if path is not None:
+            check_there(path)
+
+
+def check_there(path: Path | str) -> None:
+    """Raises a UserError where there is no such file or folder; a URL is not looked for."""
+    if not places.is_url(path) and not os.path.exists(path):
+        raise UserError(f"{path} does not exist (looked for as {os.path.abspath(path)}): check the path.")
 
 
 class ConfigCommand(TyperCommand):

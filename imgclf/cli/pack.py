@@ -1,12 +1,12 @@
 """`imgclf data pack` and `imgclf data check`."""
 
-import os
 from typing import Annotated
 
 import typer
 
 from imgclf.cli import endings
-from imgclf.cli.options import ConfigArgument, Fields
+from imgclf.cli.options import ConfigArgument, Fields, check_there
+from imgclf.errors import UserError
 
 
 def pack(
@@ -80,11 +80,7 @@ def check(path: Annotated[str, typer.Argument(metavar="DIR|URL", help="The folde
 
       imgclf data check packed
     """
-    from imgclf.errors import UserError
-    from imgclf.remote import places
-
-    if not places.is_url(path) and not os.path.exists(path):
-        raise UserError(f"{path} does not exist (looked for as {os.path.abspath(path)}): check the path.")
+    check_there(path)
     from rich.console import Console
 
     from imgclf import formatting

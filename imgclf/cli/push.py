@@ -30,12 +30,13 @@ def push(
 
       imgclf push runs/photos/exports/timm hf://USER/photos-timm
     """
-    if not (run / "export.json").is_file():
+    is_export = (run / "export.json").is_file()
+    if not is_export:
         check_run(run)
     endings.quieten()
     from imgclf.publishing import hub  # and JAX: after --help and the mistakes above
 
     place = f"{address}@{revision}" if revision else address
     page = hub.push(run, place, private=private, export=export, licence=licence, overwrite=overwrite)
-    use = "its README.md says how" if (run / "export.json").is_file() else f'imgclf.load("{place}")'
+    use = "its README.md says how" if is_export else f'imgclf.load("{place}")'
     typer.echo(f"{page}\nTo use it: {use}")

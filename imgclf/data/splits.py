@@ -16,6 +16,7 @@ import pandas as pd
 from imgclf.config import Config
 from imgclf.config.fields import SplitConfig
 from imgclf.data.readers import take
+from imgclf.data.scenes import components
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
 
@@ -206,15 +207,11 @@ def _joined(groups: np.ndarray, key: np.ndarray) -> np.ndarray:
     rows = np.flatnonzero(key >= 0)
     if len(np.unique(key[rows])) == len(rows):
         return groups
-    from scipy import sparse  # slow to import, and seldom needed
-    from scipy.sparse.csgraph import connected_components
-
     group, names = pd.factorize(groups, sort=True)
     size = len(names) + int(key.max()) + 1
-    edges = sparse.coo_array((np.ones(len(rows), bool), (group[rows], len(names) + key[rows])), shape=(size, size))
-    _, component = connected_components(edges, directed=False)
-    components, first = np.unique(component[: len(names)], return_index=True)  # names are sorted, so the first is the smallest
-    return names[first][np.searchsorted(components, component[group])]
+    component = components(np.stack([group[rows], len(names) + key[rows]], axis=1), size)
+    numbers, first = np.unique(component[: len(names)], return_index=True)  # names are sorted, so the first is the smallest
+    return names[first][np.searchsorted(numbers, component[group])]
 
 
 def _digests(keys: np.ndarray, salt: str) -> np.ndarray:

@@ -33,6 +33,7 @@ from imgclf.evaluation.conformal import Conformal, sets
 from imgclf.evaluation.open_set import OpenSet
 from imgclf.explanation.explained import Explained
 from imgclf.remote import places
+from imgclf.runtime import processor
 from imgclf.training import sharding
 from imgclf.training.state import Tree, path_name, split_model, tree_sha256
 from imgclf.training.step import EvalStep, make_eval_step
@@ -142,7 +143,7 @@ class Predictor:
         cv2.setNumThreads(0)  # parallel over images instead: OpenCV's own pool would have every thread compete for all cores
         decoding: collections.deque[tuple[np.ndarray, list[Future[str]], contextlib.ExitStack]] = collections.deque()
         computing: collections.deque[tuple[dict[str, jax.Array], list[str]]] = collections.deque()
-        pool = ThreadPoolExecutor(_cpus(), thread_name_prefix="decode")
+        pool = ThreadPoolExecutor(processor.cores(), thread_name_prefix="decode")
         try:
             for first in range(start, len(sources), batch_size):
                 image = np.zeros((batch_size, *self._preprocessing.shape), np.uint8)
@@ -389,7 +390,3 @@ def _check_shapes(expected: Tree, actual: Tree, classes: int) -> None:
                 f"The kept model does not fit the run's config.json and {classes} classes: {name} is {there}, not {wanted}; restore the "
                 "run from a copy, or train again."
             )
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 from packaging import licenses
 
 from imgclf import config as config_lib
@@ -72,7 +72,7 @@ class _Run:
 def write(run: str | os.PathLike[str], *, address: str = "hf://USER/NAME", licence: str = "") -> str:
     """Writes the model card of a finished run, or of a saved model, as text; no network is needed.
 
-        Path("README.md").writetext_of(imgclf.publishing.card.write("runs/photos"))
+        Path("README.md").write_text(imgclf.publishing.card.write("runs/photos"))
 
     Args:
       run: the folder.
@@ -86,8 +86,7 @@ def write(run: str | os.PathLike[str], *, address: str = "hf://USER/NAME", licen
     check_licence(licence)
     found = _read(files.path_of(run, "the folder of a run"), address, licence)
     sections = (_title, _use, _intended, _data, _metrics, _classes, _calibration, _robustness, _unmeasured, _making, _licences)
-    body = "\n\n".join(filter(None, (section(found) for section in sections)))
-    return str(ModelCard(f"---\n{_metadata(found).to_yaml()}\n---\n\n{body}\n", ignore_metadata_errors=False))
+    return markdown.card(_metadata(found), *(section(found) for section in sections))
 
 
 def attribution_of(run: str | os.PathLike[str]) -> Path | None:
@@ -202,11 +201,10 @@ def _slug(text: str) -> str:
 
 def _title(run: _Run) -> str:
     names = run.results.get("class_names") or list(run.results["per_class"])
-    shown = ", ".join(map(markdown.text, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     started = f", trained from `{run.weights.name}`" if run.weights is not None else ""
-    counted, version = formatting.count(len(names), "class", "classes"), importlib.metadata.version("imgclf")
+    version = importlib.metadata.version("imgclf")
     return (
-        f"# {markdown.text(run.name)}\n\nClassifies photos into {counted}: {shown}. It is a `{run.config.model.name}`{started}, made with "
+        f"# {markdown.text(run.name)}\n\n{markdown.classes(names)} It is a `{run.config.model.name}`{started}, made with "
         f"imgclf {version}.\n\n**{metrics.headline(run.results)}.**"
     )
 

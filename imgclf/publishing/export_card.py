@@ -1,11 +1,11 @@
 """The README.md of an export in a repository of its own: what it is, how its library opens it, and what the gate has measured."""
 
 import json
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData
 
-from imgclf import formatting
 from imgclf.deploy.hub import Repository
 from imgclf.evaluation import metrics
 from imgclf.exports.folder import Export
@@ -34,6 +34,8 @@ _USES = {
     "onnx": _Use("onnx", _PROGRAM),
     "stablehlo": _Use("jax", _PROGRAM),
 }
+# Columns of the card's table, and the keys of the export's.
+_MEASURED = {"size, MB": "megabytes", "cold start, s": "cold_start_s", "1 image, ms": "ms_batch_1", "16 images, ms": "ms_batch_16"}
 
 
 def write(export: Export, repository: Repository, licence: str) -> str:
@@ -47,52 +49,45 @@ def write(export: Export, repository: Repository, licence: str) -> str:
         pipeline_tag="image-classification",
         tags=["image-classification", "imgclf", about["model"].rsplit(":", 1)[-1]],
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_body(export, repository, stated)}\n", ignore_metadata_errors=False))
+    table = export.table
+    measured = {name: table[key] for name, key in _MEASURED.items() if table.get(key) is not None}
+    return markdown.card(
+        data,
+        f"# {markdown.text(about['run'])}, for {export.format}",
+        f"{markdown.classes(export.class_names)} A `{about['model']}` in {export.precision}, exported by imgclf.",
+        _headline(export),
+        markdown.section("How to use it", f"```python\n{_code(export, repository)}\n```", _answers(export)),
+        markdown.section("What was checked", _gate(table)) if table["images"] else "",
+        markdown.table(list(measured), [[f"{value:,}" for value in measured.values()]]),
+        about["note"],
+        markdown.section("Licence", stated or "No licence is stated; ask its author."),
+    )
 
 
-def _body(export: Export, repository: Repository, licence: str) -> str:
-    names, about = export.class_names, export.about
-    counted = formatting.count(len(names), "class", "classes")
-    shown = ", ".join(map(markdown.text, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+def _code(export: Export, repository: Repository) -> str:
+    """The lines that open the export by its library."""
     revision = f', revision="{repository.revision}"' if repository.revision else ""
     address = f"{repository.name}@{repository.revision}" if repository.revision else repository.name
-    code = _USES[export.format].code.replace("{address}", address).replace("{name}", repository.name).replace("{revision}", revision)
-    fitted = export.logit_offset or export.temperature != 1
-    calibrated = (
-        f"Its answers are logits: add {list(export.logit_offset) or 0} and divide by the temperature {export.temperature:.4g} before the "
-        "softmax, as `predict.py` does."
-        if export.format in ("timm", "keras") and fitted
-        else "Its answers are logits."
-        if export.format in ("timm", "keras")
-        else "Normalisation, calibration and softmax are inside of the model."
-    )
-    of = export.table
-    columns = {"size, MB": "megabytes", "cold start, s": "cold_start_s", "1 image, ms": "ms_batch_1", "16 images, ms": "ms_batch_16"}
-    measured = {name: of[key] for name, key in columns.items() if of.get(key) is not None}
-    gate = (
-        ""
-        if not of["images"]
-        else (
-            f"Of {of['images']} images it says what the classifier says: logits differ by at most {of['max_difference']:.0e} of their "
-            "spread."
+    return _USES[export.format].code.replace("{address}", address).replace("{name}", repository.name).replace("{revision}", revision)
+
+
+def _answers(export: Export) -> str:
+    """What it answers, and what it is given."""
+    if export.format not in ("timm", "keras"):
+        answers = "Normalisation, calibration and softmax are inside of the model."
+    elif export.logit_offset or export.temperature != 1:
+        answers = (
+            f"Its answers are logits: add {list(export.logit_offset) or 0} and divide by the temperature {export.temperature:.4g} before "
+            "the softmax, as `predict.py` does."
         )
-    )
-    return "\n\n".join(
-        filter(
-            None,
-            (
-                f"# {markdown.text(about['run'])}, for {export.format}",
-                f"Classifies photos into {counted}: {shown}. A `{about['model']}` in {export.precision}, exported by imgclf.",
-                _headline(export),
-                f"## How to use it\n\n```python\n{code}\n```\n\n{calibrated} Photos become its input by `preprocess.py`, which needs "
-                "Pillow and NumPy.",
-                f"## What was checked\n\n{gate}" if gate else "",
-                markdown.table(list(measured), [[f"{value:,}" for value in measured.values()]]),
-                about["note"],
-                f"## Licence\n\n{licence or 'No licence is stated; ask its author.'}",
-            ),
-        )
-    )
+    else:
+        answers = "Its answers are logits."
+    return f"{answers} Photos become its input by `preprocess.py`, which needs Pillow and NumPy."
+
+
+def _gate(table: Mapping[str, Any]) -> str:
+    difference = f"{table['max_difference']:.0e}"
+    return f"Of {table['images']} images it says what the classifier says: logits differ by at most {difference} of their spread."
 
 
 def _headline(export: Export) -> str:

@@ -4,7 +4,23 @@ import html
 import re
 from collections.abc import Sequence
 
+from huggingface_hub import ModelCard, ModelCardData
+
 from imgclf import formatting
+
+_NAMED = 20  # classes
+
+
+def card(metadata: ModelCardData, *parts: str) -> str:
+    """A card as the hub wants it: its metadata, and the parts that there are."""
+    body = "\n\n".join(filter(None, parts))
+    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}\n", ignore_metadata_errors=False))
+
+
+def classes(names: Sequence[str]) -> str:
+    """What photos are classified into, as a sentence: how many classes, and the names of the first of them."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"Classifies photos into {formatting.count(len(names), 'class', 'classes')}: {', '.join(map(text, names[:_NAMED]))}{more}."
 
 
 def section(title: str, *paragraphs: str) -> str:

@@ -1,5 +1,6 @@
 """Which kind of CPU a program runs on: XLA compiles for what it can do, so that results are the same to the bit on one kind only."""
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -25,3 +26,8 @@ def describe(cpuinfo: Path = _CPUINFO) -> dict[str, object]:
         "cpu": fields.get("model name", platform.machine()),
         "cpu_features": sorted(name for name in set(names) if _FEATURES.match(name)),
     }
+
+
+def cores() -> int:
+    """How many cores this process may use: a container, or `taskset`, may have taken some of the machine's away."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

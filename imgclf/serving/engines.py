@@ -1,7 +1,6 @@
 """What computes the answers: a run's own network in JAX, or an export in onnxruntime; both decode images as `imgclf predict` does."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,6 +15,7 @@ from imgclf.errors import UserError, missing_extra
 from imgclf.evaluation import calibration
 from imgclf.evaluation.conformal import Conformal
 from imgclf.exports import folder
+from imgclf.runtime import processor
 from imgclf.serving.explainer import Explainer
 
 EngineName = Literal["auto", "jax", "onnx"]
@@ -105,7 +105,7 @@ class OnnxEngine:
         )
         self._preprocessing = Preprocessing(**framing | {"size": export.size})
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = _cpus()  # not those of the machine: a container may have fewer
+        options.intra_op_num_threads = processor.cores()  # not those of the machine: a container may have fewer
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # else threads that wait keep those busy that could decode
         options.log_severity_level = 3
         try:
@@ -166,7 +166,3 @@ def open_engine(path: Path, asked: EngineName, max_pixels: int) -> Engine:
     if export.format != "onnx":
         raise UserError(f"{place} is an export to {export.format}, which is not served: export to onnx, or name the run.")
     return OnnxEngine(export, max_pixels)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from rich.console import Console
 
 from imgclf.errors import UserError
+from imgclf.runtime import processor
 from imgclf.serving.app import AppOptions, create_app
 from imgclf.serving.batching import Batcher
 from imgclf.serving.engines import Engine, EngineName, open_engine
@@ -119,11 +120,13 @@ def build(
         raise UserError("There is nothing to serve: name the folder of a finished run or of an export.")
     limits, metrics = options.limits, Metrics()
     named, models = names_of(sources), []
-    decoders = ThreadPoolExecutor(_cpus() + len(named), thread_name_prefix="decode")  # one per model computes
+    decoders = ThreadPoolExecutor(processor.cores() + len(named), thread_name_prefix="decode")  # one per model computes
     for name, path in named.items():
 
         def start(opened: Engine, name: str = name) -> Batcher:
-            batcher = Batcher(opened, decoders, threads=_cpus(), queue=limits.queue, max_batch=max_batch, max_wait=max_wait_ms / 1000)
+            batcher = Batcher(
+                opened, decoders, threads=processor.cores(), queue=limits.queue, max_batch=max_batch, max_wait=max_wait_ms / 1000
+            )
             batcher.on_batch = lambda images, seconds: metrics.batch(name, images, seconds)
             metrics.watch_queue(name, lambda: batcher.admitted)
             return batcher
@@ -202,7 +205,3 @@ def _tell(console: Console, app: FastAPI, listening: socket.socket, host: str, t
         lines.append("Warning: whoever reaches this machine's network can ask this server; --token=SECRET asks for a secret.")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

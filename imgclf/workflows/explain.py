@@ -86,8 +86,7 @@ def explain_mistakes(
     model = Explained.of(config, len(names), trained.params, trained.batch_stats)
     if model.place_count == (1, 1):
         return
-    row_of = dict(zip(dataset.table["id"], range(len(dataset.table)), strict=True))
-    rows = np.array([row_of[image_id] for image_id in wrong["id"]], np.int64)
+    rows = _rows(dataset, wrong["id"])
     reader = decoded_as(dataset.reader, Decoding.of(config.data))
     read = pictures.read(augment.Preprocessing.of(config), lambda place: reader[int(rows[place])], len(rows), console)
     labels = np.array([[names.index(name) for name in wrong[column]] for column in ("predicted", "true")]).T
@@ -121,20 +120,25 @@ def map_evaluated(
     """
     if not config.eval.explain or (config.train.stop_after and config.train.method != "probe"):
         return
-    row_of = dict(zip(dataset.table["id"], range(len(dataset.table)), strict=True))
-    rows = np.array([row_of[image_id] for image_id in predictions["id"]], np.int64)
     chosen = references(predictions["id"].to_numpy(), MAPPED)
     if len(chosen) < projection.LEAST:
         return
-    shown = subset(dataset, rows[chosen])
+    rows = _rows(dataset, predictions["id"].iloc[chosen])
+    shown = subset(dataset, rows)
     model = Explained.of(config, len(dataset.class_names), trained.params, trained.batch_stats)
-    features = np.asarray(extract(config, model.network, dataset, rows=rows[chosen], console=console))
+    features = np.asarray(extract(config, model.network, dataset, rows=rows, console=console))
     points = projection.project(features, console=console)
     table = shown.table[["id", "class_name", "split"]].assign(predicted=predictions["predicted"].to_numpy()[chosen])
     table = table.assign(x=points[:, 0], y=points[:, 1])
     about = {"of": len(predictions), "kept": projection.neighbours_kept(features, points)}
     reader = decoded_as(shown.reader, Decoding.of(config.data))
     feature_map.save(folder, dataclasses.replace(shown, reader=reader), table, about, console)
+
+
+def _rows(dataset: Dataset, ids: pd.Series) -> np.ndarray:
+    """The rows of images in the table, int64 [n]."""
+    row_of = dict(zip(dataset.table["id"], range(len(dataset.table)), strict=True))
+    return np.array([row_of[image_id] for image_id in ids], np.int64)
 
 
 def _references(config: Config, model: Explained, dataset: Dataset, console: Console) -> References | None:

@@ -260,7 +260,7 @@ def environment() -> dict[str, Any]:
         "packages": versions,
         "platform": platform.platform(),
         **processor.describe(),
-        "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_count": processor.cores(),
         "devices": [str(device) for device in jax.devices()],
         "processes": jax.process_count(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),

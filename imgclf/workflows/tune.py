@@ -70,7 +70,7 @@ def tune(config: Config | str | os.PathLike[str], *, fields: Fields = (), consol
     resolved = resolve.resolve(resolve.check(asked_for(config, fields).config), 10)
     mesh = sharding.create_mesh(sizes=resolved.mesh)
     with forms.on_devices_of(mesh):
-        model = nnx.eval_shape(lambda: models.create(resolved, 10, load_weights=False))
+        model = models.abstract(resolved, 10)
     return _tuned(resolved, model, mesh, console)
 
 
@@ -164,4 +164,4 @@ def _seconds(config: Config, model: Any, mesh: Mesh, images: int) -> float:
         kh, kw, channels, _ = layer.kernel
         multiplications += batch * height * width * features * kh * kw * channels
     steps = TrainingPlan.create(config, images / config.loader.batch_size).total
-    return 3 * 2 * multiplications * steps / (_SPEED * tuning.cores())
+    return 3 * 2 * multiplications * steps / (_SPEED * processor.cores())

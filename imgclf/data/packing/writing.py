@@ -225,17 +225,16 @@ def _packs_the_same(place: Place, prepared: Prepared) -> bool:
 
 def _found(place: Place, job: _Job, console: Console) -> dict[int, _Entry]:
     """The shards that are there and whole, by their sha256: those of the ledger, and those of a finished pack."""
-    claimed = _in_ledger(place, job)
-    for shard, entry in _in_finished(place, job).items():
-        claimed.setdefault(shard, entry)
+    sizes = place.sizes()
+    claimed = _in_finished(place, sizes) | _in_ledger(place, job, sizes)
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress.bar(console) as bar:
         same = pool.map(lambda entry: _sha256(place, entry.file) == entry.file.sha256, claimed.values())
         checked = bar.track(same, len(claimed), description="Comparing files") if claimed else ()
         return {shard: entry for (shard, entry), whole in zip(claimed.items(), checked, strict=True) if whole}
 
 
-def _in_ledger(place: Place, job: _Job) -> dict[int, _Entry]:
-    entries, sizes, ledger = {}, place.sizes(), place.sizes(manifest.LEDGER)
+def _in_ledger(place: Place, job: _Job, sizes: dict[str, int]) -> dict[int, _Entry]:
+    entries, ledger = {}, place.sizes(manifest.LEDGER)
     for shard in range(len(job.bounds) - 1):
         data = place.read(_ledger(shard)) if f"{shard:05d}.json" in ledger else None
         with contextlib.suppress(ValueError, KeyError, TypeError):  # a power failure has cut it short
@@ -246,9 +245,8 @@ def _in_ledger(place: Place, job: _Job) -> dict[int, _Entry]:
     return entries
 
 
-def _in_finished(place: Place, job: _Job) -> dict[int, _Entry]:
+def _in_finished(place: Place, sizes: dict[str, int]) -> dict[int, _Entry]:
     """Those of the pack that pack.json describes; none where that, or the index, is not what was written: then all is made anew."""
-    sizes = place.sizes()
     if manifest.ABOUT not in sizes:
         return {}
     try:

@@ -22,7 +22,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.
     kh, kw, channels, features = kernel.shape
     batch, height, width, _ = x.shape
     (top, bottom), (left, right) = padding
-    h, w = (height + top + bottom - kh) // stride + 1, (width + left + right - kw) // stride + 1
+    h, w = convolution.output_size((height, width), (kh, kw), stride, padding)
     if kh == kw == 1 and padding == ((0, 0), (0, 0)):
         return _dot(x[:, ::stride, ::stride].astype(jnp.bfloat16), kernel[0, 0].astype(jnp.bfloat16))
     size = 4 * batch * features * (height * w * kh if stride == 1 else h * w * 2)

@@ -31,8 +31,7 @@ class Layer(NamedTuple):
     @property
     def outputs(self) -> tuple[int, ...]:
         """Of what shape the convolution is."""
-        sizes = zip(self.maps[1:3], self.kernel[:2], self.padding, strict=True)
-        return (self.maps[0], *((size + sum(edges) - side) // self.stride + 1 for size, side, edges in sizes), self.kernel[3])
+        return (self.maps[0], *convolution.output_size(self.maps[1:3], self.kernel[:2], self.stride, self.padding), self.kernel[3])
 
     def __str__(self) -> str:
         batch, height, width, channels = self.maps

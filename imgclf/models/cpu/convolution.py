@@ -56,6 +56,12 @@ def column_sums(*maps: jax.Array) -> list[jax.Array]:
     return [of_one(x) for x in (image_sums(*maps) if maps[0].ndim > 3 else maps)]
 
 
+def output_size(size: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: Edges) -> tuple[int, int]:
+    """Height and width of a convolution, by those of the maps and of the kernel."""
+    height, width = ((extent + sum(edges) - side) // stride + 1 for extent, side, edges in zip(size, kernel, padding, strict=True))
+    return height, width
+
+
 def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.Array:
     """A convolution; at strides above 1, that of a 1x1 kernel or of images with few channels is computed by one at stride 1."""
     kh, kw, channels, features = kernel.shape
@@ -64,7 +70,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.
     if stride > 1 and channels <= 4:
         # space to depth: each block of stride x stride pixels becomes one pixel of more channels
         _, height, width, _ = x.shape
-        sizes = [(extent + low + high - k) // stride + 1 for k, extent, (low, high) in zip((kh, kw), (height, width), padding, strict=True)]
+        sizes = output_size((height, width), (kh, kw), stride, padding)
         blocks = [-(-k // stride) for k in (kh, kw)]
         edges = [
             (low, stride * (n + b - 1) - extent - low, 0)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from imgclf import files
-from imgclf.models.cpu.convolution import Edges
+from imgclf.models.cpu.convolution import Edges, output_size
 
 _TARGET = "imgclf_onednn_convolution"
 _SOURCE = Path(__file__).with_suffix(".cc")
@@ -69,9 +69,8 @@ def _installed(package: str, name: str) -> Path | None:
 
 def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Edges) -> jax.Array:
     """The convolution, float32, of maps [B,H,W,C], float32 or bfloat16, with a kernel [kh,kw,C,K] in float32, rounded as the maps are."""
-    sizes = zip(x.shape[1:3], kernel.shape[:2], padding, strict=True)
-    height, width = ((size + sum(edges) - side) // stride + 1 for size, side, edges in sizes)
-    return _call(_FORWARD, x, kernel, (x.shape[0], height, width, kernel.shape[3]), stride, padding)
+    size = output_size(x.shape[1:3], kernel.shape[:2], stride, padding)
+    return _call(_FORWARD, x, kernel, (x.shape[0], *size, kernel.shape[3]), stride, padding)
 
 
 def input_gradient(grad: jax.Array, kernel: jax.Array, size: tuple[int, int], stride: int, padding: Edges) -> jax.Array:

@@ -7,10 +7,10 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,10 +49,11 @@ def tune(layers: Sequence[Layer], console: Console) -> dict[Layer, list[Measured
       console: for the progress bar.
     """
     found, distinct = {}, list(dict.fromkeys(layers))
+    machine = [processor.describe(), processor.cores(), importlib.metadata.version("jaxlib"), onednn.missing() is None, _ROUNDS]
     with progress.bar(console) as bar:
         task = bar.add_task("Timing forms of convolutions", total=len(distinct))
         for layer in distinct:
-            found[layer] = _kept(layer)
+            found[layer] = _kept(layer, machine)
             bar.advance(task)
     return found
 
@@ -63,8 +64,8 @@ def table_of(found: dict[Layer, list[Measured]]) -> Table:
     return Table(tuple((layer, forms) for layer, forms in rows if forms != chosen.usual(layer)))
 
 
-def _kept(layer: Layer) -> list[Measured]:
-    key = json.dumps([layer, processor.describe(), cores(), importlib.metadata.version("jaxlib"), onednn.missing() is None, _ROUNDS])
+def _kept(layer: Layer, machine: list[Any]) -> list[Measured]:
+    key = json.dumps([layer, *machine])
     place = files.cached("forms", key, ".json")
     with contextlib.suppress(OSError, ValueError, TypeError):  # not there, or damaged: measured anew
         return [Measured(**part) for part in json.loads(place.read_text(encoding="utf-8"))]
@@ -73,11 +74,6 @@ def _kept(layer: Layer) -> list[Measured]:
     with files.replacing(place, shared=True) as aside:
         aside.write_text(json.dumps([dataclasses.asdict(part) for part in found]), encoding="utf-8")
     return found
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _measure(layer: Layer) -> list[Measured]:
