@@ -92,7 +92,7 @@ def family(name: str) -> Family:
     if name in _BY_MODEL:
         return _BY_MODEL[name]
     if ":" not in name:
-        raise UserError(f"config.model.name={name!r} is not a model; a model of your own is my_module:build; {nearest(name, NAMES)}")
+        raise UserError(f"config.model.name={name!r} is not a model; {nearest(name, NAMES)} A model of your own: my_module:build.")
     build = user_code.load(name, "model.name")
     if not callable(build):
         raise UserError(f"config.model.name={name!r} is no builder: it must be a function, or a class, that returns a backbone.")

@@ -109,7 +109,7 @@ def check_licence(licence: str) -> None:
         licenses.canonicalize_license_expression(licence)
     except licenses.InvalidLicenseExpression as error:
         similar = nearest(licence.lower(), of_weights.union(_HUB_LICENCES) - {""})
-        raise UserError(f"{licence!r} is no licence that SPDX knows (write LicenseRef-NAME for one of your own); {similar}") from error
+        raise UserError(f"{licence!r} is no licence that SPDX knows; {similar} For one of your own write LicenseRef-NAME.") from error
 
 
 def _read(folder: Path, address: str, licence: str) -> _Run:

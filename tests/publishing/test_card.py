@@ -128,7 +128,7 @@ def test_a_damaged_file_is_named_with_what_it_lacks(run, name, content, told):
 
 
 def test_a_licence_that_nobody_knows_is_refused_with_the_nearest(run, tmp_path):
-    with pytest.raises(UserError, match=r"'cc-by-4' is no licence that SPDX knows .*; did you mean 'cc-by-4\.0'"):
+    with pytest.raises(UserError, match=r"'cc-by-4' is no licence that SPDX knows; did you mean 'cc-by-4\.0'"):
         card.write(run, licence="cc-by-4")
     assert loaded(card.write(run, licence="LicenseRef-Photos-Only"), tmp_path).data.license_name == "photos-only"
     assert loaded(card.write(run, licence="GPL-3.0-or-later"), tmp_path).data.license_name == "gpl-3.0-or-later"
