@@ -35,8 +35,8 @@ CLASSES = 10
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def prepared(name: str, *, train: bool, precision: str, batch_size: int, size: int, tuned: bool = False) -> Callable[[], None]:
-    """Returns what makes one step, or the features of one batch, and waits for it; uint8 images are on the device already."""
+def prepared(name: str, *, train: bool, precision: str, batch_size: int, size: int, tuned: bool = False) -> Callable[[], object]:
+    """Returns what begins one step, or the features of one batch, and returns its result; uint8 images are on the device already."""
     config = default_config()
     config.model.name, config.model.precision, config.data.image_size = name, precision, (size, size)
     config.optimizer.name, config.loader.batch_size = "sgd", batch_size
@@ -54,10 +54,10 @@ def prepared(name: str, *, train: bool, precision: str, batch_size: int, size: i
         (phase,) = phases.create(config, model, freeze.create_freezing(config, model, 1000, 100.0), lambda _: 1e-3, 1000, None, mesh)
         state = phase.first_state(params, batch_stats)
 
-        def run() -> None:
+        def run() -> object:
             nonlocal state
             state, metrics = phase.step(state, batch)
-            jax.block_until_ready(metrics)
+            return metrics
     else:
         from flax import nnx
 
@@ -66,19 +66,27 @@ def prepared(name: str, *, train: bool, precision: str, batch_size: int, size: i
             merged = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))
             return merged.features(step.normalize(image, config.data.mean, config.data.std))
 
-        def run() -> None:
-            jax.block_until_ready(features(params, batch_stats, batch["image"]))
+        def run() -> object:
+            return features(params, batch_stats, batch["image"])
 
     return run
 
 
-def measure(run: Callable[[], None], *, batch_size: int, steps: int, clock: str) -> float:
-    """Returns images/s over `steps` steps, after two to warm up."""
+def measure(run: Callable[[], object], *, batch_size: int, steps: int, clock: str) -> float:
+    """Returns images/s over `steps` steps, after two to warm up.
+
+    On a CPU each is waited for, as batches would run beside each other otherwise. On an accelerator they queue, as in training, where
+    the host begins the next step while the last one runs; the peer's do, too.
+    """
+    waited = jax.default_backend() == "cpu"
     for _ in range(2):
-        run()
+        jax.block_until_ready(run())
     start = CLOCKS[clock]()
     for _ in range(steps):
-        run()
+        result = run()
+        if waited:
+            jax.block_until_ready(result)
+    jax.block_until_ready(result)
     return batch_size * steps / (CLOCKS[clock]() - start)
 
 

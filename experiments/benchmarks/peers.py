@@ -8,7 +8,10 @@ import subprocess
 
 def rate(command: list[str], pattern: str) -> float:
     """Runs a command and returns the images/s that `pattern`'s group finds in what it prints."""
-    output = subprocess.run(command, check=True, text=True, capture_output=True).stdout
+    ended = subprocess.run(command, check=False, text=True, capture_output=True)
+    output = ended.stdout
+    if ended.returncode:
+        raise SystemExit(f"{shlex.join(command)} ended with {ended.returncode}:\n{output}{ended.stderr[-3000:]}")
     found = re.search(pattern, output)
     if not found:
         raise SystemExit(f"{shlex.join(command)} printed nothing like {pattern!r}, but:\n{output}")
