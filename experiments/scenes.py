@@ -1,17 +1,20 @@
 """Is the estimate honest where photos come in bursts? Bursts are planted, looked for, and the estimates set beside new photos.
 
-    python experiments/scenes.py [DATA] --weights FILE [--weights FILE …] [--seeds 5] [--photos 200] [--shots 1 2 5]
-    python experiments/scenes.py DATA --weights FILE --none      # how many scenes are found where none were planted
+    python experiments/scenes.py [DATA] --weights FILE [--weights FILE …] [--draws 20] [--photos 133] [--shots 1 2 5] [--folds 5 10 20]
+    python experiments/scenes.py DATA --weights FILE --probe logistic    # the probe and the estimate that create makes; slower
+    python experiments/scenes.py DATA --weights FILE --none              # how many scenes are found where none were planted
 
-From DATA, a folder of class folders (default: ../shared/data/clothing10; splits that it comes with are joined), photos are drawn of which
-every one becomes a scene: `--shots` shots of it, each with a framing, perspective, rotation, light, colour, noise and JPEG quality of its
-own. As many other photos are the new ones: a shot of each. Names and times tell nothing. Each seed draws two thirds of the scenes. A ridge
-probe on features of each of the weights is trained on all their shots and judged on the new photos: that is the truth. Three estimates of
-it come from 5 folds: with shots dealt apart, with the scenes that were found kept whole, and with the planted ones kept whole, which is
-what the best search could do.
+From DATA, a folder of class folders (default: ../shared/data/clothing10; splits that it comes with are joined), each draw takes some
+photos, of which every one becomes a scene: `--shots` shots of it, each with a framing, perspective, rotation, light, colour, noise and JPEG
+quality of its own. All other photos are the new ones of this draw: a shot of each. Names and times tell nothing. A probe on features of
+each of the weights is trained on all shots of the draw and judged on its new photos: that is the truth. Three estimates of it come from
+cross-validation: with shots dealt apart, with the scenes that were found kept whole, and with the planted ones kept whole, which is what
+the best search could do.
 
-Prints a line per case: means over the seeds in per cent, and how the scenes that were found agree with the planted ones, in pairs of shots
-(precision, recall; shots of photos that DATA itself has twice count as wrong).
+Prints a line per case and number of folds: means over the draws in per cent, the bias of each estimate with its standard error over the
+draws, in how many draws it is within 3 points, and how the scenes that were found agree with the planted ones, in pairs of shots
+(precision, recall; shots of photos that DATA itself has twice count as wrong). A single draw's error is more than the bias: its few scenes
+are luck.
 """
 
 import argparse
@@ -24,9 +27,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from rich.console import Console
-from sklearn.linear_model import RidgeClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from imgclf import config as config_lib
 from imgclf import models
@@ -36,12 +36,12 @@ from imgclf.data.table import Dataset
 from imgclf.methods import resolve
 from imgclf.models.weights import files, pretrained
 from imgclf.probes import scenes
-from imgclf.probes.cross_validation import assign_folds
+from imgclf.probes.cross_validation import CrossValidation, Linear, Scaling, assign_folds, fit_linear
 from imgclf.probes.features import extract
 from imgclf.runtime import compilation_cache
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-FOLDS, PENALTY = 5, 1000.0
+CHOOSING, PENALTY = 5, 1000.0  # folds that choose a penalty; the penalty where none is chosen
 EDGE = 400  # px: longer side of a shot at most
 
 
@@ -60,6 +60,7 @@ class Variation(NamedTuple):
 
 VARIATIONS = {
     "mild": Variation(0.75, 4, 0.04, 0.12, 0.05, 5, 60, 0.6),
+    "medium": Variation(0.55, 8, 0.08, 0.2, 0.08, 8, 45, 0.9),
     "strong": Variation(0.35, 12, 0.12, 0.3, 0.12, 12, 35, 1.2),
 }
 
@@ -68,10 +69,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", default=str(SHARED / "data" / "clothing10"))
     parser.add_argument("--weights", action="append", required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--photos", type=int, default=200)
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--photos", type=int, default=133, help="of each draw, every one of which becomes a scene")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 5])
-    parser.add_argument("--variation", nargs="+", choices=sorted(VARIATIONS), default=sorted(VARIATIONS))
+    parser.add_argument("--folds", type=int, nargs="+", default=[5, 10, 20])
+    parser.add_argument("--variation", nargs="+", choices=sorted(VARIATIONS), default=["mild", "strong"])
+    parser.add_argument("--probe", choices=sorted(PROBES), default="ridge")
     parser.add_argument("--none", action="store_true")
     args = parser.parse_args()
     compilation_cache.enable()
@@ -82,63 +85,56 @@ def main() -> None:
             print(f"{Path(args.data).name}, {Path(weights).name}: {found.sentence()}", flush=True)
             continue
         for variation in args.variation:
-            material = plant(data, weights, variation, args)
+            material = plant(data, weights, variation, max(args.shots))
             for shots in args.shots:
-                results = [judged(material, shots, seed) for seed in range(args.seeds)]
-                print(told(f"{Path(weights).name}, {variation}, {shots} shots", results), flush=True)
+                results = [judged(material, shots, draw, args) for draw in range(args.draws)]
+                told(f"{Path(args.data).name}, {Path(weights).name}, {variation}, {shots} shots", results, args)
 
 
 class Result(NamedTuple):
-    """Of one seed: accuracies, and the agreement of scenes in pairs of shots."""
+    """Of one draw: accuracies, and the agreement of scenes in pairs of shots."""
 
     new: float
-    apart: float
-    found: float
-    planted: float
+    estimates: np.ndarray  # [3, F]: with shots apart, with the scenes found, with the planted ones; by the number of folds
     precision: float
     recall: float
     claimed: float  # share of the shots that are said to be in a scene of several
 
 
 class Material(NamedTuple):
-    """Planted shots and shots of new photos, with their features."""
+    """Shots of all photos, with their features."""
 
-    planted: Dataset
+    data: Dataset
     features: np.ndarray
-    scene: np.ndarray  # int [n], of each planted shot
+    scene: np.ndarray  # int [n], of each shot
     number: np.ndarray  # int [n], within its scene
-    new: Dataset
-    new_features: np.ndarray
 
 
-def plant(data: Dataset, weights: str, variation: str, args: argparse.Namespace) -> Material:
-    """Makes the largest number of shots of each scene, and a shot of each new photo."""
-    rows = np.random.default_rng(0).permutation(len(data.table))
+def plant(data: Dataset, weights: str, variation: str, shots: int) -> Material:
+    """Makes the largest number of shots of each photo."""
     with tempfile.TemporaryDirectory() as folder:
-        for kind, chosen, shots in (
-            ("planted", rows[: args.photos], max(args.shots)),
-            ("new", rows[args.photos : 2 * args.photos], 1),
-        ):
-            for row in chosen.tolist():
-                for number in range(shots):
-                    write_shot(data, row, Path(folder) / kind, VARIATIONS[variation], (0, row, number))
-        planted, new = (load_path(Path(folder) / kind)[0] for kind in ("planted", "new"))
-        features, new_features = features_of(planted, weights), features_of(new, weights)
+        for row in range(len(data.table)):
+            for number in range(shots):
+                write_shot(data, row, Path(folder), VARIATIONS[variation], (0, row, number))
+        planted = load_path(folder)[0]
+        features = features_of(planted, weights)
     scene, number = (np.array(part, int) for part in zip(*(_of_name(name) for name in planted.table["id"]), strict=True))
-    return Material(planted, features, scene, number, new, new_features)
+    return Material(planted, features, scene, number)
 
 
-def judged(material: Material, shots: int, seed: int) -> Result:
-    """The results of one draw of scenes, with the first few shots of each."""
-    scenes_there = np.unique(material.scene)
-    drawn = np.random.default_rng(seed).permutation(scenes_there)[: 2 * len(scenes_there) // 3]
-    rows = np.flatnonzero((material.number < shots) & np.isin(material.scene, drawn))
-    part, features, scene = subset(material.planted, rows), material.features[rows], material.scene[rows]
-    found = scenes.find(features, labels_of(part), part.table["id"].tolist())
+def judged(material: Material, shots: int, draw: int, args: argparse.Namespace) -> Result:
+    """The results of one draw of scenes, with the first few shots of each, and the first shot of each of the others."""
+    photos = np.unique(material.scene)
+    drawn = np.isin(material.scene, np.random.default_rng(draw).permutation(photos)[: args.photos])
+    rows, new = np.flatnonzero(drawn & (material.number < shots)), np.flatnonzero(~drawn & (material.number == 0))
+    part, features, scene = subset(material.data, rows), material.features[rows], material.scene[rows]
+    labels, names = labels_of(part), part.class_names
+    found = scenes.find(features, labels, part.table["id"].tolist())
     groups = np.array([name or image for name, image in zip(found.names, part.table["id"], strict=True)])
+    probe = PROBES[args.probe](features, labels, groups, names)
     return Result(
-        trained(features, part, material.new_features, material.new),
-        *(estimate(features, part, given, seed) for given in (None, groups, scene.astype(str))),
+        float(np.mean(probe.predicted(material.features[new]) == labels_of(material.data)[new])),
+        np.array([[probe.estimate(given, folds, draw) for folds in args.folds] for given in (None, groups, scene.astype(str))]),
         *agreement(groups, scene),
         float(np.mean(found.names != "")),
     )
@@ -197,23 +193,67 @@ def labels_of(data: Dataset) -> np.ndarray:
     return data.table["label"].to_numpy(np.int64)
 
 
-def ridge() -> Pipeline:
-    """The probe: quick enough for hundreds of fits."""
-    return make_pipeline(StandardScaler(), RidgeClassifier(alpha=PENALTY))
+class Ridge:
+    """Ridge regression of one penalty, whose predictions without a fold follow from one decomposition of all examples, exactly.
+
+    With the hat matrix H of the fit to all, the residuals of a fold F that was left out are (I − H_FF)⁻¹ · (y − H·y)_F.
+    """
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: tuple[str, ...]):
+        del groups  # there is no penalty to choose
+        self._labels, self._names, self._scaling = labels, names, Scaling.of(features)
+        self._x, self._y = self._scaled(features), np.eye(len(names))[labels]
+        self._dual = np.linalg.inv(self._x @ self._x.T + PENALTY * np.eye(len(labels)))
+        self._hat = 1 / len(labels) + self._x @ (self._x.T @ self._dual)
+
+    def _scaled(self, features: np.ndarray) -> np.ndarray:
+        return ((features - self._scaling.mean) / self._scaling.deviation).astype(np.float64)
+
+    def predicted(self, features: np.ndarray) -> np.ndarray:
+        """The labels of other features, int [n]."""
+        kernel = self._x.T @ (self._dual @ (self._y - self._y.mean(0)))
+        return (self._scaled(features) @ kernel + self._y.mean(0)).argmax(1)
+
+    def estimate(self, groups: np.ndarray | None, folds: int, seed: int) -> float:
+        """The accuracy in cross-validation that keeps groups whole."""
+        folds = possible(self._labels, groups, folds)
+        fold = assign_folds(self._labels, groups, folds, seed, self._names, "draw more photos by --photos")
+        residual, outputs = self._y - self._hat @ self._y, np.zeros_like(self._y)
+        for k in np.unique(fold):
+            at = np.flatnonzero(fold == k)
+            outputs[at] = self._y[at] - np.linalg.solve(np.eye(len(at)) - self._hat[np.ix_(at, at)], residual[at])
+        return float(np.mean(outputs.argmax(1) == self._labels))
 
 
-def trained(features: np.ndarray, data: Dataset, new_features: np.ndarray, new: Dataset) -> float:
-    """The accuracy on new photos of the probe that all shots train."""
-    said = ridge().fit(features, data.table["class_name"].to_numpy(str)).predict(new_features)
-    return float(np.mean(said == new.table["class_name"].to_numpy(str)))
+class Logistic:
+    """The probe that create trains, its penalty chosen by the folds of the estimate."""
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: tuple[str, ...]):
+        self._features, self._labels, self._names = features, labels, names
+        self._whole = self._fitted(groups, CHOOSING, 0)[0]
+
+    def _fitted(self, groups: np.ndarray | None, folds: int, seed: int) -> tuple[Linear, CrossValidation]:
+        folds = possible(self._labels, groups, folds)
+        validation = CrossValidation.create(self._labels, groups, self._names, (), folds, seed)
+        return fit_linear(self._features, self._labels, validation, scaling="shrunk"), validation
+
+    def predicted(self, features: np.ndarray) -> np.ndarray:
+        """The labels of other features, int [n]."""
+        return (features @ self._whole.kernel + self._whole.bias).argmax(1)
+
+    def estimate(self, groups: np.ndarray | None, folds: int, seed: int) -> float:
+        """The accuracy in cross-validation that keeps groups whole."""
+        fitted, validation = self._fitted(groups, folds, seed)
+        return float(np.mean(np.asarray(fitted.out_of_fold).argmax(1) == self._labels[validation.held_out]))
 
 
-def estimate(features: np.ndarray, data: Dataset, groups: np.ndarray | None, seed: int) -> float:
-    """The accuracy in cross-validation."""
-    labels = labels_of(data)
-    fold = assign_folds(labels, groups, FOLDS, seed, data.class_names, "draw more photos by --photos")
-    right = [ridge().fit(features[fold != k], labels[fold != k]).predict(features[fold == k]) == labels[fold == k] for k in range(FOLDS)]
-    return float(np.mean(np.concatenate(right)))
+PROBES = {"ridge": Ridge, "logistic": Logistic}
+
+
+def possible(labels: np.ndarray, groups: np.ndarray | None, folds: int) -> int:
+    """No more folds than the smallest class has groups."""
+    units = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    return min(folds, int(np.bincount(np.unique(np.stack([labels, units]), axis=1)[0]).min()))
 
 
 def agreement(groups: np.ndarray, scene: np.ndarray) -> tuple[float, float]:
@@ -228,18 +268,20 @@ def pairs(key: np.ndarray) -> int:
     return int((counts * (counts - 1) // 2).sum())
 
 
-def told(name: str, results: list[Result]) -> str:
-    """A line of the table."""
-    mean = Result(*np.mean(np.array(results), axis=0).tolist())
-    estimates = []
-    for what, field in (("shots apart", "apart"), ("scenes found", "found"), ("scenes planted", "planted")):
-        errors = [100 * (getattr(one, field) - one.new) for one in results]
-        each = ", ".join(f"{error:+.1f}" for error in errors)
-        estimates.append(f"{what} {100 * getattr(mean, field):.1f} ({np.mean(errors):+.1f}, each {each})")
-    return (
-        f"{name}: new photos {100 * mean.new:.1f}; {'; '.join(estimates)}; precision {mean.precision:.2f}, recall {mean.recall:.2f}, "
-        f"{mean.claimed:.0%} of the shots in a scene"
-    )
+def told(name: str, results: list[Result], args: argparse.Namespace) -> None:
+    """Prints the lines of a case."""
+    new = 100 * np.array([one.new for one in results])
+    estimates = 100 * np.stack([one.estimates for one in results])
+    precision, recall, claimed = np.mean([one[2:] for one in results], axis=0)
+    found = f"precision {precision:.2f}, recall {recall:.2f}, {claimed:.0%} of the shots in a scene"
+    print(f"{name}: new photos {new.mean():.1f} %, {len(new)} draws; {found}", flush=True)
+    for number, folds in enumerate(args.folds):
+        parts = []
+        for kind, what in enumerate(("shots apart", "scenes found", "scenes planted")):
+            errors = estimates[:, kind, number] - new
+            error = np.std(errors, ddof=1) / np.sqrt(len(errors)) if len(errors) > 1 else np.nan
+            parts.append(f"{what} {errors.mean():+.1f} ± {error:.1f} ({np.mean(np.abs(errors) <= 3):.0%} within 3)")
+        print(f"  {folds:3d} folds: {'; '.join(parts)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ compared image by image, and ensembles can be scored from the logits that are ke
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -108,13 +109,17 @@ def judge(candidate: Candidate, config: Config, dataset: Dataset, model: Network
 
 
 def choose(judged: Sequence[Judged]) -> Judged:
-    """The cheapest of those whose loss is within one standard error of the lowest (`probes.ties`), of equally cheap ones the first.
+    """The cheapest of those whose loss is within one standard error of the lowest (`tied`), of equally cheap ones the first.
 
     Args:
       judged: one or more, on the same images; what is usual stands first.
     """
-    tied = np.flatnonzero(ties.with_best(np.stack([one.losses for one in judged]), groups=judged[0].groups))
-    return min((judged[int(place)] for place in tied), key=lambda one: one.cost)
+    return min(itertools.compress(judged, tied(judged)), key=lambda one: one.cost)
+
+
+def tied(judged: Sequence[Judged]) -> np.ndarray:
+    """Which candidates, judged on the same images, are within one standard error of the lowest loss (`probes.ties`), bool [M]."""
+    return ties.with_best(np.stack([one.losses for one in judged]), groups=judged[0].groups)
 
 
 def sample(dataset: Dataset, config: Config, most: int = MOST_IMAGES) -> Dataset:
