@@ -22,7 +22,12 @@ from imgclf.training import freeze, phases, sharding
 from imgclf.training.state import split_model
 
 CLASSES = 10
-TINY = (*(name for name in models.NAMES if "_tiny" in name and not name.startswith("convnext")), "convnext_micro", "convnextv2_micro", "cnn")
+TINY = (
+    *(name for name in models.NAMES if "_tiny" in name and not name.startswith("convnext")),
+    "convnext_micro",
+    "convnextv2_micro",
+    "cnn",
+)
 
 
 def updates(name: str, size: int, device: jax.Device) -> tuple[float, list[np.ndarray]]:
@@ -67,7 +72,8 @@ def main() -> None:
             same = all(np.array_equal(one, other) for one, other in zip(there, again, strict=True))
             largest = max(float(np.linalg.norm(one)) for one in here)
             off = max(
-                float(np.linalg.norm(one - other) / max(np.linalg.norm(other), 1e-4 * largest)) for one, other in zip(there, here, strict=True)
+                float(np.linalg.norm(one - other) / max(np.linalg.norm(other), 1e-4 * largest))
+                for one, other in zip(there, here, strict=True)
             )
             bits = "same bits" if same else "other bits"
             print(f"{name}: loss {abs(loss - expected) / abs(expected):.1e}, update {off:.1e}, {bits} in a second run", flush=True)
