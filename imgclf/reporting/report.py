@@ -20,6 +20,7 @@ from imgclf.evaluation.intervals import wilson
 from imgclf.reporting import class_table, confusion, explanations, feature_map, leaderboard, pages, plots, samples, thresholds
 
 OPEN_CLASSES = 20  # more than these, and tables by class start folded
+PRINTED_CLASSES = 200  # more than these, and tables of all classes stay off paper, where they would be dozens of sheets
 ROWS = 200  # of a list of files; the run's own files hold them all
 SPLITS = ("train", "val", "test")
 STYLES = ("report.css", "explanations.css", "feature_map.css")
@@ -88,6 +89,7 @@ def _context(run: Path) -> dict[str, Any]:
         "config": _config(config),
         "environment": _environment(_json(run / "environment.json", {})),
         "fold": len(names) > OPEN_CLASSES,
+        "printed": len(names) <= PRINTED_CLASSES,
     }
 
 

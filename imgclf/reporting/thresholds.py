@@ -9,10 +9,11 @@ import pandas as pd
 from imgclf.reporting import pages
 
 STEPS = 200  # a probability is kept as the highest of so many thresholds that it reaches: at these, nothing is lost by rounding
+ON_PAPER = (0, 100, 140, 180, 190, 198)  # of `STEPS`: the thresholds of the table for paper, and for browsers that run no scripts
 
 
 def section(predictions: pd.DataFrame | None, names: list[str]) -> dict[str, Any] | None:
-    """The scores for `thresholds.js`; None where there are no predictions of images whose class is known.
+    """The scores for `thresholds.js`, and the rows of a table for paper; None where no image whose class is known was predicted.
 
     The script gets, compressed, of each class how many images it has (uint32 [C]), then of all images, those of the first class first, the
     predicted class (uint32 [N]) and the threshold reached (uint8 [N]), all little-endian.
@@ -37,7 +38,16 @@ def section(predictions: pd.DataFrame | None, names: list[str]) -> dict[str, Any
         "names": pages.packed(json.dumps(names).encode()),
         "scores": pages.packed(b"".join(block.tobytes() for block in blocks)),
         "images": int(known.sum()),
+        "rows": [_row(k, reached, answers == labels) for k in ON_PAPER],
     }
+
+
+def _row(k: int, reached: np.ndarray, right: np.ndarray) -> dict[str, Any]:
+    """What answering from the threshold k / `STEPS` on gives, of all classes."""
+    answered = reached >= k
+    count, hits = int(answered.sum()), int((answered & right).sum())
+    precision = hits / count if count else None
+    return {"threshold": k / STEPS, "answered": count, "share": count / len(right), "right": hits, "precision": precision}
 
 
 def levels(probability: np.ndarray) -> np.ndarray:

@@ -1,11 +1,15 @@
 """The report in a real browser: nothing on its console, nothing asked of the network, no sideways scrolling on a telephone."""
 
+import base64
 import json
+import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from imgclf.reporting import report, samples
+from imgclf.evaluation import metrics
+from imgclf.reporting import confusion, report, samples
 
 
 @pytest.mark.parametrize(
@@ -151,3 +155,53 @@ def test_links_lead_somewhere(browser, finished_run):
     )
     ids = browser.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(ids) == len(set(ids))
+
+
+SHEET = (8.27, 11.69)  # inches: A4
+PRINTABLE = 687  # CSS pixels between the margins of such a sheet
+
+
+@pytest.fixture
+def run_of_many_classes(tmp_path):
+    """A run with the largest confusion matrix that is shown whole, as wide as a report can get."""
+    classes, rng = confusion.MATRIX_CLASSES, np.random.default_rng(0)
+    labels = np.repeat(np.arange(classes), 12)
+    logits = rng.normal(size=(len(labels), classes)) + 2 * np.eye(classes)[labels]
+    names = [f"class {number:02d}{' whose name takes a whole sentence' * 6 if number == 3 else ''}" for number in range(classes)]
+    scores = metrics.compute((np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32), labels, names)
+    (tmp_path / "results.json").write_text(json.dumps({"split": "test", **scores, "class_names": names}))
+    report.write_report(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow  # two seconds for each
+@pytest.mark.parametrize(("name", "sheets"), [("finished_run", (7, 10)), ("hostile_run", (8, 12)), ("run_of_many_classes", (3, 6))])
+def test_it_can_be_printed(browser, request, name, sheets):
+    """On so many sheets, in light colours though the screen is dark; nothing is cut, folded or waits to be pressed."""
+    page = request.getfixturevalue(name) / "report.html"
+    browser.open(page, PRINTABLE, dark=True)
+    pdf = base64.b64decode(browser.call("Page.printToPDF", preferCSSPageSize=True, paperWidth=SHEET[0], paperHeight=SHEET[1])["data"])
+    assert sheets[0] <= len(re.findall(rb"/Type /Page\b", pdf)) <= sheets[1]
+
+    dark = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.call("Emulation.setEmulatedMedia", media="print", features=[dark])
+    try:
+        assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert browser.evaluate("document.documentElement.scrollWidth") <= PRINTABLE
+        cut = """[...document.querySelectorAll('body *')].filter(e => e.checkVisibility() && !e.closest('svg')
+            && (e.getBoundingClientRect().right > innerWidth + 1 || e.matches('.scroll') && getComputedStyle(e).overflowY != 'visible'))
+            .map(e => e.outerHTML.slice(0, 80))"""
+        assert browser.evaluate(cut) == []
+        controls = "[...document.querySelectorAll('nav, select, input, dialog')].filter(e => e.checkVisibility()).map(e => e.outerHTML)"
+        assert browser.evaluate(controls) == []
+        covered = "[...document.images].filter(i => i.clientHeight > i.closest('.picture')?.clientHeight + 1).map(i => i.alt)"
+        assert browser.evaluate(covered) == []
+        printed = browser.evaluate("document.body.innerText")
+        headings = browser.evaluate("[...document.querySelectorAll('h2')].map(e => e.textContent)")
+        assert [heading for heading in headings if heading not in (*printed.splitlines(), "Pictures")] == []
+        folded = browser.evaluate("[...document.querySelectorAll('details:not(.on-screen) td')].filter(e => !e.checkVisibility()).length")
+        assert folded == 0
+        assert "open the pictures" not in printed
+        assert browser.evaluate("[...document.querySelectorAll('.on-paper')].every(e => e.checkVisibility())")
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="", features=[dark])

@@ -277,6 +277,7 @@
   $("pictured").hidden = !pictures.length;
   showPictures(pictures.length > 0);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  matchMedia("print").addEventListener("change", render); // in the colours of paper, at once: a frame would come too late
   new ResizeObserver(redraw).observe(plane);
   render();
 })();

@@ -68,6 +68,7 @@
     tell("threshold-share", row.share, now.any[k], now.images);
     point.setAttribute("visibility", row.precision === null || row.recall === null ? "hidden" : "visible");
     if (row.precision !== null && row.recall !== null) [["cx", 0], ["cy", 1]].forEach(([name, axis]) => point.setAttribute(name, place(row)[axis]));
+    $("threshold-of").textContent = who;
     svg.setAttribute("aria-label", `Precision over recall of ${who} for all thresholds; at ${k / 2} % precision ${percentOf(row.precision)}, recall ${percentOf(row.recall)}`);
   };
   const choose = (found) => ((label = found), (now = tables(found)), draw(), show());
