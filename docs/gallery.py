@@ -1,11 +1,12 @@
 """Makes the gallery of the site: pages as the product itself writes them, of real photos, and pictures of the pages.
 
-    python docs/gallery.py             # all, some minutes of two cores; with the extra [test] and Chromium
+    python docs/gallery.py             # all, two minutes of two cores; with the extras [test] and [plan-tpu], and Chromium
     python docs/gallery.py --pictures  # the pictures alone, of the pages that are there
-    python docs/gallery.py --look OUT  # into the folder OUT each whole page at 1280 and 400 pixels, light and dark
+    python docs/gallery.py --look OUT  # into the folder OUT each whole page, wide and narrow, light and dark; told is what is wrong
 
-The photos are 280 of clothing-dataset-small (CC0), the weights a MobileNetV2, both from the folder `shared` beside the checkout. The pages
-stand in the repository, as the machine that builds the site has neither the photos nor the weights nor a browser, and they are small.
+Nothing comes from the caches of this machine, so that two runs differ in no more than what they took in time, and in the day. The photos
+are 280 of clothing-dataset-small (CC0), the weights a MobileNetV2, both from the folder `shared` beside the checkout. The pages stand in
+the repository, as the machine that builds the site has neither the photos nor the weights nor a browser, and they are small.
 """
 
 import argparse
@@ -17,10 +18,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 from rich.console import Console
 
 import imgclf
+from imgclf import progress
 from imgclf.studies import Study
 from imgclf.studies.run import run as run_study
 
@@ -41,12 +44,12 @@ QUIET = Console(quiet=True)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", action="store_true")
-    parser.add_argument("--look", type=Path)
+    parser.add_argument("--pictures", action="store_true", help="take the pictures of the pages that are there, and make no page")
+    parser.add_argument("--look", type=Path, metavar="OUT", help="take whole pages into a folder, to look at; the gallery stays as it is")
     args = parser.parse_args()
-    if not args.pictures and not args.look:
-        make_pages()
-    with browser() as window:
+    with browser() as window:  # first, as without it all else would be in vain
+        if not args.pictures and not args.look:
+            make_pages()
         if args.look:
             look(window, args.look)
         else:
@@ -57,24 +60,32 @@ def main() -> None:
 
 
 def make_pages() -> None:
-    """Makes all pages in a folder of their own, so that no path of this machine stands in them, and copies them to `PAGES`."""
-    PAGES.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    """Makes all pages in a folder of their own, so that no path of this machine stands in them; once all are there, they go to `PAGES`."""
+    if not (SHARED / "weights" / WEIGHTS).is_file():
+        raise SystemExit(f"There are no weights {SHARED / 'weights' / WEIGHTS}: the gallery is of photos and weights beside the checkout.")
+    made = dict[str, str]()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), progress.bar(Console(stderr=True)) as bar:
+        os.environ["IMGCLF_CACHE"] = str(Path(folder) / "cache")
+        steps = bar.add_task("photos", total=3 + len(MAKERS))
         shrink_photos(Path("clothes"))
         shutil.copy(SHARED / "weights" / WEIGHTS, WEIGHTS)
         config = f"finetune:clothes,weights=path:{WEIGHTS}"
-        smaller = {"name": "clothes-96px", "data.image_size": (96, 96)}
-        imgclf.train(config, fields=FIELDS | smaller, workdir="runs/clothes-96px", console=QUIET)
-        imgclf.train(config, fields=FIELDS | {"name": "clothes"}, workdir="runs/clothes", console=QUIET)
-        made = {name: make(config) for name, make in MAKERS.items()}
-        for name, page in made.items():
+        for name, own in {"clothes-96px": {"data.image_size": (96, 96)}, "clothes": {}}.items():
+            bar.update(steps, advance=1, description=f"training {name}")
+            imgclf.train(config, fields=FIELDS | own | {"name": name}, workdir=f"runs/{name}", console=QUIET)
+        for name, make in MAKERS.items():
+            bar.update(steps, advance=1, description=f"{name}.html")
+            page = make(config)
             text = page.read_text(encoding="utf-8").replace(f"{Path(folder).resolve()}{os.sep}", "")
             if folder in text or str(SHARED) in text or str(DOCS) in text:
                 raise SystemExit(f"{name}.html names a folder of this machine")
             if len(text) > MOST_BYTES:
                 raise SystemExit(f"{name}.html has {len(text):,} bytes")
-            (PAGES / f"{name}.html").write_text(text, encoding="utf-8")
+            made[name] = text
             print(f"{name}.html: {len(text) / 1000:.0f} kB", flush=True)
+    PAGES.mkdir(parents=True, exist_ok=True)
+    for name, text in made.items():
+        (PAGES / f"{name}.html").write_text(text, encoding="utf-8")
 
 
 def shrink_photos(folder: Path) -> None:
@@ -97,8 +108,14 @@ def explore(config: str) -> Path:
 
 
 def mistakes(config: str) -> Path:
-    imgclf.load("runs/clothes").mistakes(imgclf.load_images("clothes", verbose=False), "mistakes.html", verbose=False)
+    imgclf.load("runs/clothes").mistakes(tested(), "mistakes.html", verbose=False)
     return Path("mistakes.html")
+
+
+def tested() -> imgclf.ImageData:
+    """The photos that the classifier was tested on, as scores and explanations of training photos would flatter it."""
+    ids = pd.read_csv("runs/clothes/predictions.csv")["id"]
+    return imgclf.load_images("clothes", verbose=False)[ids.tolist()]
 
 
 def embedding_map(config: str) -> Path:
@@ -107,7 +124,8 @@ def embedding_map(config: str) -> Path:
 
 
 def explain(config: str) -> Path:
-    imgclf.load("runs/clothes").explain([f"clothes/{name}/07.jpg" for name in CLASSES], "explain.html", verbose=False)
+    photos = tested().table.drop_duplicates("class_name")["id"]
+    imgclf.load("runs/clothes").explain([f"clothes/{photo}" for photo in photos], "explain.html", verbose=False)
     return Path("explain.html")
 
 
@@ -137,7 +155,10 @@ def study(config: str) -> Path:
 def plan(config: str) -> Path:
     config = "imagenet_resnet50:photos"  # which need not be there
     imgclf.plan(config, "v5e:4x4", images=1_281_167, classes=1000, batch_per_chip=128, programs=["train"], out="plan", console=QUIET)
-    return Path("plan/plan.html")
+    page = Path("plan/plan.html")
+    if "not compiled" in page.read_text(encoding="utf-8"):
+        raise SystemExit("The page of a plan needs the compiler for TPUs: python -m pip install -e '.[plan-tpu]'.")
+    return page
 
 
 def scenes(config: str) -> Path:
@@ -180,7 +201,7 @@ def take_pictures(window: Browser) -> None:
 def look(window: Browser, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in SAMPLES:
-        for width in (1280, 400):
+        for width in (1280, 500):
             for dark in (False, True):
                 file = folder / f"{name}-{width}-{'dark' if dark else 'light'}.png"
                 told = take(window, name, file, width=width, dark=dark)

@@ -93,9 +93,9 @@ def missing_extra(what: str, package: str, extra: str) -> UserError:
 
 
 def nearest(name: str, valid: Iterable[str], count: int = 3) -> str:
-    """Returns "did you mean 'adam'?" with the valid choices closest to `name`, or "valid: …" with all of them where none is close."""
+    """Returns "did you mean 'adam'?" with the valid choices closest to `name`, or "valid: …." with all of them where none is close."""
     choices = sorted(valid)
     close = difflib.get_close_matches(name, choices, n=count, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(choice) for choice in close) + "?"
-    return "valid: " + ", ".join(repr(choice) for choice in choices)
+    return "valid: " + ", ".join(repr(choice) for choice in choices) + "."

@@ -38,6 +38,11 @@ def signed(value: float, digits: int = 0) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
+def points(share: float, digits: int = 1) -> str:
+    """Writes a difference of two shares, 0.043, in percentage points: `+4.3`."""
+    return signed(100 * share, digits)
+
+
 def count(n: int, singular: str, plural: str | None = None) -> str:
     """Writes `1 image` or `1,797 images`."""
     return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
@@ -52,14 +57,14 @@ def flops(count: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Writes `42 s`, `3 min 5 s` or `2 h 10 min`."""
-    if seconds < 60:
-        return f"{number(float(seconds), 2)} s"
+    """Writes `42 s`, `1 min`, `3 min 5 s`, `2 h` or `2 h 10 min`: a part that is 0 is left out, so that each time has one spelling."""
     whole = round(seconds)
+    if whole < 60:
+        return f"{number(float(seconds), 2)} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
     minutes = round(seconds / 60)
-    return f"{minutes // 60:,} h {minutes % 60} min"
+    return f"{minutes // 60:,} h" + (f" {minutes % 60} min" if minutes % 60 else "")
 
 
 def _digits(share: float, digits: int) -> str:

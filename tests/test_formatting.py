@@ -55,8 +55,10 @@ def test_flops():
 
 def test_counts_and_durations():
     assert [formatting.count(n, "class", "classes") for n in (0, 1, 1797)] == ["0 classes", "1 class", "1,797 classes"]
-    assert [formatting.duration(s) for s in (0.42, 12.3, 59.9, 185, 7800)] == ["0.42 s", "12 s", "60 s", "3 min 5 s", "2 h 10 min"]
+    seconds = {0.42: "0.42 s", 12.3: "12 s", 59.4: "59 s", 59.9: "1 min", 60: "1 min", 185: "3 min 5 s", 3599.7: "1 h", 7800: "2 h 10 min"}
+    assert {s: formatting.duration(s) for s in seconds} == seconds
 
 
 def test_a_difference_has_a_sign_that_is_no_hyphen():
+    assert [formatting.points(-0.0417), formatting.points(0.5, 0)] == ["−4.2", "+50"]
     assert [formatting.signed(-3), formatting.signed(0.0432, 3), formatting.signed(-0.0741, 3)] == ["−3", "+0.043", "−0.074"]

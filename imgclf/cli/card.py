@@ -21,7 +21,8 @@ def card(
 ) -> None:
     """Shows a finished run's model card: data, licences, metrics with intervals, intended use, and what was not measured.
 
-    `imgclf push` and `imgclf bundle` write the same one. No network is needed.
+    `imgclf push` and `imgclf bundle` write the same one. An export has a card of its own, which `imgclf push EXPORT` writes. No network is
+    needed.
 
     Examples:
 
@@ -29,6 +30,10 @@ def card(
 
       imgclf card runs/larger --out README.md --licence cc-by-4.0
     """
+    if (run / "export.json").is_file():
+        raise UserError(
+            f"{run} is an export, whose card imgclf push {run} hf://USER/NAME writes: give it to push, or name the run that it is of."
+        )
     check_run(run)
     if out is not None and out.is_dir():
         raise UserError(f"--out={out} is a folder: name the file in it, such as {out / 'README.md'}.")

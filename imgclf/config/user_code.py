@@ -46,7 +46,7 @@ def _module(name: str, spec: str, field: str) -> ModuleType:
         if error.name is None or not (name + ".").startswith(error.name + "."):
             raise _failed(error, name, spec, field) from error  # the module is there, one that it imports isn't
         near = [file.stem for file in Path(here).glob("*.py")]
-        hint = f" ({nearest(name, near)})" if near else ""
+        hint = f" ({nearest(name, near).removesuffix('.')})" if near else ""
         raise UserError(
             f"config.{field}={spec!r}: there is no module {error.name!r} in the current directory, {here}{hint}, nor is it installed; "
             "change to the folder of the file, or set PYTHONPATH to it."

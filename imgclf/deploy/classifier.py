@@ -338,7 +338,7 @@ class Classifier(Predictor):
         Example:
           >>> classifier.export("tflite")
           Traceback (most recent call last):
-          imgclf.errors.UserError: There is no export to 'tflite'; valid: 'keras', 'onnx', 'stablehlo', 'timm'
+          imgclf.errors.UserError: There is no export to 'tflite'; valid: 'keras', 'onnx', 'stablehlo', 'timm'.
         """
         options = ExportOptions(int8, fp16, python)
         return exporting.export(self, to, out, options=options, images=images, overwrite=overwrite, console=Console(quiet=not verbose))

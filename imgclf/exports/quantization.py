@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from imgclf import formatting
 from imgclf.errors import UserError
 from imgclf.evaluation import compare
 from imgclf.exports.exportable import Exportable
@@ -87,8 +88,8 @@ def to_int8(exportable: Exportable, whole: Path, path: Path) -> dict[str, Any]:
         found |= {"top1": float(right["int8"].mean()), "top1_float32": float(right["float32"].mean())}
         found |= {"top1_difference": pair["difference"], "top1_difference_ci95": [low, high]}
         cost += (
-            f" Top-1 {found['top1']:.1%} instead of {found['top1_float32']:.1%}, a difference of {100 * pair['difference']:+.1f} points "
-            f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f})."
+            f" Top-1 {found['top1']:.1%} instead of {found['top1_float32']:.1%}, a difference of "
+            f"{formatting.points(pair['difference'])} points (95 % interval {formatting.points(low)} to {formatting.points(high)})."
         )
     if megabytes[1] >= megabytes[0]:
         cost += " It is no smaller, as the integers' scales weigh more than so few weights save: int8 pays for larger networks."

@@ -61,7 +61,7 @@ class CropOptions:
         if self.split not in SPLITS:
             raise UserError(f"The crops' split {self.split!r} is unknown; {nearest(self.split, SPLITS)}")
         if self.format not in ("jpg", "png"):
-            raise UserError(f"--format={self.format!r} is unknown; valid: 'jpg', 'png'")
+            raise UserError(f"--format={self.format!r} is unknown; valid: 'jpg', 'png'.")
         if not 0 <= self.padding <= 10 or self.min_side < 1 or self.background < 0:
             raise UserError("--padding must lie within 0 and 10, --min-side be at least 1, and --background at least 0.")
 

@@ -31,7 +31,8 @@ def run_sentences(runs: pd.DataFrame) -> Iterator[str]:
 def pair_sentences(pairs: pd.DataFrame) -> Iterator[str]:
     """A line for every two runs; a difference that the images can't support is said to be a tie."""
     for row in pairs.to_dict("records"):
-        points = f"{100 * row['difference']:+.1f} points ({100 * row['low']:+.1f} to {100 * row['high']:+.1f}; p = {row['p_holm']:.2g}"
+        difference, low, high = (formatting.points(row[name]) for name in ("difference", "low", "high"))
+        points = f"{difference} points ({low} to {high}; p = {row['p_holm']:.2g}"
         holm = ", Holm" if len(pairs) > 1 else ""
         needed = f", some {row['images_needed']:,.0f} images would be needed to tell" if row["tie"] and row["difference"] else ""
         yield (

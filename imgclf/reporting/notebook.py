@@ -67,11 +67,8 @@ def study(summary: Mapping[str, Any]) -> str:
     for arm, row in summary["arms"].items():
         against = "the baseline" if arm == summary["baseline"] else formatting.NONE
         if (compared := summary["comparisons"].get(arm)) is not None:
-            low, high = (100 * bound for bound in compared["difference_ci95"])
-            points = formatting.signed(100 * compared["difference"], 1)
-            against = f"{points} points ({formatting.signed(low, 1)} to {formatting.signed(high, 1)})" + (
-                ", a tie" if compared["tie"] else ""
-            )
+            difference, low, high = map(formatting.points, (compared["difference"], *compared["difference_ci95"]))
+            against = f"{difference} points ({low} to {high})" + (", a tie" if compared["tie"] else "")
         shown += _row(arm, (*_scored(row["top1"], row["top1_ci95"]), against), chosen=arm == best)
     why = f"<p>Take <strong>{html.escape(best)}</strong>: {html.escape(summary['best']['why'])}.</p>" if best else ""
     failed = len(summary["failures"])

@@ -66,6 +66,7 @@ def write(path: Path, template: str, context: Mapping[str, Any], of: outputs.Ide
         "number": formatting.number,
         "duration": formatting.duration,
         "flops": formatting.flops,
+        "points": formatting.points,
     }
     environment.globals |= {"count": formatting.count, "NONE": formatting.NONE, "mark": Markup(outputs.mark(of))}
     page = environment.get_template(template).render(context)

@@ -7,7 +7,7 @@ from imgclf.errors import UserError, nearest
 from imgclf.files import cache_dir
 
 # What is made again when it is needed. Clearing the others would lose something: weights and Open Images' metadata, which were fetched or
-# put there by hand, and the working copies of runs at URLs.
+# put there by hand, the working copies of runs at URLs, and the runs of notebooks.
 KINDS = {
     "xla": "compiled programs",
     "plans": "plans of trainings",

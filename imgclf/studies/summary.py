@@ -180,8 +180,8 @@ def describe(summary: Mapping[str, Any]) -> Iterator[str]:
             f"{row['images']:,} images{spread}; {formatting.duration(row['train_seconds'])} of training a seed{work})"
         )
     for arm, row in summary["comparisons"].items():
-        low, high = row["difference_ci95"]
-        points = f"{100 * row['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}; p = {row['p_holm']:.2g})"
+        difference, low, high = map(formatting.points, (row["difference"], *row["difference_ci95"]))
+        points = f"{difference} points ({low} to {high}; p = {row['p_holm']:.2g})"
         needed = f", {row['images_needed']:,} images would be needed to tell" if row["tie"] and row["images_needed"] else ""
         yield f"{arm} against {summary['baseline']}: {points}{': a tie' + needed if row['tie'] else ''}."
     if summary["best"] and len(summary["arms"]) > 1:

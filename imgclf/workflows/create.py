@@ -23,11 +23,12 @@ from imgclf.deploy.classifier import Classifier, load
 from imgclf.deploy.items import Data
 from imgclf.errors import UserError, nearest
 from imgclf.evaluation import open_set
-from imgclf.files import path_of
+from imgclf.files import cache_dir, path_of
 from imgclf.models import forms, registry
 from imgclf.models.weights import choice as weights_choice
 from imgclf.models.weights import files, pretrained
 from imgclf.remote import mirror, places
+from imgclf.reporting import notebook
 from imgclf.runtime import compilation_cache
 from imgclf.workflows import budget, checks, preprocessing, run_folder, scenes, train
 from imgclf.workflows import time_limit as time_limits
@@ -99,7 +100,8 @@ def create(  # noqa: PLR0913  (options by name)
       time_limit: such as "10 minutes", "90 s", or a number of seconds: a probe comes first, which is a finished run at once; then, as long
         as there is time, what may be better, each kept only if images that neither has seen say so (`budget.search`). With a method that
         trains the network: training that is not done by then ends where it is. None = what `settle` chooses, however long it takes.
-      workdir: the run's folder, or its URL; None = a fresh one under runs/. A run that was interrupted continues in its folder.
+      workdir: the run's folder, or its URL; None = a fresh one under runs/, in a notebook under runs/ in imgclf's cache, so that nothing
+        lies about beside the notebook; it is told. A run that was interrupted continues in its folder.
       config: any other fields of the config, such as {"augment.rotate": 15.0}.
       verbose: whether to show what happens.
 
@@ -327,7 +329,7 @@ def _fetch(config: Config) -> None:
 
 @contextlib.contextmanager
 def _folder(name: str, workdir: Path | str | None, console: Console) -> Iterator[Path]:
-    """The run's folder: `workdir`, the working copy of one at a URL, else runs/NAME, or NAME-2, NAME-3, … where that is taken.
+    """The run's folder: `workdir`, the working copy of one at a URL, else NAME, or NAME-2, NAME-3, … where that is taken, under runs/.
 
     A fresh one is made at once, so that no other process takes it; where the block fails before anything is in it, it is removed again.
     """
@@ -339,9 +341,9 @@ def _folder(name: str, workdir: Path | str | None, console: Console) -> Iterator
     if workdir is not None:
         yield workdir
         return
-    number = 1
+    number, parent = 1, cache_dir() / "runs" if notebook.is_running() else Path("runs")
     while True:
-        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        folder = parent / (name if number == 1 else f"{name}-{number}")
         made = run_folder.missing(folder)
         try:
             folder.mkdir(parents=True)
@@ -350,6 +352,8 @@ def _folder(name: str, workdir: Path | str | None, console: Console) -> Iterator
             number += 1
         except OSError as error:
             raise UserError(f"{folder} can't be made ({error.strerror}): name one with workdir=DIR.") from None
+    if notebook.is_running():
+        console.print(f"The run is kept in {folder}; workdir=DIR names another folder.", highlight=False, markup=False, soft_wrap=True)
     try:
         yield folder
     except BaseException:

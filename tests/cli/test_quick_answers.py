@@ -21,6 +21,8 @@ def answer(place, arguments):
     for name, results in (("run", "{}"), ("broken", "{")):
         (root / name).mkdir()
         (root / name / "results.json").write_text(results)
+    (root / "export").mkdir()
+    (root / "export" / "export.json").write_text("{}")
     before, told, code = sorted(root.rglob("*")), io.StringIO(), None
     sys.argv = ["imgclf", *arguments]
     with contextlib.chdir(root), contextlib.redirect_stderr(told):
@@ -54,6 +56,7 @@ MISTAKES = [
     (["train", "quickstart", "--set", "model.weights=path:photos"], "photos can't be read (it is a folder)"),
     (["data", "augmentations", "nowhere.jpg"], "nowhere.jpg can't be read"),
     (["evaluate", "run", "--on", "nowhere"], "nowhere"),
+    (["card", "export"], "export is an export, whose card imgclf push export hf://USER/NAME writes"),
     (["lr-find", "folder:nowhere"], "nowhere does not exist"),
     (["label-errors", "folder:nowhere"], "nowhere does not exist"),
     (["plan", "quickstart", "--topology", "v5e:32x32"], "the nearest is v5e:16x16"),

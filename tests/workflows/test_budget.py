@@ -49,7 +49,7 @@ def test_the_leaderboard_tells_of_all_that_was_tried_and_one_is_kept(made):
     assert "unit-length" in page
     assert "What was tried in" in page
     notes = json.loads((made.folder / "results.json").read_text())["notes"]
-    assert "Chosen among 2 candidates in 10 min 0 s, on the images of this score; see the leaderboard." in notes
+    assert "Chosen among 2 candidates in 10 min, on the images of this score; see the leaderboard." in notes
     kept = table["name"][table["kept"]].item()
     results = [json.loads((folder / "results.json").read_text()) for folder in (made.folder, made.folder / "candidates" / kept)]
     assert results[0]["params_sha256"] == results[1]["params_sha256"]
@@ -62,7 +62,7 @@ def test_the_leaderboard_on_the_command_line(made, tmp_path):
     lines = CliRunner().invoke(commands.app, ["leaderboard", str(made.folder), "--out", str(table)]).stdout.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["CANDIDATE", "probe", "unit-length"]
     assert sum("  kept  " in line for line in lines[1:3]) == 1
-    assert "of 10 min 0 s." in lines[3]
+    assert "of 10 min." in lines[3]
     assert pd.read_csv(table)["name"].tolist() == ["probe", "unit-length"]
 
 

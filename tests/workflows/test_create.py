@@ -1,11 +1,13 @@
 """What `imgclf.create` chooses, runs and refuses."""
 
+import io
 import json
 import runpy
 
 import pandas as pd
 import pytest
 from color_images import QUICK
+from rich.console import Console
 
 import imgclf
 from imgclf import config as config_lib
@@ -189,6 +191,20 @@ def test_runs_get_fresh_folders(parts, tmp_path, monkeypatch):
     fields = QUICK | {"train.duration": "1 steps", "model.cnn.widths": (4,)}
     runs = [imgclf.create(parts[0], model="cnn", config=fields, verbose=False).folder for _ in range(2)]
     assert [str(run) for run in runs] == ["runs/image", "runs/image-2"]
+
+
+def test_a_notebook_s_run_lies_in_the_cache_and_is_told(tmp_path, monkeypatch):
+    (tmp_path / "beside").mkdir()
+    monkeypatch.chdir(tmp_path / "beside")
+    monkeypatch.setenv("IMGCLF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(create.notebook, "is_running", lambda: True)
+    said = Console(record=True, width=10_000, file=io.StringIO())
+    with create._folder("photos", None, said) as folder:
+        assert folder == tmp_path / "cache" / "runs" / "photos"
+        assert f"The run is kept in {folder}; workdir=DIR names another folder." in said.export_text()
+    assert not list((tmp_path / "beside").iterdir())
+    with create._folder("photos", tmp_path / "mine", said) as folder:
+        assert folder == tmp_path / "mine"
 
 
 @pytest.mark.slow
