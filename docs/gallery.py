@@ -1,6 +1,6 @@
 """Makes the gallery of the site: pages as the product itself writes them, of real photos, and pictures of the pages.
 
-    python docs/gallery.py             # all, two minutes of two cores; with the extras [test] and [plan-tpu], and Chromium
+    python docs/gallery.py             # all, 6 minutes of CPU; with the extras [test] and [plan-tpu], and Chromium
     python docs/gallery.py --pictures  # the pictures alone, of the pages that are there
     python docs/gallery.py --look OUT  # into the folder OUT each whole page, wide and narrow, light and dark; told is what is wrong
 

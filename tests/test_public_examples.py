@@ -3,11 +3,14 @@
 All examples share one folder with `photos/` in it, one trained classifier and its run, so that hardly any trains anything.
 """
 
+import ast
 import dataclasses
 import doctest
 import inspect
 import os
+import re
 import shutil
+import textwrap
 from typing import Any
 
 import pytest
@@ -102,6 +105,76 @@ def test_the_parts_are_there(name):
         assert parameter == "self" or f"{parameter}" in (described or text), f"{name} doesn't describe {parameter}"
     returns = str(signature.return_annotation)
     assert returns == "None" or "Returns:" in text or name in ARMS or any(result.__name__ in returns for result in RESULTS), name
+
+
+# What a docstring that speaks of a published method says of where it comes from.
+SOURCES = {
+    r"HiResCAM": r"Draelos and Carin, 2020",
+    r"t-SNE|in the plane": r"van der Maaten and Hinton, 2008",
+    r"\blp_ft\b|LP-FT": r"Kumar et al\., 2022",
+    r"ImageNet-C|corrupt": r"Hendrycks and Dietterich, 2019",
+    r"conformal": r"Sadinle et al\., 2019",
+    r"for wrong labels": r"Northcutt et al\., 2021",
+    r"learning rate.*rise": r"Smith, 2017",
+    r"paired test|McNemar": r"McNemar, 1947",
+    r"with its interval": r"Wilson, 1927",
+    r"\btpe\b": r"Bergstra et al\., 2011",
+    r"\basha\b": r"Li et al\., 2020",
+}
+ARRAY = re.compile(r"\b(?:bool|u?int\d+|float\d+)\b(?: or \w+)? \[\w+(?:, \w+)*\]")  # such as uint8 [height, width, 3]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_published_method_has_its_source(name):
+    text = " ".join((inspect.getdoc(PUBLIC[name]) or "").split())
+    assert [source for method, source in SOURCES.items() if re.search(method, text) and not re.search(source, text)] == []
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_arrays_have_shapes_and_dtypes(name):
+    """Wherever a signature or a docstring speaks of arrays; of a table, what stands in its columns."""
+    symbol = PUBLIC[name]
+    text = inspect.getdoc(symbol) or ""
+    signature = "" if inspect.isclass(symbol) else str(inspect.signature(symbol.fget if isinstance(symbol, property) else symbol))
+    if re.search(r"\barrays?\b|ndarray", f"{signature} {text}"):
+        assert ARRAY.search(text), f"{name} doesn't say of its arrays their dtypes and shapes"
+    if signature.endswith("DataFrame") or "DataFrame'>" in signature:
+        columns = (text.partition("Returns:")[2] or text).partition("Raises:")[0]
+        assert len(re.findall(r"`\w+`|\b(?:id|reason|detail|label|width)\b", columns)) >= 3, f"{name} doesn't name the table's columns"
+
+
+def raised_by(function: Any, seen: set[Any]) -> bool:
+    """Whether a UserError stands in a function's code, or in that of the functions of imgclf that it calls by name, and so on."""
+    function = inspect.unwrap(function)
+    if function in seen or not str(getattr(function, "__module__", "")).startswith("imgclf"):
+        return False
+    seen.add(function)
+    if inspect.isclass(function):
+        makers = [vars(function).get(own) for own in ("__init__", "__post_init__")]
+        return any(raised_by(own, seen) for own in makers if inspect.isfunction(own) and own.__code__.co_filename != "<string>")
+    if not inspect.isfunction(function):
+        return False
+    known = inspect.getclosurevars(function)
+    names = known.globals | known.nonlocals
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    if any(isinstance(node, ast.Raise) and node.exc is not None and "UserError(" in ast.unparse(node.exc) for node in ast.walk(tree)):
+        return True
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    for call in called:
+        found = names.get(call.id) if isinstance(call, ast.Name) else None
+        if isinstance(call, ast.Attribute) and isinstance(call.value, ast.Name):
+            found = getattr(names.get(call.value.id), call.attr, None)
+        if found is not None and raised_by(found, seen):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_users_mistake_is_announced(name):
+    """Who raises a UserError, itself or by what it calls, has a section Raises that says so."""
+    symbol = PUBLIC[name]
+    if raised_by(symbol.fget if isinstance(symbol, property) else symbol, set()):
+        assert "UserError:" in (inspect.getdoc(symbol) or "").partition("Raises:")[2], f"{name} doesn't say when it raises a UserError"
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.__name__)

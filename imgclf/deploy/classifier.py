@@ -58,21 +58,21 @@ class Classifier(Predictor):
 
         Args:
           sources: an image, or any number of them. An image is a path, the bytes of an image file or such a file that is open, a Pillow
-            image, or a uint8 array [h, w], [h, w, 1], [h, w, 3] or [h, w, 4] (RGB; with transparency, over white). Several stand in a list
+            image, or an array uint8 [h, w], [h, w, 1], [h, w, 3] or [h, w, 4] (RGB; with transparency, over white). Several stand in a list
             or any other sequence, a Series, an array [n, h, w, c], a generator; they are counted by position, whatever their index. Or a
             DataFrame with a column of paths; a folder, with all images in it; a list file (.csv, .tsv, .parquet, .txt); or labeled images.
           top_k: how many classes to list per image.
           batch_size: images per forward pass.
           threshold: probability, 0 to 1: adds the column `answer`, which is "unknown" where the predicted class is less probable.
-          conformal: whether to add the column `set`, the classes that the run's conformal rule admits.
+          conformal: whether to add the column `set`, the classes that the run's conformal rule (Sadinle et al., 2019) admits.
           on_error: what happens at an image that can't be read: "raise" an error, or tell the reason in its "row". None = "row" for folders
             and list files, else "raise".
           column: of paths, in a DataFrame or list file; "" = that of the run's own table, `path`, or `id`.
           root: the folder that relative paths are in; "" = the current one, for a list file its own.
 
         Returns:
-          A table with a row per image, in their order: `id`, `predicted`, `probability`, `top1`, `top1_probability`, …, see
-          `Predictor.table`. `id` is the path as it was given, the DataFrame's column `id`, or the position; of labeled images it is the
+          A table with a row per image, in their order: `id`, `predicted`, `probability` (float64, 0 to 1), `top1`, `top1_probability`, …,
+          see `Predictor.table`. `id` is the path as it was given, the DataFrame's column `id`, or the position; of labeled images it is the
           image's id, and its class, `true`, follows. With on_error="row" there is a column `reason`, "" where an image could be read.
 
         Raises:
@@ -106,7 +106,7 @@ class Classifier(Predictor):
 
         Returns:
           A dict: `top1`, `top1_ci95`, `per_class`, `confusion`, …, see `evaluation.metrics.compute`; and `warnings`, such as that images
-          were trained on. Printed, it is the accuracy with its interval, and the warnings.
+          were trained on. Printed, it is the accuracy with its interval (Wilson, 1927), and the warnings.
 
         Raises:
           UserError: for a class that the classifier has not seen in training.
@@ -182,7 +182,8 @@ class Classifier(Predictor):
           path: of the page, a self-contained HTML file; None = explain.html in the run's folder, or explain-2.html, … where that is of
             other images.
           class_name: a class that is explained beside the predicted one.
-          method: "hirescam" (about a forward pass) or "occlusion" (some 170 of them); see `imgclf.explanation`.
+          method: "hirescam" (HiResCAM of Draelos and Carin, 2020; about a forward pass) or "occlusion" (Zeiler and Fergus, 2014; some 170
+            of them); see `imgclf.explanation`.
           neighbours: how many training images are shown; None = 3, where the run's images are still there. Their features come from the
             cache, or are computed and kept there.
           top_k: how many classes to list per image.
@@ -216,6 +217,8 @@ class Classifier(Predictor):
         verbose: bool = True,
     ) -> pd.DataFrame:
         """Lays images out in the plane, near each other where the network finds them alike, on a page that shows each when pointed at.
+
+        By t-SNE of the network's features (van der Maaten and Hinton, 2008).
 
         Args:
           data: labeled images, from `imgclf.load_images`; None = all of the run's own. Features come from the cache, or are computed and

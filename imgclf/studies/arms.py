@@ -45,6 +45,9 @@ def levels(field: str, values: Iterable[Any]) -> dict[str, Fields]:
       field: of the config, such as "optimizer.learning_rate".
       values: of that field's type.
 
+    Raises:
+      UserError: for a value that is named twice.
+
     Example:
       >>> from imgclf.studies import levels
       >>> levels("train.duration", ("5 epochs", "10 epochs"))
@@ -78,6 +81,9 @@ def product(*factors: Arms) -> dict[str, Fields]:
 def grid(values: Mapping[str, Sequence[Any]]) -> dict[str, Fields]:
     """Every combination of values: {"optimizer.learning_rate": (1e-3, 1e-2), "augment.flip": (0.0, 0.5)} gives four arms.
 
+    Raises:
+      UserError: for a value that is named twice.
+
     Example:
       >>> from imgclf.studies import grid
       >>> list(grid({"optimizer.learning_rate": (1e-3, 1e-2), "augment.flip": (0.0, 0.5)}))[:2]
@@ -89,6 +95,9 @@ def grid(values: Mapping[str, Sequence[Any]]) -> dict[str, Fields]:
 @dataclasses.dataclass(frozen=True)
 class Range:
     """Numbers from `low` to `high`, both included: uniform, or with `log` uniform in the logarithm; whole where both ends are ints.
+
+    Raises:
+      UserError: unless low < high, and with `log` both are above 0.
 
     Example:
       >>> from imgclf.studies import Range

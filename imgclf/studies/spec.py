@@ -47,6 +47,9 @@ class Study:
       question: what the study is to answer; the study file's docstring where it is "".
       search: fields to be found on the val split; the best of them make one more arm.
 
+    Raises:
+      UserError: if there are no arms, or two of one name.
+
     Example:
       >>> from imgclf.studies import Study
       >>> study = Study(imgclf.load_config("folder:photos"), {"plain": {}, "flip": {"augment.flip": 0.5}}, seeds=2, folds=5)
@@ -72,10 +75,6 @@ class Study:
         question: str = "",
         search: Search | None = None,
     ):
-        """
-        Raises:
-          UserError: if there are no arms, or two of one name.
-        """
         named = arms_lib.named(arms)
         if not named:
             raise UserError("The study has no arms; give it one, such as arms={'base': {}}.")

@@ -96,7 +96,7 @@ def create(  # noqa: PLR0913  (options by name)
       model: one that `imgclf models` lists; None = the one that `weights` belong to, or that of the weights that are chosen.
       weights: as `config.model.weights`: a published name, "path:FILE", or "none"; None = those with the best published linear
         probe, within a budget and with a licence that allows commercial use, of those that can be had now (`models.weights.choice`).
-      method: auto | probe | lp_ft | fit.
+      method: auto | probe | lp_ft (a probe first, then fine-tuning from it: Kumar et al., 2022) | fit.
       time_limit: such as "10 minutes", "90 s", or a number of seconds: a probe comes first, which is a finished run at once; then, as long
         as there is time, what may be better, each kept only if images that neither has seen say so (`budget.search`). With a method that
         trains the network: training that is not done by then ends where it is. None = what `settle` chooses, however long it takes.

@@ -47,12 +47,12 @@ def explain(  # noqa: PLR0913  (options by name)
 
     Args:
       run: the run's folder, or that of a saved model.
-      sources: see `Classifier.predict`.
+      sources: images, such as paths or arrays uint8 [h, w, 3], see `Classifier.predict`.
       path, class_name, method, neighbours, top_k, overwrite: see `Classifier.explain`.
       console: where the progress is shown; None = the terminal.
 
     Returns:
-      See `Classifier.explain`.
+      A row per image: `id`, `predicted`, `class`, `map` (float32 [h, w]), `neighbours`, …, see `Classifier.explain`.
 
     Raises:
       UserError: if there is no such run, and as `Classifier.explain` does.

@@ -60,7 +60,7 @@ def find_label_errors(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> LabelErrors:
-    """Looks for wrong labels with a pretrained backbone. The data are not touched.
+    """Looks for wrong labels by confident learning (Northcutt et al., 2021) on a pretrained backbone's features. The data are not touched.
 
         found = imgclf.find_label_errors("finetune:photos")
         imgclf.train("finetune:photos", fields={"data.label_patch": str(found.patch)})  # after filling in its column "label"

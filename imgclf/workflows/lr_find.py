@@ -48,7 +48,7 @@ def lr_find(  # noqa: PLR0913  (options by name)
     overwrite: bool = False,
     console: Console | None = None,
 ) -> LearningRates:
-    """Finds a learning rate: lets it rise over real training steps, and reads off where the loss falls best.
+    """Finds a learning rate: lets it rise over real training steps, and reads off where the loss falls best (Smith, 2017).
 
         found = imgclf.lr_find("finetune:photos")
         config = imgclf.load_config("finetune:photos", {"optimizer.learning_rate": found.suggestion.valley})

@@ -56,6 +56,8 @@ def robustness(
 ) -> Robustness:
     """Tests a finished run on corrupted photos, as ImageNet-C has them, and on every EXIF orientation.
 
+    The corruptions are those of Hendrycks and Dietterich, 2019.
+
         found = imgclf.robustness("runs/photos", severities=(1, 3, 5))
         print(found.results["mean_top1"], found.page)
 
