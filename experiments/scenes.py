@@ -36,8 +36,9 @@ from imgclf.data.table import Dataset
 from imgclf.methods import resolve
 from imgclf.models.weights import files, pretrained
 from imgclf.probes import scenes
-from imgclf.probes.cross_validation import CrossValidation, Linear, Scaling, assign_folds, fit_linear
+from imgclf.probes.cross_validation import CrossValidation, Linear, Scaling, fit_linear
 from imgclf.probes.features import extract
+from imgclf.probes.folds import assign_folds
 from imgclf.runtime import compilation_cache
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -38,8 +38,9 @@ from imgclf.data import pipeline
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.methods import resolve
 from imgclf.models.network import Network
-from imgclf.probes.cross_validation import CrossValidation, Scaling, assign_folds, fit_linear
+from imgclf.probes.cross_validation import CrossValidation, Scaling, fit_linear
 from imgclf.probes.features import extract
+from imgclf.probes.folds import assign_folds
 from imgclf.probes.logistic import Examples, LogisticPath
 from imgclf.runtime import compilation_cache
 from imgclf.training.state import split_model

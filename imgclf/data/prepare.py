@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from imgclf import config as config_lib
 from imgclf.config import Config
 from imgclf.config.fields import DataConfig
@@ -15,7 +13,7 @@ from imgclf.data import class_names
 from imgclf.data.audit import audit
 from imgclf.data.recognition import source_of
 from imgclf.data.scenes import FindScenes, Scenes, given, with_scenes
-from imgclf.data.splits import assign_splits, groups_of, limit_per_class
+from imgclf.data.splits import assign_splits, limit_per_class
 from imgclf.data.table import Dataset, decoded_by, load_dataset
 from imgclf.errors import UserError
 from imgclf.remote import places
@@ -75,21 +73,7 @@ def prepare(config: Config, dataset: Dataset | None = None, find_scenes: FindSce
     resolved.data.value_range = loaded.value_range
     if loaded.unverified is not None:
         resolved.data.verify = "background"  # also should the same folder hold fewer images one day
-    resolved.probe.folds = folds(config.probe.folds, limited.table)
     return Prepared(resolved, limited, loaded, report, scenes)
-
-
-def folds(asked: int, table: pd.DataFrame) -> int:
-    """The folds of cross-validation: fewer than asked for only where a class has enough images for them, but not enough scenes."""
-    if "scene" not in table:
-        return asked
-    train = table[table["split"] == "train"]
-    apart, whole = (
-        pd.DataFrame({"label": train["label"], "unit": groups_of(train, scenes=scenes)}).groupby("label")["unit"].nunique()
-        for scenes in (False, True)
-    )
-    few = whole[(whole < apart.clip(upper=asked)) & (whole > 1)]
-    return int(few.min()) if len(few) else asked
 
 
 def load_path(path: str | os.PathLike[str], **fields: Any) -> tuple[Dataset, DataConfig]:

@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
-import pandas as pd
 import scipy.optimize
 import scipy.special
 from rich.console import Console
 
 from imgclf import progress
-from imgclf.data.splits import stratify
 from imgclf.errors import UserError
 from imgclf.probes import nearest_mean, ties
+from imgclf.probes.folds import assign_folds, possible_folds
 from imgclf.probes.logistic import TOLERANCE, Examples, LogisticPath, Solutions, cross_entropy, few_threads
 from imgclf.probes.ridge import RidgePath
 
@@ -72,33 +71,6 @@ class Scaling:
         return Solutions(kernel, bias.astype(np.float32), solved.gradient_norm)
 
 
-def assign_folds(
-    labels: np.ndarray, groups: Sequence[str] | np.ndarray | None, folds: int, seed: int, class_names: Sequence[str], hint: str
-) -> np.ndarray:
-    """Deals rows into folds, each class evenly, each group into one of them; the result does not depend on the order of the rows.
-
-    Args:
-      labels: int [N].
-      groups: N names; None = every row by itself.
-      folds: how many.
-      seed: another seed deals otherwise.
-      class_names: for the error.
-      hint: the way out that the error names, after "add images, remove the class, or".
-
-    Returns:
-      int64 [N].
-
-    Raises:
-      UserError: for a class with fewer members (groups) than folds.
-    """
-    ids = [str(row) for row in range(len(labels))]
-    groups = ids if groups is None else [str(group) for group in groups]
-    table = pd.DataFrame({"id": ids, "label": labels, "group": groups, "sha256": ids}, dtype=object)
-    parts = {f"fold {fold}": 1 / folds for fold in range(folds)}
-    drawn = stratify(table, class_names, parts, seed, hint)
-    return np.array([int(name.removeprefix("fold ")) for name in drawn], np.int64)
-
-
 @dataclasses.dataclass(frozen=True)
 class CrossValidation:
     """Which strengths are tried, and which fold each example is held out in.
@@ -133,7 +105,7 @@ class CrossValidation:
     ) -> Self:
         """Deals the training examples into folds where there are strengths to choose from, and for solvers whose outputs must be scaled.
 
-        Where nothing is chosen, no more folds are dealt than the smallest class (of more than one) has members.
+        A class of two members or more, but fewer than folds, is in as many folds as it has members.
 
         Args:
           labels: int [N].
@@ -144,7 +116,7 @@ class CrossValidation:
           wanted: whether out-of-fold logits are wanted where nothing is chosen and nothing must be scaled.
 
         Raises:
-          UserError: for a class with fewer members than folds, and for strengths to choose from where every class has one member only.
+          UserError: for strengths to choose from where every class has one member only.
         """
         numbers = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
         strengths, names = (0.0,) if solver == "nearest_mean" else tuple(strengths), tuple(class_names)
@@ -158,8 +130,7 @@ class CrossValidation:
             )
         if not (choosing or wanted or solver == "nearest_mean") or not several.any():
             return cls(strengths, 0, None, names, numbers)
-        if not choosing:
-            folds = int(min(folds, units[units > 1].min()))
+        folds = possible_folds(labels, numbers, folds)
         only = " with config.probe.solver='logistic'" if solver == "ridge" else ""
         hint = f"lower config.probe.folds, or set one config.probe.l2{only}, which needs no folds"
         fold = np.full(len(labels), -1, np.int64)

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from imgclf import models
 from imgclf.config import Config
-from imgclf.data.prepare import folds
 from imgclf.data.scenes import FindScenes, with_scenes
 from imgclf.data.splits import subset
 from imgclf.data.table import Dataset
@@ -23,6 +22,7 @@ from imgclf.probes.features import extract
 from imgclf.workflows import selection
 from imgclf.workflows.candidates import Candidate, changed
 
+FOLDS = 5  # enough to tell candidates apart, where the estimate has more
 # Fields that decide it; a user who sets one has decided.
 FIELDS = ("data.resize", "data.crop_fraction", "data.interpolation", "data.image_size", "eval.views", "probe.views")
 
@@ -61,7 +61,7 @@ def select(config: Config, dataset: Dataset, find_scenes: FindScenes, console: C
         dataset = with_scenes(dataset, find_scenes(dataset).names)
     images = subset(dataset, training)
     images = images if small else selection.sample(images, config)
-    asked, config.probe.folds = config.probe.folds, folds(config.probe.folds, images.table)
+    asked, config.probe.folds = config.probe.folds, min(config.probe.folds, FOLDS)
     squashed = {"data.resize": "squash", "data.interpolation": resolved.data.interpolation}
 
     def judged(name: str, about: str, fields: Mapping[str, Any]) -> selection.Judged:

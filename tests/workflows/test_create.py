@@ -69,12 +69,12 @@ def test_recipes_are_those_of_the_configs(root, color_folder):
         assert {field for field in theirs if not field.startswith("model.cnn")} - set(recipe) <= left_out
 
 
-def test_small_classes_do_without_val_and_with_fewer_folds(data):
+def test_small_classes_do_without_val(data):
     assert create.settle(data.dataset, model="resnet50", method="lp_ft")[0].data.split.fractions == (0.9, 0.1, 0.0)
     assert create.settle(data.dataset, model="resnet50", method="probe")[0].data.split.fractions == (1.0, 0.0, 0.0)  # all images train
     few = data.filter(lambda table: table.groupby("class_name").cumcount() < 3)
     config, *_ = create.settle(few.dataset, model="resnet50")
-    assert (config.data.split.fractions, config.probe.folds) == ((1.0, 0.0, 0.0), 3)
+    assert (config.data.split.fractions, config.probe.folds) == ((1.0, 0.0, 0.0), 10)
 
 
 def test_one_photo_a_class_gives_a_classifier_and_no_estimate(data, tmp_path):
@@ -92,7 +92,7 @@ def test_one_photo_a_class_gives_a_classifier_and_no_estimate(data, tmp_path):
 def test_a_class_of_one_photo_among_others_is_told(data):
     single = data.filter(lambda table: (table.class_name != "red") | (table.groupby("class_name").cumcount() == 0))
     config, why, _ = create.settle(single.dataset, model="resnet50")
-    assert (config.probe.solver, config.probe.folds, config.data.split.fractions) == ("logistic", 5, (1.0, 0.0, 0.0))
+    assert (config.probe.solver, config.probe.folds, config.data.split.fractions) == ("logistic", 10, (1.0, 0.0, 0.0))
     assert "Class 'red' with one training image: how often that is recognised can't be estimated" in why
 
 
