@@ -16,9 +16,11 @@ from imgclf.cli.commands import app
 from imgclf.config import default_config
 from imgclf.data.prepare import load_path, prepare
 from imgclf.data.scenes import Scenes
+from imgclf.data.splits import groups_of
 from imgclf.data.table import load_dataset
 from imgclf.errors import UserError
 from imgclf.probes import scenes
+from imgclf.probes.cross_validation import CrossValidation
 
 QUIET = Console(quiet=True)
 pytestmark = pytest.mark.usefixtures("cache")
@@ -133,17 +135,22 @@ def test_given_splits_stay_and_their_scenes_are_told(bursts, tmp_path):
     assert (audit["dropped"], audit["scenes"]["with_time"]) == ([], 60)
 
 
-def test_folds_are_no_more_than_a_classs_scenes(bursts):
+def test_a_class_is_held_out_in_no_more_folds_than_it_has_scenes(bursts):
     config = default_config()
     config.data.path, config.data.scenes, config.probe.folds = str(bursts), "auto", 5
     config.data.split.fractions = (1.0, 0.0, 0.0)
     dataset = load_dataset(config)
     thirds = np.array([f"{name[:-6]}{int(name[-7:-5], 36) % 3}" for name in dataset.table["id"]], object)
     prepared = prepare(config, dataset, lambda _: Scenes(thirds, {}, {}, {"cut": 0.5}))
-    assert prepared.config.probe.folds < 5
     assert prepared.audit_report["scenes"]["cut"] == 0.5
-    none = prepare(config, dataset, lambda given: Scenes(np.full(len(given.table), "", object), {}))
-    assert none.config.probe.folds == 5
+    table = prepared.dataset.table
+    labels = table["label"].to_numpy()
+    validation = CrossValidation.create(labels, groups_of(table), dataset.class_names, (), 5, 0)
+    assert validation.folds == 5
+    for label in np.unique(labels):
+        folds = pd.DataFrame({"scene": table["scene"][labels == label], "fold": validation.fold[labels == label]}).drop_duplicates()
+        assert folds["scene"].is_unique
+        assert folds["fold"].nunique() == min(5, len(folds))
 
 
 def test_a_search_without_a_finder_is_a_slip_of_the_caller(bursts):
