@@ -130,7 +130,7 @@ def out_of_fold_probabilities(config: Config, model: Network, dataset: Dataset, 
       float32 [N, C].
 
     Raises:
-      UserError: for a class with fewer images (groups) than folds.
+      UserError: for a class of one image (or group).
     """
     table, probe, names = dataset.table, config.probe, dataset.class_names
     labels = table["label"].to_numpy(np.int64)
