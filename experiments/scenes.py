@@ -217,7 +217,6 @@ class Ridge:
 
     def estimate(self, groups: np.ndarray | None, folds: int, seed: int) -> float:
         """The accuracy in cross-validation that keeps groups whole."""
-        folds = possible(self._labels, groups, folds)
         fold = assign_folds(self._labels, groups, folds, seed, self._names, "draw more photos by --photos")
         residual, outputs = self._y - self._hat @ self._y, np.zeros_like(self._y)
         for k in np.unique(fold):
@@ -234,7 +233,6 @@ class Logistic:
         self._whole = self._fitted(groups, CHOOSING, 0)[0]
 
     def _fitted(self, groups: np.ndarray | None, folds: int, seed: int) -> tuple[Linear, CrossValidation]:
-        folds = possible(self._labels, groups, folds)
         validation = CrossValidation.create(self._labels, groups, self._names, (), folds, seed)
         return fit_linear(self._features, self._labels, validation, scaling="shrunk"), validation
 
@@ -249,12 +247,6 @@ class Logistic:
 
 
 PROBES = {"ridge": Ridge, "logistic": Logistic}
-
-
-def possible(labels: np.ndarray, groups: np.ndarray | None, folds: int) -> int:
-    """No more folds than the smallest class has groups."""
-    units = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    return min(folds, int(np.bincount(np.unique(np.stack([labels, units]), axis=1)[0]).min()))
 
 
 def agreement(groups: np.ndarray, scene: np.ndarray) -> tuple[float, float]:
