@@ -90,7 +90,9 @@ class DataConfig(Group):
     # the audit only reports | auto: background from 200,000 image files on, where the network is trained on images (train.method fit)
     verify: str = "auto"
     max_pixels: int = 100_000_000  # larger images are quarantined as decompression bombs
-    in_memory_mb: int = 512  # decoded images that fit in this much memory at their original size are kept there; 0 = never
+    # decoded images are kept in so much memory, if all fit at the scale that a whole one is decoded at for image_size (a JPEG at 1/2,
+    # 1/4 or 1/8 of its size); 0 = never
+    in_memory_mb: int = 512
     # rows (old name, new name) that rename classes, or merge those that get one name: (("Cat", "cat"), ("kitten", "cat"))
     class_map: Renames = ()
     label_patch: str = ""  # CSV of corrected labels, columns id and label, put in place of the source's; rows without a label say nothing

@@ -10,6 +10,7 @@ import numpy as np
 
 from imgclf.data import augment, readers
 from imgclf.data.columns import Texts, shared
+from imgclf.data.decoded import DecodedImages
 from imgclf.data.images import ImageError
 from imgclf.data.orders import Order, TrainOrder
 from imgclf.data.readers import ImageReader
@@ -38,7 +39,7 @@ class Fetch:
     seed: int
     augmented: bool
     verified: bool  # else sizes are not known, and an image may turn out to be damaged
-    decoded: dict[tuple[int, int], np.ndarray] | None  # None = the images do not fit in memory
+    decoded: DecodedImages | None  # None = the images do not fit in memory
 
     def __call__(self, step: int) -> Batch:
         rows, epochs = self.order(step)
@@ -48,7 +49,7 @@ class Fetch:
         batch: Batch = {"image": image, "label": label, "index": rows, "mask": mask}
         if self.augmented:
             batch |= self._nothing(len(rows))
-        with readers.ahead(self.reader, [row for row in rows.tolist() if row >= 0 and not self._is_kept(row)]):
+        with readers.ahead(self.reader, [row for row in rows.tolist() if row >= 0 and not (self.decoded and self.decoded.has_any(row))]):
             for i, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
                 if row < 0:
                     continue
@@ -90,10 +91,6 @@ class Fetch:
             batch["erase"][i] = augment.erase.boxes(drawn.erase, self.fields, self.shown.size)
             if "erase_seed" in batch:
                 batch["erase_seed"][i] = drawn.erase.seed
-
-    def _is_kept(self, row: int) -> bool:
-        """Whether the image is in memory at some scale, which is most often the one that is needed."""
-        return self.decoded is not None and any((row, factor) in self.decoded for factor in (1, 2, 4, 8))
 
     def _fill_readable(self, batch: Batch, i: int, row: int, epoch: int) -> None:
         """Puts an image that nobody has verified into place `i` of a batch; what stands there depends on the files' bytes alone.
@@ -141,8 +138,8 @@ class Fetch:
         return _Source((height, width), lambda factor: stored.pixels(_reduced((height, width), factor)))
 
     def _image(self, row: int, factor: int, full_size: tuple[int, int]) -> np.ndarray:
-        if self.decoded is not None and (row, factor) in self.decoded:
-            return self.decoded[row, factor]
+        if self.decoded is not None and (kept := self.decoded.get(row, factor)) is not None:
+            return kept
         largest = self.kept[row].tolist()
         needed = max(1, min(full_size[0] // factor, largest[0])), max(1, min(full_size[1] // factor, largest[1]))
         advice = "restore the file, or start again so that the images are verified anew."
@@ -155,8 +152,10 @@ class Fetch:
             raise UserError(f"{self.ids[row]} is {height}x{width} pixels now, but was {largest[0]}x{largest[1]}: {advice}")
         if self.decoded is not None:
             if [height, width] == largest:  # not every format decodes at a reduced scale
-                image = self.decoded.setdefault((row, 1), image)
-            self.decoded[row, factor] = image
+                self.decoded.add(row, 1, image)
+                whole = self.decoded.get(row, 1)
+                image = image if whole is None else whole
+            self.decoded.add(row, factor, image)
         return image
 
 

@@ -22,16 +22,12 @@ from absl import flags
 
 from imgclf.config import Config
 from imgclf.config.fields import LoaderConfig
-from imgclf.data import augment, main_guard, sampling, worker_start
+from imgclf.data import augment, decoded, main_guard, sampling, worker_start
 from imgclf.data.fetching import Batch, Fetch, VectorFetch
 from imgclf.data.orders import EvalOrder, ListedOrder, Order, TrainOrder
 from imgclf.data.readers import ImageReader, kept_sizes
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
-
-# Decoded images by (row, reduction), kept as long as their reader: evaluation comes back to the same images every epoch. Filled as
-# they are first needed, by the decoder that would be used anyway, so that the pixels do not depend on whether they fit.
-_DECODED: dict[int, dict[tuple[int, int], np.ndarray]] = {}
 
 
 def steps_per_epoch(dataset: Dataset, config: Config) -> float:
@@ -204,7 +200,6 @@ def _batches(
     sizes, kept = table[["height", "width"]].to_numpy(np.int32), kept_sizes(dataset.reader)
     kept = sizes if kept is None else kept
     verified = dataset.unverified is None
-    fits = verified and 3 * int(kept.astype(np.int64).prod(axis=1).sum()) <= data.in_memory_mb * 2**20
     fields = types.SimpleNamespace(**config.augment.to_dict())
     shown = augment.Preprocessing.of(config)
     if augmented and config.augment.image_size:
@@ -222,17 +217,18 @@ def _batches(
         seed=config.seed,
         augmented=augmented and not augment.is_neutral(fields),
         verified=verified,
-        decoded=_decoded(dataset.reader) if fits and not config.loader.workers else None,
+        decoded=_decoded(dataset.reader, kept, shown.size, data.in_memory_mb * 2**20) if verified and not config.loader.workers else None,
     )
     return Batches(fetch.for_workers() if config.loader.workers else fetch, start, stop, config.loader)
 
 
-def _decoded(reader: ImageReader) -> dict[tuple[int, int], np.ndarray]:
-    key = id(reader)
-    if key not in _DECODED:
-        _DECODED[key] = {}
-        weakref.finalize(reader, _DECODED.pop, key, None)
-    return _DECODED[key]
+def _decoded(reader: ImageReader, sizes: np.ndarray, shown: tuple[int, int], most: int) -> decoded.DecodedImages | None:
+    """Where images are kept; None if even at the scale of an unzoomed view they don't fit: then the few that do would hardly help."""
+    if decoded.bytes_when_shrunk(sizes, shown) > most:
+        return None
+    kept = decoded.of_reader(reader)
+    kept.most = most
+    return kept
 
 
 def _train_order(dataset: Dataset, config: Config, own: np.ndarray | None = None) -> TrainOrder:

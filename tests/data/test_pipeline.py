@@ -1,5 +1,6 @@
 """The stream of batches: a pure function of (seed, step), whole epochs, clean ends and honest errors."""
 
+import copy
 import dataclasses
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgclf.config import default_config
-from imgclf.data import augment, pipeline
+from imgclf.data import augment, decoded, pipeline
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.errors import UserError
 
@@ -285,12 +286,12 @@ def test_batches_do_not_depend_on_memory(tmp_path, config, threads):
 
 
 def test_memory_is_freed_with_its_reader(tmp_path, config):
-    before = len(pipeline._DECODED)
+    before = len(decoded._OF_READERS)
     dataset = make_dataset(tmp_path, train=3, val=1)
     take(pipeline.train_batches(dataset, config, num_steps=1))
-    assert len(pipeline._DECODED) == before + 1
+    assert len(decoded._OF_READERS) == before + 1
     del dataset
-    assert len(pipeline._DECODED) == before
+    assert len(decoded._OF_READERS) == before
 
 
 @pytest.mark.parametrize(("threads", "workers"), [(2, 0), (0, 1)])
@@ -395,8 +396,20 @@ def test_real_photos_shrunk_are_the_same_from_memory_and_from_files(shared, conf
     photos = dataclasses.replace(photos, table=photos.table.assign(split="train"))
     config.data.in_memory_mb = 0
     from_files = take(pipeline.train_batches(photos, config, num_steps=5))
-    assert len(pipeline._DECODED.get(id(photos.reader), {})) == 0
+    assert not len(decoded.of_reader(photos.reader))
     config.data.in_memory_mb = 512
     for _ in range(2):  # filling the memory, then from it
         assert_same(take(pipeline.train_batches(photos, config, num_steps=5)), from_files)
-    assert {factor for _, factor in pipeline._DECODED[id(photos.reader)]} >= {2, 4}
+    kept = decoded.of_reader(photos.reader)
+    assert kept.factors() >= {2, 4}
+    few = dataclasses.replace(photos, reader=copy.copy(photos.reader))
+    smallest = -(-decoded.bytes_when_shrunk(photos.table[["height", "width"]].to_numpy(), (48, 48)) // 2**20)
+    config.data.in_memory_mb = smallest
+    assert smallest * 2**20 < kept.bytes  # not all of them fit at every scale that crops ask for
+    for _ in range(2):
+        assert_same(take(pipeline.train_batches(few, config, num_steps=5)), from_files)
+    assert 0.9 * smallest * 2**20 < decoded.of_reader(few.reader).bytes <= smallest * 2**20
+    config.data.in_memory_mb = smallest - 1
+    none = dataclasses.replace(photos, reader=copy.copy(photos.reader))
+    assert_same(take(pipeline.train_batches(none, config, num_steps=5)), from_files)
+    assert not len(decoded.of_reader(none.reader))
