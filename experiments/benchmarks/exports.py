@@ -76,10 +76,15 @@ def drawn(tree: Tree, rng: np.random.Generator) -> Tree:
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
 
-def classifier(name: str, classes: int, weights: Path | None) -> Classifier:
-    """A classifier for the size of images that its weights are published for."""
+def classifier(name: str, classes: int, weights: Path | None, to: str) -> Classifier:
+    """A classifier for the size of images that its weights are published for; for Keras, as Keras's own weights would have it."""
     config = default_config()
-    sizes = [entry.input_size for entry in registry.weights(name).values()]
+    entries = list(registry.weights(name).values())
+    if to == "keras" and (kerases := [entry for entry in entries if entry.name.startswith("keras/")]):
+        entries = kerases
+        config.model.variant = ", ".join(f"{key}={value!r}" for key, value in kerases[0].variant.items())
+        config.model.head.kind = "family" if registry.family(name).head else "linear"
+    sizes = [entry.input_size for entry in entries]
     side = SIDES.get(name, 64 if name.endswith(("_tiny", "_micro")) else 224)
     config.model.name, config.data.image_size = name, sizes[0] if sizes else (side, side)
     config.data.mean, config.data.std, config.data.resize = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "crop"
@@ -98,7 +103,7 @@ def classifier(name: str, classes: int, weights: Path | None) -> Classifier:
 def row(name: str, to: str, arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Exports a model and says what the gate measured."""
     file = arguments.weights / PUBLISHED[name] if arguments.weights and name in PUBLISHED else None
-    made = classifier(name, arguments.classes, file)
+    made = classifier(name, arguments.classes, file, to)
     height, width = made.config.data.image_size
     start: dict[str, object] = {"model": name, "weights": "published" if file else "random", "size": f"{height} x {width}", "format": to}
     options = Options(python=arguments.python.get(to, ""))
