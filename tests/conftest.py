@@ -33,6 +33,16 @@ if "XLA_FLAGS" not in os.environ and importlib.metadata.version("jaxlib").starts
     os.environ["XLA_FLAGS"] = "--xla_cpu_parallel_codegen_split_count=1"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Programs of the fast tests are compiled without LLVM's optimisation, which takes longer than the few steps it would speed up.
+
+    XLA's own passes are the same. The slow tests, the quick start and the benchmarks run what users run.
+    """
+    if config.getoption("markexpr") == "not slow" and "jax" not in sys.modules:
+        flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One more than cores: many tests wait for the processes, servers and signals that they are about."""
     del config

@@ -1,6 +1,7 @@
 """What the documents name exists: files, modules, config fields, commands and their options."""
 
 import ast
+import functools
 import importlib
 import importlib.util
 import io
@@ -76,14 +77,16 @@ def prose(path: Path) -> str:
     source = path.read_text(encoding="utf-8")
     comments = [token.string for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type == tokenize.COMMENT]
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    is_test = path.is_relative_to(ROOT / "tests")
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, documented):
             comments.append(ast.get_docstring(node) or "")
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not path.is_relative_to(ROOT / "tests"):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not is_test:
             comments.append(node.value)
     return "\n".join(comments)
 
 
+@functools.cache  # not read where this file is imported: every worker imports it, and one runs its tests
 def texts() -> dict[str, str]:
     """Everything that a reader may take at its word: the pages, and the docstrings and comments of all Python files."""
     found = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
@@ -95,8 +98,7 @@ def texts() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-TEXTS = texts()
-pages = pytest.mark.parametrize("name", [name for name in TEXTS if name.endswith(".md")])
+pages = pytest.mark.parametrize("name", sorted(path.relative_to(ROOT).as_posix() for path in PAGES))
 
 
 def code_blocks(text: str, language: str) -> list[str]:
@@ -122,7 +124,7 @@ def command_lines(text: str) -> list[list[str]]:
 
 def found_in_texts(pattern: str) -> list[tuple[str, str]]:
     """(file, what the pattern finds in its text)."""
-    return [(name, found) for name, text in TEXTS.items() for found in re.findall(pattern, text)]
+    return [(name, found) for name, text in texts().items() for found in re.findall(pattern, text)]
 
 
 def test_the_reference_says_what_every_field_means(root, monkeypatch):
@@ -135,7 +137,7 @@ def test_the_reference_says_what_every_field_means(root, monkeypatch):
 
 @pages
 def test_links_lead_to_files(name):
-    for target in re.findall(r"\]\(([^)]+)\)", TEXTS[name]):
+    for target in re.findall(r"\]\(([^)]+)\)", texts()[name]):
         if not target.startswith(("http://", "https://", "#")):
             assert (ROOT / name).parent.joinpath(target.partition("#")[0]).exists(), target
 
@@ -194,8 +196,8 @@ def test_config_fields_exist():
 @pages
 def test_commands_are_understood(name):
     """By the parser of the command line itself: those of blocks whole, those in a sentence as far as they go."""
-    written = [(words, True) for words in command_lines(TEXTS[name])]
-    written += [(shlex.split(line), False) for line in re.findall(r"`(imgclf [^`]+)`", TEXTS[name])]
+    written = [(words, True) for words in command_lines(texts()[name])]
+    written += [(shlex.split(line), False) for line in re.findall(r"`(imgclf [^`]+)`", texts()[name])]
     for words, whole in written:
         if words[0] != "imgclf" or "…" in words:
             continue
@@ -220,7 +222,7 @@ def why_not(command, rest: list[str]) -> Exception | None:
 
 @pages
 def test_flags_of_run_py_exist(name):
-    for words in command_lines(TEXTS[name]):
+    for words in command_lines(texts()[name]):
         if "run.py" in words:
             for word in words[words.index("run.py") + 1 :]:
                 flag = word.partition("=")[0]
@@ -230,7 +232,7 @@ def test_flags_of_run_py_exist(name):
 
 @pages
 def test_python_examples_are_valid_and_import_what_exists(name):
-    for block in code_blocks(TEXTS[name], "python"):
+    for block in code_blocks(texts()[name], "python"):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("imgclf"):
                 module = importlib.import_module(node.module)
@@ -274,7 +276,7 @@ def test_examples_of_extending_run(title, tmp_path):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     changes = code_blocks(section, "diff")
     if changes:  # to a copy of the package, which a process of its own imports
-        shutil.copytree(ROOT / "imgclf", tmp_path / "imgclf", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "imgclf", tmp_path / "imgclf")  # with what Python has compiled: the files keep their times
         shutil.copy(ROOT / "run.py", tmp_path)
     for block in code_blocks(section, "python"):
         (tmp_path / block.partition("\n")[0].removeprefix("# ")).write_text(block)

@@ -4,6 +4,7 @@ Names and paths come from the user's data: templates escape them, and scripts ge
 """
 
 import base64
+import functools
 import gzip
 import hashlib
 import io
@@ -12,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -22,6 +23,9 @@ from rich.console import Console
 from imgclf import files, formatting, outputs, progress
 from imgclf.data.table import Dataset
 from imgclf.errors import UserError
+
+if TYPE_CHECKING:
+    import jinja2
 
 LOSSLESS_EDGE = 64  # images no larger than this are kept exactly, as pages enlarge them, which would show a lossy coding
 # Longer side of a thumbnail in pixels, by the number of images: what keeps a page below some 20 MB.
@@ -41,6 +45,25 @@ def name_of(dataset: Dataset) -> str:
     return Path(source).name or source
 
 
+@functools.cache  # with it, the code that Jinja has made of each template: a study writes a report of every run
+def _templates() -> "jinja2.Environment":
+    """This package's templates, and the filters they format values with."""
+    import jinja2  # a quarter of a second, which a prediction needs no page for
+
+    loader = jinja2.PackageLoader("imgclf.reporting")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": formatting.percent,
+        "interval": formatting.interval,
+        "number": formatting.number,
+        "duration": formatting.duration,
+        "flops": formatting.flops,
+        "points": formatting.points,
+    }
+    environment.globals |= {"count": formatting.count, "NONE": formatting.NONE}
+    return environment
+
+
 def write(path: Path, template: str, context: Mapping[str, Any], of: outputs.Identity | None = None) -> Path:
     """Renders a template into `path`, in one move; folders above it are made.
 
@@ -56,20 +79,7 @@ def write(path: Path, template: str, context: Mapping[str, Any], of: outputs.Ide
     Raises:
       UserError: if the page can't be written.
     """
-    import jinja2  # a quarter of a second, which a prediction needs no page for
-
-    loader = jinja2.PackageLoader("imgclf.reporting")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "percent": formatting.percent,
-        "interval": formatting.interval,
-        "number": formatting.number,
-        "duration": formatting.duration,
-        "flops": formatting.flops,
-        "points": formatting.points,
-    }
-    environment.globals |= {"count": formatting.count, "NONE": formatting.NONE, "mark": Markup(outputs.mark(of))}
-    page = environment.get_template(template).render(context)
+    page = _templates().get_template(template).render(context, mark=Markup(outputs.mark(of)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(path, page)

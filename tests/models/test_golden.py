@@ -24,6 +24,7 @@ SLOW = (
     "torchvision/convnext_tiny.v1",
     "torchvision/efficientnet_b0.v1",
     "timm/resnet50.a1_in1k",
+    "timm/resnext50_32x4d.a1h_in1k",  # ResNet-50's blocks, with groups: test_layers.py, and their kernels: test_conversion.py
     "timm/convnextv2_tiny.fcmae_ft_in22k_in1k",
     "timm/efficientnet_b1.ra4_e3600_r240_in1k",
     "timm/tf_efficientnet_b4.ns_jft_in1k",

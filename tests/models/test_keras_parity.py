@@ -70,7 +70,7 @@ def answer(model, images):
 
 # Second proofs: test_golden.py compares torch's VGG16, and the other networks, at every run; MobileNetV2 0.35 is compared here.
 _SLOW = ("vgg16", "vgg19", "mobilenet_v2", "inception_v3", "xception", "densenet121")
-_SLOW += ("efficientnet_b1", "efficientnet_v2_s", "convnext_tiny")
+_SLOW += ("efficientnet_b0", "efficientnet_b1", "efficientnet_v2_s", "convnext_tiny")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in CASES])

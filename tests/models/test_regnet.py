@@ -24,7 +24,7 @@ def test_any_size_has_the_maps_it_says(build):
     assert maps.shape == (2, *abstract.map_size(95, 161), abstract.features)
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", ["regnet", pytest.param("resnet_d", marks=pytest.mark.slow)])  # a ResNet but for its stem and pooling
 def test_gradients_reach_every_parameter(family):
     abstract = nnx.eval_shape(lambda: TINY[family](rngs=nnx.Rngs(0)))
     graphdef, *states = nnx.split(abstract, nnx.Param, nnx.BatchStat)

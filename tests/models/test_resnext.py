@@ -30,6 +30,7 @@ def test_the_3x3_convolutions_have_32_groups_of_4_to_32_channels():
     assert [block.conv2.stride for block in blocks] == [1, 2, 2, 2]
 
 
+@pytest.mark.slow  # a ResNet's; test_layers.py has the gradients of convolutions with groups
 def test_gradients_reach_every_parameter():
     abstract = nnx.eval_shape(lambda: resnext.resnext_tiny(rngs=nnx.Rngs(0)))
     graphdef, *states = nnx.split(abstract, nnx.Param, nnx.BatchStat)

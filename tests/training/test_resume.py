@@ -62,7 +62,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(tmp_path, kills, 
                 time.sleep(0.001)
         if kill % 3 == 2:
             while process.is_alive() and not writing(folder):
-                pass
+                time.sleep(0.0005)
             time.sleep(rng.uniform(0, 0.01))
         else:
             time.sleep(rng.uniform(0, 1.5 if kill % 3 == 0 else 0.3))

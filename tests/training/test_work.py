@@ -29,16 +29,20 @@ def test_a_product_of_matrices_is_counted_by_hand():
     assert work.total(1, None) is None
 
 
-def test_equal_networks_cost_the_same_and_steps_add_up(tmp_path):
-    base = counted(tmp_path / "base")
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> int:
+    """What six steps cost."""
+    return counted(tmp_path_factory.mktemp("base") / "run")
+
+
+def test_equal_networks_cost_the_same_and_wider_ones_more(base, tmp_path):
     assert base > 0
     assert base % 6 == 0
     assert counted(tmp_path / "other", **{"optimizer.learning_rate": 1e-9, "augment.flip": 0.5}) == base
-    assert counted(tmp_path / "longer", **{"train.duration": "12 steps"}) == 2 * base
     assert counted(tmp_path / "wider", **{"model.cnn.widths": (16,)}) > 1.5 * base
 
 
-def test_an_interrupted_run_counts_every_step_once(tmp_path):
+def test_steps_add_up_and_an_interrupted_run_counts_each_of_them_once(base, tmp_path):
     class Stop(Exception):
         pass
 
@@ -50,7 +54,7 @@ def test_an_interrupted_run_counts_every_step_once(tmp_path):
     with pytest.raises(Stop):
         train.train(digits_config(**(FEW | changes)), tmp_path / "run", console=QUIET, on_evaluation=stop)
     resumed = counted(tmp_path / "run", **changes)
-    assert resumed == counted(tmp_path / "straight", **changes)
+    assert resumed == 2 * base  # twice the steps; evaluations are no training
     assert counted(tmp_path / "run", **changes) == resumed  # a finished run keeps its number
 
 

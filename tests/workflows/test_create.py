@@ -77,14 +77,19 @@ def test_small_classes_do_without_val(data):
     assert (config.data.split.fractions, config.probe.folds) == ((1.0, 0.0, 0.0), 10)
 
 
-def test_one_photo_a_class_gives_a_classifier_and_no_estimate(data, tmp_path):
+def test_one_photo_a_class_gives_a_classifier_and_no_estimate_in_a_fresh_folder(data, tmp_path, monkeypatch):
     one = data.filter(lambda table: table.groupby("class_name").cumcount() == 0)
     config, why, _ = create.settle(one.dataset, model="resnet50")
     assert (config.train.method, config.probe.solver) == ("probe", "nearest_mean")
     assert "can't be estimated; two of each class" in why
-    made = imgclf.create(one, model="mobilenet_v2_tiny", method="probe", workdir=tmp_path / "run", config=QUICK, verbose=False)
+    monkeypatch.chdir(tmp_path)
+    taken = tmp_path / "runs" / "image"
+    taken.mkdir(parents=True)
+    made = imgclf.create(one, model="mobilenet_v2_tiny", method="probe", config=QUICK, verbose=False)
+    assert str(made.folder) == "runs/image-2"
+    assert not list(taken.iterdir())
     assert made.predict(data[:3])["predicted"].isin(data.class_names).all()
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results = json.loads((made.folder / "results.json").read_text())
     assert results["split"] == "train"
     assert any("says nothing about new ones" in note for note in results["notes"])
 
@@ -184,13 +189,6 @@ def test_create_runs_an_ordinary_experiment(classifier, parts):
     assert set(table["id"]) == set(parts[0].table["id"])
     assert table["split"].value_counts().to_dict() == {"train": 60}
     assert (run / "report.html").exists()
-
-
-def test_runs_get_fresh_folders(parts, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    fields = QUICK | {"train.duration": "1 steps", "model.cnn.widths": (4,)}
-    runs = [imgclf.create(parts[0], model="cnn", config=fields, verbose=False).folder for _ in range(2)]
-    assert [str(run) for run in runs] == ["runs/image", "runs/image-2"]
 
 
 def test_a_notebook_s_run_lies_in_the_cache_and_is_told(tmp_path, monkeypatch):

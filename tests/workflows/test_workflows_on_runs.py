@@ -17,8 +17,12 @@ from imgclf.evaluation import label_errors as finder
 
 QUIET = Console(quiet=True)
 SPLITS = ("auto", "given", "stratified", "hash", "kfold")
+# Every split, with and without a limit; each split's other half is slow.
+QUICK = (("auto", 0), ("given", 5), ("stratified", 5), ("hash", 0), ("kfold", 5))
 KINDS = [(split, per_class) for split in SPLITS for per_class in (0, 5)]
-every_kind = pytest.mark.parametrize("kind", KINDS, ids=[f"{split}-{per_class}" for split, per_class in KINDS])
+every_kind = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow, id=f"{kind[0]}-{kind[1]}") for kind in KINDS]
+)
 
 
 @every_kind
