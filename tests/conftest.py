@@ -38,9 +38,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
     XLA's own passes are the same. The slow tests, the quick start and the benchmarks run what users run.
     """
-    if config.getoption("markexpr") == "not slow" and "jax" not in sys.modules:
-        flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    given = os.environ.get("XLA_FLAGS", "")  # workers have those of the process that started them
+    if config.getoption("markexpr") == "not slow" and "jax" not in sys.modules and flags not in given:
+        os.environ["XLA_FLAGS"] = f"{given} {flags}".strip()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
