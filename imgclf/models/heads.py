@@ -41,7 +41,28 @@ def flatten(maps: jax.Array) -> jax.Array:
 
 def average_and_largest(maps: jax.Array) -> jax.Array:
     """Global average and maximum pooling side by side: [B,h,w,D] to float32 [B,2D]."""
-    return jnp.concatenate([average(maps), maps.astype(jnp.float32).max((1, 2))], -1)
+    return jnp.concatenate([average(maps), _largest(maps.astype(jnp.float32).reshape(maps.shape[0], -1, maps.shape[-1]))], -1)
+
+
+@jax.custom_vjp
+def _largest(values: jax.Array) -> jax.Array:
+    """The largest of the second axis: float32 [B,n,D] to [B,D]. Its gradient goes to the first of equals.
+
+    That of `jnp.max` goes to the values that are equal to the largest. XLA may compute the maps a second time for it, rounded otherwise, so
+    that none is equal, and the gradient is 0 / 0: so it was without LLVM's optimisation. Here the place is noted on the way forward.
+    """
+    return values.max(1)
+
+
+def _largest_and_place(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return values.max(1), jax.nn.one_hot(values.argmax(1), values.shape[1], axis=1, dtype=bool)
+
+
+def _gradient_at_place(at_place: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jnp.where(at_place, gradient[:, None], 0),)
+
+
+_largest.defvjp(_largest_and_place, _gradient_at_place)
 
 
 def unit_length(features: jax.Array) -> jax.Array:

@@ -31,6 +31,16 @@ def test_avgmax_reads_average_and_maximum():
     np.testing.assert_allclose(head(jnp.asarray(MAPS)), dense(pooled, head.logits), atol=1e-5)
 
 
+def test_the_gradient_of_a_maximum_goes_to_one_place():
+    head = DenseHead((2, 3), 4, 5, pool="avgmax", rngs=nnx.Rngs(0))
+    kernel = layer(head.logits)[0]
+    expected = np.zeros_like(MAPS) + kernel[:4, 1] / 6
+    for image, channel in np.ndindex(6, 4):
+        row, column = np.unravel_index(MAPS[image, ..., channel].argmax(), (2, 3))
+        expected[image, row, column, channel] += kernel[4 + channel, 1]
+    np.testing.assert_allclose(jax.grad(lambda maps: head(maps)[:, 1].sum())(jnp.asarray(MAPS)), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("pool", ["flatten", "average"])
 def test_mlp_is_dense_relu_batch_norm(pool):
     head = DenseHead((2, 3), 4, 5, pool=pool, dense=(7,), norm=True, rngs=nnx.Rngs(0))
