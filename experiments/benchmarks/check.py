@@ -72,9 +72,11 @@ def cnn_step() -> Run:
 
 def network(name: str, *, train: bool = False, precision: str = "f32", batch_size: int = 8, size: int = 128) -> Callable[[], Run]:
     def prepare() -> Run:
+        import jax
         import models
 
-        return models.prepared(name, train=train, precision=precision, batch_size=batch_size, size=size)
+        run = models.prepared(name, train=train, precision=precision, batch_size=batch_size, size=size)
+        return lambda: jax.block_until_ready(run())
 
     return prepare
 

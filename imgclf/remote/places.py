@@ -9,10 +9,13 @@ import posixpath
 import re
 import threading
 import urllib.parse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imgclf import files
 from imgclf.errors import UserError, missing_extra
+
+if TYPE_CHECKING:
+    import asyncio  # whose import takes longer than all of this file's
 
 AT_ONCE = 32  # requests under way in a process: enough to hide 50 ms of latency behind the decoding of two cores
 _STALLED = 20  # seconds without a byte after which a connection is given up
@@ -133,7 +136,19 @@ def _made(kind: str, what: str, extra: str) -> Any:
         raise UserError(f"{what}: nothing here knows what {kind}:// is; write one of {known}, or a path.") from None
     if kind in ("s3", "s3a"):
         made.retries = 1  # `transfer` tries again: with jitter, and not for ever
+    if (loop := getattr(made, "loop", None)) is not None:
+        loop.set_exception_handler(_told_of_errors)
     return made
+
+
+def _told_of_errors(loop: "asyncio.AbstractEventLoop", context: dict[str, Any]) -> None:
+    """What asyncio does with an error that nobody asked for: it logs it, with a traceback; but for a connection that broke.
+
+    aiohttp sends a request's body in a task of its own. When the connection breaks, the request fails, is tried again, and is told of if
+    that doesn't help; the task's own error says nothing more.
+    """
+    if not isinstance(context.get("exception"), ConnectionResetError):
+        loop.default_exception_handler(context)
 
 
 def _options(kind: str) -> dict[str, Any]:

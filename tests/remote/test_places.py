@@ -1,5 +1,9 @@
 """URLs and their parts."""
 
+import asyncio
+import gc
+
+import aiohttp
 import pytest
 
 from imgclf.errors import UserError
@@ -49,3 +53,21 @@ def test_an_unknown_kind_of_url_is_a_users_mistake():
         places.system("nowhere://b/x")
     with pytest.raises(UserError, match=r"dropbox://.*pip install 'imgclf\[remote\]'"):
         places.system("dropbox://b/x")
+
+
+def test_broken_connections_leave_no_traceback_and_other_errors_do(caplog):
+    loop = places.system("https://localhost/photos").loop
+
+    async def dropped(error):
+        async def fails():
+            raise error
+
+        task = asyncio.ensure_future(fails())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        del task
+
+    for error in (aiohttp.ClientConnectionResetError("Cannot write to closing transport"), ValueError("a mistake")):
+        asyncio.run_coroutine_threadsafe(dropped(error), loop).result(10)
+    gc.collect()
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["a mistake"]
