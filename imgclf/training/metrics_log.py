@@ -96,9 +96,11 @@ class _Board:
         """
         Args:
           folder: that gets a new file of events, and is made where it is not there.
-          step: after which TensorBoard forgets what older files hold; 0 = there is nothing to forget.
+          step: after which TensorBoard forgets what older files hold; 0 = they are of a run that is begun anew here, and go.
         """
         folder.mkdir(exist_ok=True)
+        for older in [] if step else folder.glob("events.*"):
+            older.unlink()
         self._events = EventsWriter(str(folder / "events"))
         self._flushed = time.monotonic()
         if step:

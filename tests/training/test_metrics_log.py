@@ -70,6 +70,16 @@ def test_tensorboard_reads_what_was_written_and_forgets_what_came_after_a_resume
         shutil.rmtree(tmp_path / "tensorboard")
 
 
+@pytest.mark.parametrize(("step", "kept"), [(0, False), (7, True)])
+def test_a_run_that_begins_anew_shows_no_curve_of_the_one_before(tmp_path, step, kept):
+    older = tmp_path / "tensorboard" / "events.out.tfevents.1700000000.host"
+    older.parent.mkdir()
+    older.write_bytes(b"")
+    MetricsLog(tmp_path, step, 4.0).close()
+    assert older.exists() == kept
+    assert len(list(older.parent.iterdir())) == 1 + kept
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk, as Linux has one")
 def test_a_full_disk_is_an_error_of_the_thread_that_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(metrics_log, "_SHOWN_AFTER", 0.0)
