@@ -1,5 +1,6 @@
 """The choice among candidates by cross-validation."""
 
+import html
 import json
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_create_chooses_what_the_network_is_shown(shared, tmp_path):
     assert [row["cost"] for row in rows] in ([1, 1, 4], [1, 1, 2, 4])  # where neither framing is better, their mean is taken at once
     (taken,) = (row for row in rows if row["chosen"])
     assert made.config.eval.views == {1: "plain", 2: "flip", 4: "framings"}[taken["cost"]]
-    assert taken["name"] in (tmp_path / "run" / "report.html").read_text()
+    assert taken["name"] in html.unescape((tmp_path / "run" / "report.html").read_text())
     assert len(pd.read_csv(tmp_path / "run" / "predictions.csv")) == 48
     own = imgclf.create(few, weights=weights, workdir=tmp_path / "own", config={"data.resize": "pad"}, verbose=False)
     assert own.config.data.resize == "pad"  # the user has chosen
