@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from imgclf.cli import endings
-from imgclf.cli.options import RunArgument, check_run
+from imgclf.cli.options import RunArgument, check_run, is_export
 from imgclf.errors import UserError
 
 
@@ -30,7 +30,7 @@ def card(
 
       imgclf card runs/larger --out README.md --licence cc-by-4.0
     """
-    if (run / "export.json").is_file():
+    if is_export(run):
         raise UserError(
             f"{run} is an export, whose card imgclf push {run} hf://USER/NAME writes: give it to push, or name the run that it is of."
         )

@@ -55,6 +55,11 @@ def check_run(run: Path, *data: Path | str | None) -> None:
             check_there(path)
 
 
+def is_export(folder: Path) -> bool:
+    """Whether a folder is what `imgclf export` has written; by the name of its file, since the room that writes it imports JAX."""
+    return (folder / "export.json").is_file()
+
+
 def check_there(path: Path | str) -> None:
     """Raises a UserError where there is no such file or folder; a URL is not looked for."""
     if not places.is_url(path) and not os.path.exists(path):

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from imgclf.cli import endings
-from imgclf.cli.options import RunArgument, check_run
+from imgclf.cli.options import RunArgument, check_run, is_export
 
 
 def push(
@@ -30,13 +30,13 @@ def push(
 
       imgclf push runs/photos/exports/timm hf://USER/photos-timm
     """
-    is_export = (run / "export.json").is_file()
-    if not is_export:
+    exported = is_export(run)
+    if not exported:
         check_run(run)
     endings.quieten()
     from imgclf.publishing import hub  # and JAX: after --help and the mistakes above
 
     place = f"{address}@{revision}" if revision else address
     page = hub.push(run, place, private=private, export=export, licence=licence, overwrite=overwrite)
-    use = "its README.md says how" if is_export else f'imgclf.load("{place}")'
+    use = "its README.md says how" if exported else f'imgclf.load("{place}")'
     typer.echo(f"{page}\nTo use it: {use}")

@@ -33,15 +33,20 @@ class DecodedImages:
         """Whether the image is there at some scale, which is most often the one that is needed."""
         return any((row, factor) in self._images for factor in FACTORS)
 
-    def add(self, row: int, factor: int, image: np.ndarray) -> None:
-        """Keeps an image, if there is room. One that is kept as another factor's already takes no more room."""
+    def add(self, row: int, factor: int, image: np.ndarray) -> np.ndarray:
+        """Keeps an image, if there is room. One that is kept as another factor's already takes no more room.
+
+        Returns:
+          The image that was kept before, if there is one, else this one.
+        """
         with self._adding:
-            if (row, factor) in self._images:
-                return
+            if (kept := self._images.get((row, factor))) is not None:
+                return kept
             size = 0 if any(self._images.get((row, other)) is image for other in FACTORS) else image.nbytes
             if self.bytes + size <= self.most:
                 self._images[row, factor] = image
                 self.bytes += size
+            return image
 
     def factors(self) -> set[int]:
         """The factors of all images that are kept."""

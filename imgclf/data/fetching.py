@@ -152,9 +152,7 @@ class Fetch:
             raise UserError(f"{self.ids[row]} is {height}x{width} pixels now, but was {largest[0]}x{largest[1]}: {advice}")
         if self.decoded is not None:
             if [height, width] == largest:  # not every format decodes at a reduced scale
-                self.decoded.add(row, 1, image)
-                whole = self.decoded.get(row, 1)
-                image = image if whole is None else whole
+                image = self.decoded.add(row, 1, image)
             self.decoded.add(row, factor, image)
         return image
 
