@@ -4,7 +4,8 @@ orbax writes to gs:// and s3:// by itself (0.12: tensorstore for arrays, fsspec 
 file, s3:// knows no move that would make it whole at once, and all else that a run writes (metrics, tables, pages) is for this machine's
 disks. So a run works in a folder here, and after each checkpoint one thread sends what is new. The manifest goes last: it names the files
 of the checkpoints with their SHA-256, so that a run that was killed while it sent is continued from the last whole state. Files are taken
-as they were at the checkpoint, by hard links; training does not wait for them.
+as they were at the checkpoint: the large ones by hard links, the others by copies, as logs grow and a file that is written again in its
+place changes under its links, too. Training does not wait for them.
 """
 
 import contextlib
@@ -29,8 +30,7 @@ WRITER = ".writer.json"  # at the URL: which process writes there
 STATE = ".mirror.json"  # in the working copy: the manifests that it comes from
 _RENEWED = 30.0  # seconds after which the writer says again that it is there
 _STALE = 150.0  # seconds after which a writer that has not said so is taken for dead
-_GROWING = (".jsonl",)  # suffixes of files that are appended to: they are copied, not linked
-_GROWING_FOLDER = "tensorboard"
+_LINKED = "checkpoints"  # the folder whose files nobody writes twice
 
 _active: dict[Path, "Mirror"] = {}
 
@@ -221,15 +221,14 @@ class Mirror:
         self._sent = {name: _Sent(entry["bytes"], -1, entry["sha256"]) for name, entry in manifest.files.items()}
 
     def _snapshot(self) -> Path:
-        """The folder as it is now: its files linked, those that are appended to copied."""
+        """The folder as it is now: the files of checkpoints linked, all others copied."""
         target = self._aside / uuid.uuid4().hex
         target.mkdir(parents=True)
         for name in copies.names_in(self.folder):
             here, there = self.folder / name, target / name
             there.parent.mkdir(parents=True, exist_ok=True)
-            grows = name.endswith(_GROWING) or name.startswith(f"{_GROWING_FOLDER}/")
             with contextlib.suppress(FileNotFoundError):  # what goes while this looks is no part of the state
-                shutil.copy2(here, there) if grows else os.link(here, there)
+                os.link(here, there) if name.startswith(f"{_LINKED}/") else shutil.copy2(here, there)
         return target
 
     def _send_all(self) -> None:

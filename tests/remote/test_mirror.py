@@ -90,6 +90,21 @@ def test_a_run_that_was_killed_while_it_sent_is_continued_from_the_whole_state(p
     assert transfer.read(f"{url}/checkpoints/last/step_2/array") == b"\x02" * 100
 
 
+def test_what_is_written_again_while_it_is_sent_is_sent_as_it_was(place, monkeypatch):
+    url, folder, _ = place
+    written = transfer.write
+
+    def slow(place, source):
+        if place.endswith("/config.json"):
+            (folder / "config.json").write_text("")  # the same file, cut off, as a writer without a temporary name leaves it for a moment
+        written(place, source)
+
+    monkeypatch.setattr(transfer, "write", slow)
+    with mirror.mirrored(folder, url, print):
+        work(folder, 1)
+    assert transfer.read(f"{url}/config.json") == b"{}"
+
+
 def test_a_damaged_checkpoint_is_named(place):
     url, folder, elsewhere = place
     with mirror.mirrored(folder, url, print):
