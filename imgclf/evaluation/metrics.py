@@ -221,8 +221,6 @@ def roc_auc(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence
       labels: int [N].
       class_names: C names, for the remark.
     """
-    from scipy.stats import rankdata  # half a second to import, which a prediction without labels need not wait for
-
     n, classes = probabilities.shape
     counts = np.bincount(labels, minlength=classes)
     if counts.max() == n:
@@ -230,7 +228,7 @@ def roc_auc(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence
     areas = []
     for label in np.flatnonzero(counts):
         positive = int(counts[label])
-        ranks = rankdata(probabilities[:, label])
+        ranks = pd.Series(probabilities[:, label]).rank().to_numpy()  # scipy.stats has this, too, and takes half a second to import
         areas.append((ranks[labels == label].sum() - positive * (positive + 1) / 2) / (positive * (n - positive)))
     absent = int((counts == 0).sum())
     note = f"left out for want of examples: {absent:,} of {classes:,} classes" if absent else None

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
-import scipy.optimize
-import scipy.special
 from rich.console import Console
 
 from imgclf import progress
@@ -367,7 +365,9 @@ def _decades(exponents: Iterable[int], unit: float) -> list[float]:
 
 def _best_scale(outputs: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> float:
     """The factor that makes a regression's outputs the best logits."""
-    found = scipy.optimize.minimize_scalar(
+    from scipy.optimize import minimize_scalar  # slow to import
+
+    found = minimize_scalar(
         lambda log_scale: ties.mean(cross_entropy(np.exp(log_scale) * outputs.astype(np.float64), labels), weight),
         bounds=(-7, 7),
         method="bounded",

@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import scipy.optimize
 
 from imgclf.probes.logistic import Examples, Solutions, cross_entropy
 
@@ -68,11 +67,12 @@ def scale_of(outputs: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> flo
       labels: int [N].
       weight: float [N].
     """
+    from scipy.optimize import minimize_scalar  # slow to import
 
     def cost(log_scale: float) -> float:
         losses = cross_entropy(np.exp(log_scale) * outputs.astype(np.float64), labels)
         mean = float(losses @ weight / weight.sum())
         return len(labels) * mean + 0.5 * float((log_scale - np.log(SHARPNESS)) / PRIOR_SD) ** 2
 
-    found = scipy.optimize.minimize_scalar(cost, bounds=(-2, 8), method="bounded")
+    found = minimize_scalar(cost, bounds=(-2, 8), method="bounded")
     return float(np.exp(found.x))

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from imgclf import formatting, outputs
-from imgclf.reporting import pages, plots
+from imgclf.reporting import pages
 
 PAGE = "compare.html"
 MOST = 96  # pictures; the table that Python returns holds all
@@ -54,6 +54,8 @@ def write_page(
       notes: what a reader has to know.
       of: see `outputs`.
     """
+    from imgclf.reporting import plots  # altair takes half a second to import
+
     runs, pairs, flipped = tables["runs"], tables["pairs"], tables["flipped"]
     accuracies = [{"name": row["run"], "value": row["top1"], "low": row["low"], "high": row["high"]} for row in runs.to_dict("records")]
     differences = [

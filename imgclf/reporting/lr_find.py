@@ -9,7 +9,7 @@ import pandas as pd
 from imgclf import config as config_lib
 from imgclf import files, outputs
 from imgclf.config import Config
-from imgclf.reporting import pages, plots
+from imgclf.reporting import pages
 from imgclf.training.lr_range import Suggestion, Sweep
 
 NAMES = {"valley": "valley", "steepest": "steepest", "minimum": "minimum / 10"}
@@ -37,6 +37,8 @@ def write(page: Path, config: Config, sweep: Sweep, suggestion: Suggestion) -> P
     Raises:
       UserError: if they can't be written.
     """
+    from imgclf.reporting import plots  # altair takes half a second to import
+
     found = {key: value for key, value in dataclasses.asdict(suggestion).items() if isinstance(value, float)}
     frame = pd.DataFrame({"rate": sweep.learning_rates, "loss": sweep.losses, "smoothed": sweep.smoothed})
     chart, png = plots.learning_rates(frame, {NAMES[key]: value for key, value in found.items()}, f"training loss of {config.name}")

@@ -11,7 +11,7 @@ import pandas as pd
 from imgclf import files, outputs
 from imgclf.evaluation.corruptions import CORRUPTIONS
 from imgclf.evaluation.robustness import CLEAN, Condition
-from imgclf.reporting import pages, plots
+from imgclf.reporting import pages
 
 PAGE, FIGURES = "robustness.html", "robustness.json"
 _ENLARGED = 96  # pixels; views up to this size are enlarged with visible pixels
@@ -35,6 +35,8 @@ def write(
     Raises:
       UserError: if they can't be written.
     """
+    from imgclf.reporting import plots  # altair takes half a second to import
+
     shown: dict[str, list[str]] = {}
     for (name, _), view in zip(tested, views, strict=True):
         shown.setdefault(name, []).append(f"data:image/webp;base64,{pages.thumbnail(view, 160)}")
@@ -73,6 +75,8 @@ def write_study(folder: Path, results: Mapping[str, Any]) -> Path:
     Returns:
       The path of the page.
     """
+    from imgclf.reporting import plots  # altair takes half a second to import
+
     page = outputs.check_file(folder / PAGE)
     arms = results["arms"]
     names = list(next(iter(arms.values()))["corruptions"])

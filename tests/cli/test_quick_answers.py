@@ -104,3 +104,15 @@ def test_a_mistake_is_told_before_jax_is_imported(place, answers):
     assert answer["told"].startswith("Error: ")
     assert answer["slow"] == []
     assert answer["left"] == []
+
+
+def test_workflows_are_imported_without_what_only_some_of_their_ends_need():
+    program = """
+import importlib, json, pkgutil, sys
+from imgclf import workflows
+for module in pkgutil.iter_modules(workflows.__path__):
+    importlib.import_module(f"imgclf.workflows.{module.name}")
+print(json.dumps(sorted({"altair", "sklearn", "scipy.optimize", "scipy.stats", "tensorflow_datasets"} & set(sys.modules))))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
