@@ -3,6 +3,7 @@
 JAX is imported inside of the commands' functions, so that --help and the commonest mistakes are answered at once.
 """
 
+import gc
 import sys
 
 _TRAIN = ("train", "create", "study", "lr-find")
@@ -14,6 +15,9 @@ def main() -> None:
         from imgclf.runtime import platform_flags
 
         platform_flags.restart_with_huge_pages()
+    # Imports make hundreds of thousands of objects that stay; looking through all of them again and again takes a second. What dies young
+    # is still collected soon.
+    gc.set_threshold(5_000, 10, 50)
     from imgclf.cli import commands
 
     commands.run()

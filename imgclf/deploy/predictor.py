@@ -33,7 +33,7 @@ from imgclf.evaluation.conformal import Conformal, sets
 from imgclf.evaluation.open_set import OpenSet
 from imgclf.explanation.explained import Explained
 from imgclf.remote import places
-from imgclf.runtime import processor
+from imgclf.runtime import processor, programs
 from imgclf.training import sharding
 from imgclf.training.state import Tree, path_name, split_model, tree_sha256
 from imgclf.training.step import EvalStep, make_eval_step
@@ -266,7 +266,8 @@ class Predictor:
 
     def check(self) -> None:
         """Raises a UserError unless the parameters are those of the config's model; else that would show at the first image only."""
-        _ = self._eval_step
+        if self._programs is None or not self._programs.are_there():  # a program that is kept was made for such parameters
+            _ = self._eval_step
 
     @functools.cached_property
     def explained(self) -> Explained:
@@ -285,6 +286,16 @@ class Predictor:
         expected, actual = {"params": params, "batch_stats": batch_stats}, {"params": self.params, "batch_stats": self.batch_stats}
         _check_shapes(expected, actual, len(self.class_names))
         return make_eval_step(self.config, graphdef, self._mesh, features=self.open_set is not None)
+
+    @functools.cached_property
+    def _programs(self) -> programs.Programs | None:
+        """Those of `_eval_step` in the cache; None where none are kept: of a network of the user's own, nobody knows what it depends on."""
+        if self.config.model.name not in models.NAMES or not programs.are_kept():
+            return None
+        fields = {name: value for name, value in config_lib.flatten(self.config).items() if name.startswith(("data.", "model.", "mesh."))}
+        shapes = [(path_name(path), leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path((self.params, self.batch_stats))]
+        about = [fields | {"model.weights": "none"}, len(self.class_names), self.open_set is not None, shapes]
+        return programs.Programs(json.dumps(about, default=str, sort_keys=True))
 
     @functools.cached_property
     def _decoding(self) -> images.Decoding:
@@ -329,7 +340,11 @@ class Predictor:
         """Those of the network for a batch, of which the first `count` rows are images and the others padding."""
         index = np.arange(len(image))
         batch = {"image": image, "label": np.zeros(len(image), np.int32), "index": index, "mask": index < count}
-        return self._eval_step(*self._on_devices, sharding.put_batch(batch, self._mesh))
+        arguments = (*self._on_devices, sharding.put_batch(batch, self._mesh))
+        if self._programs is None:
+            return self._eval_step(*arguments)
+        outputs: dict[str, jax.Array] = self._programs.program(lambda: self._eval_step, *arguments)(*arguments)
+        return outputs
 
     def _answers(self, outputs: dict[str, jax.Array], reasons: list[str]) -> Answers:
         unread = [bool(reason) for reason in reasons]

@@ -50,15 +50,10 @@ def create(
       UserError: for an unknown name, a builder of the user's own that can't be imported or doesn't return a backbone, weights that can't be
         had or don't fit, a sigmoid output with other than two classes, and images too small for the network.
     """
-    pretrained.check_name(config.model.name)
-    if config.model.output == "sigmoid" and num_classes != 2:
-        raise UserError(f"config.model.output='sigmoid' needs two classes, the data have {num_classes}; use 'softmax'.")
-    head_is_open = config.model.head.kind == "auto" and config.model.name != "cnn"
-    if head_is_open or config.model.variant == "auto" or not (config.data.mean and config.data.std):
-        raise ValueError("models.create takes a config in which nothing is left to choose: what methods.resolve.resolve returns")
+    _check(config, num_classes)
 
     def build() -> Network:
-        return _build(config, num_classes)
+        return _build(config, num_classes, nnx.Rngs(config.seed))
 
     if config.model.weights == "none" or not load_weights:
         return build() if shardings is None else _made_split(build, shardings)
@@ -75,8 +70,8 @@ def create(
 def abstract(config: Config, num_classes: int) -> Network:
     """The network of `create` without weights, its parameters and statistics as shapes: nothing is computed.
 
-    To trace a network takes half a second of CPU, and a run needs the shapes many times: those of a config and devices that were asked for
-    lately are kept. Each caller gets a network of its own.
+    To trace a network takes a tenth of a second of CPU and more, and a run needs the shapes many times: those of a config and devices that
+    were asked for lately are kept. Each caller gets a network of its own.
 
     Raises:
       UserError: as `create` without weights.
@@ -89,7 +84,8 @@ def abstract(config: Config, num_classes: int) -> Network:
     if key not in _abstract:
         while len(_abstract) >= _KEPT:
             _abstract.pop(next(iter(_abstract)))
-        _abstract[key] = nnx.split(nnx.eval_shape(lambda: create(config, num_classes, load_weights=False)))
+        _check(config, num_classes)
+        _abstract[key] = nnx.split(nnx.eval_shape(lambda: _build(config, num_classes, _OneKey())))
     return nnx.merge(*_abstract[key])
 
 
@@ -97,8 +93,29 @@ _KEPT = 8
 _abstract: dict[tuple[str, int, forms.Target, bool], tuple[nnx.GraphDef, nnx.State]] = {}
 
 
-def _build(config: Config, num_classes: int) -> Network:
-    rngs = nnx.Rngs(config.seed)
+class _OneKey(nnx.Rngs):
+    """Gives the same key to all, where only shapes are asked for: to trace the making of so many keys is most of tracing a network."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.only = super().__call__()
+
+    def __call__(self) -> jax.Array:
+        return self.only
+
+    params = __call__
+
+
+def _check(config: Config, num_classes: int) -> None:
+    pretrained.check_name(config.model.name)
+    if config.model.output == "sigmoid" and num_classes != 2:
+        raise UserError(f"config.model.output='sigmoid' needs two classes, the data have {num_classes}; use 'softmax'.")
+    head_is_open = config.model.head.kind == "auto" and config.model.name != "cnn"
+    if head_is_open or config.model.variant == "auto" or not (config.data.mean and config.data.std):
+        raise ValueError("models.create takes a config in which nothing is left to choose: what methods.resolve.resolve returns")
+
+
+def _build(config: Config, num_classes: int, rngs: nnx.Rngs) -> Network:
     backbone = _build_backbone(config, rngs)
     if config.model.precision == "bf16" and forms.target().platform == "cpu":
         layers.use_bf16_products(backbone)

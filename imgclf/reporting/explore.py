@@ -22,7 +22,7 @@ from imgclf.reporting import pages
 PAGE = "explore.html"
 EXACT_COPY, NEAR_COPY, LABEL_CONFLICT, ACROSS_SPLITS = 1, 2, 4, 8  # bits of an image's marks
 SKIPPED = 500  # files named on the page
-MOST = 50_000  # images: 110 MB
+MOST = 100_000  # images
 
 
 def write_page(
@@ -46,7 +46,7 @@ def write_page(
       The path of the page.
 
     Raises:
-      UserError: if the path holds something else, there are more than 50,000 images, or one has changed since it was verified.
+      UserError: if the path holds something else, there are more than 100,000 images, or one has changed since it was verified.
     """
     of = outputs.identity(
         "images", f"{formatting.count(len(dataset.table), 'image')} of {pages.name_of(dataset)}", pages.digest_of(dataset)

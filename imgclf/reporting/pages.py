@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 LOSSLESS_EDGE = 64  # images no larger than this are kept exactly, as pages enlarge them, which would show a lossy coding
 # Longer side of a thumbnail in pixels, by the number of images: what keeps a page below some 20 MB.
-EDGES = ((150, 320), (500, 256), (1500, 192), (6000, 128))
-SMALLEST_EDGE = 96
+EDGES = ((150, 320), (500, 256), (1500, 192), (6000, 128), (50_000, 96))
+SMALLEST_EDGE = 64
 
 
 def digest_of(dataset: Dataset) -> str:

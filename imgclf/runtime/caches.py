@@ -10,6 +10,7 @@ from imgclf.files import cache_dir
 # put there by hand, the working copies of runs at URLs, and the runs of notebooks.
 KINDS = {
     "xla": "compiled programs",
+    "programs": "programs of predictions, which need not be traced",
     "plans": "plans of trainings",
     "forms": "which forms of convolutions are fastest on this machine",
     "onednn": "the library that connects oneDNN",

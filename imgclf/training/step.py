@@ -50,7 +50,12 @@ def _logits_of_views(model: Network, image: jax.Array, mean: tuple[float, ...], 
     return mean_over_views(lambda view: model(pixels(view)), image)
 
 
-EvalStep = Callable[[Tree, Tree, dict[str, jax.Array]], dict[str, jax.Array]]
+class EvalStep(Protocol):
+    """A compiled evaluation step; see `make_eval_step`."""
+
+    def __call__(self, params: Tree, batch_stats: Tree, batch: dict[str, jax.Array], /) -> dict[str, jax.Array]: ...
+
+    def lower(self, *arguments: object) -> jax.stages.Lowered: ...
 
 
 def normalize(image: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:

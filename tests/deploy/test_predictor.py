@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import imgclf
+from imgclf.deploy import predictor
 
 
 def test_predictions_equal_those_of_the_evaluation(finished, photo_folder):
@@ -19,6 +20,22 @@ def test_predictions_equal_those_of_the_evaluation(finished, photo_folder):
     predicted = imgclf.load(run).predict([photo_folder / name for name in table["id"]], batch_size=5)
     assert predicted["predicted"].tolist() == table["predicted"].tolist()
     np.testing.assert_allclose(predicted["probability"], table["probability"], rtol=1e-4)
+
+
+def test_a_second_time_no_network_is_traced(finished, photo_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMGCLF_CACHE", str(tmp_path))
+    paths = sorted(photo_folder.rglob("*.png"))[:3]
+    first = imgclf.load(finished[0]).predict_probabilities(paths)
+
+    def traces(*_, **__):
+        raise AssertionError("what was kept is not used")
+
+    monkeypatch.setattr(predictor, "make_eval_step", traces)
+    monkeypatch.setattr(predictor.models, "abstract", traces)
+    again = imgclf.load(finished[0])
+    assert np.array_equal(again.predict_probabilities(paths), first)
+    with pytest.raises(AssertionError, match="not used"):
+        again.predict_probabilities(paths[:1])  # of another shape, there is none yet
 
 
 def test_arrays_and_paths_agree(finished, photo_folder):
