@@ -5,7 +5,8 @@
 
 The first form times `import imgclf`, the help of every command, and a mistake of each kind: a path, a field, a value, a config, an option.
 With --run also `imgclf predict RUN PHOTO`, first with an empty cache of compiled programs, then from it; and the quick start: the seconds
-until its first step is done, as metrics.jsonl says, and until the report of a run of one step is written. Modules are compiled to bytecode before the first turn. Cost on 2 CPU cores: 3 minutes.
+until its first step is done, as metrics.jsonl says, and until the report of a run of one step is written. Modules are compiled to bytecode
+before the first turn. Cost on 2 CPU cores: 3 minutes.
 """
 
 import argparse

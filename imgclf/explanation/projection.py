@@ -11,6 +11,7 @@ PERPLEXITY = 30.0  # about how many neighbours each point has; fewer points have
 LEAST = 5  # points
 KEPT = 10  # neighbours by which a map is judged
 _BLOCK = 512
+_FEW = 2000  # points that one thread lays out as fast as several, which wait for each other where other work keeps a core busy
 
 
 def project(features: np.ndarray, *, seed: int = 0, console: Console | None = None) -> np.ndarray:
@@ -34,6 +35,7 @@ def project(features: np.ndarray, *, seed: int = 0, console: Console | None = No
         raise ValueError(f"{len(features)} points make no map")
     from sklearn.decomposition import PCA  # slow to import, and only a map needs it
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     with progress.bar(console or Console(quiet=True)) as bar:
@@ -41,7 +43,8 @@ def project(features: np.ndarray, *, seed: int = 0, console: Console | None = No
         count = min(COMPONENTS, *unit.shape)
         reduced = PCA(count, random_state=seed, svd_solver="full" if unit.shape[1] <= 4096 else "auto").fit_transform(unit)
         solver = TSNE(2, perplexity=min(PERPLEXITY, (len(unit) - 1) / 3), init="pca", random_state=seed)
-        points = solver.fit_transform(reduced.astype(np.float32))
+        with threadpool_limits(1 if len(unit) <= _FEW else None, "openmp"):
+            points = solver.fit_transform(reduced.astype(np.float32))
     points = points - points.min(0)
     scaled: np.ndarray = (points / max(float(points.max()), 1e-12)).astype(np.float32)
     return scaled
