@@ -5,6 +5,8 @@
     python experiments/benchmarks/memory.py ../shared/data/cifar10_test1000 --rows 100000 --only explore audit "predict rows"
     python experiments/benchmarks/memory.py DATA --peer "PYTHON experiments/benchmarks/trainings_peers.py torch cnn DATA --epochs 1"
 
+    python experiments/benchmarks/memory.py DATA --weights ../shared/weights/mobilenet_v2_1.0_224.keras.h5 --only create label-errors
+
 DATA has class folders, or train/, valid/ and test/ of such. Every command is a real one in a process of its own, on a classifier that is
 trained first (the tutorials' CNN, an epoch). Resident sets of the tree are added up 20 times a second, so that pages which processes
 share count for each of them: an upper limit. "explore" writes the page of --rows photos, "predict rows" classifies as many, both hard
@@ -78,7 +80,7 @@ def linked(photos: list[Path], rows: int, folder: Path) -> Path:
     return folder
 
 
-def commands(data: Path, photos: list[Path], rows: int, folder: Path) -> dict[str, list[str]]:
+def commands(data: Path, photos: list[Path], rows: int, weights: Path | None, folder: Path) -> dict[str, list[str]]:
     """What is measured, in order: the first leaves the classifier that the others take."""
     run, other, some = str(folder / "run"), str(folder / "other"), [str(photo) for photo in photos[:8]]
     cnn = ["--set", "model.name=cnn", "--set", "data.image_size=(64, 64)", "--set", "train.duration=1 epochs"]
@@ -95,7 +97,13 @@ def commands(data: Path, photos: list[Path], rows: int, folder: Path) -> dict[st
         "card": ["card", run],
         "data pack": ["data", "pack", f"folder:{data}", "--out", str(folder / "packed")],
         "data check": ["data", "check", str(folder / "packed")],
+        "lr-find": ["lr-find", f"folder:{data}", *cnn[:4], "--steps", "20", "--out", str(folder / "lr-find")],
     }
+    if weights is not None:
+        published = f"path:{weights.resolve()}"
+        probe = ["--set", f"model.weights={published}", "--set", "train.method=probe"]
+        ours["create"] = ["create", str(data), "--weights", published, "--workdir", str(folder / "created")]
+        ours["label-errors"] = ["label-errors", f"finetune:{data}", *probe, "--out", str(folder / "label-errors")]
     listed = {name: [*IMGCLF, *words] for name, words in ours.items()}
     many = str(folder / "many")
     listed["audit"] = [sys.executable, "-c", AUDIT, str(rows)]
@@ -108,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--rows", type=int, default=0, help="photos and hashes of what grows with the data; 0: leave it out")
+    parser.add_argument("--weights", type=Path, help="a file of published weights: `create` and `label-errors` are measured, too")
     parser.add_argument("--only", nargs="+", default=[], help="these commands; the classifier is trained all the same")
     parser.add_argument("--peer", action="append", default=[], help="a command to measure likewise")
     arguments = parser.parse_args()
@@ -115,7 +124,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
         folder = Path(name)
         grows = ("audit", "explore", "predict rows")
-        listed = commands(arguments.data, photos, arguments.rows, folder)
+        listed = commands(arguments.data, photos, arguments.rows, arguments.weights, folder)
         asked = [name for name in listed if name in (arguments.only or (listed if arguments.rows else set(listed) - set(grows)))]
         if {"explore", "predict rows"} & set(asked):
             linked(photos, arguments.rows, folder / "many")

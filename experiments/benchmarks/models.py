@@ -11,6 +11,7 @@ quiet CPU cores. On a machine that others keep busy, where threads wait for each
 """
 
 import argparse
+import functools
 import resource
 import sys
 import time
@@ -19,11 +20,13 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from peers import alternate
+from rich.console import Console
 
 import imgclf
 from imgclf import models
 from imgclf.config import default_config
 from imgclf.methods import resolve
+from imgclf.models.cpu import chosen, tuning
 from imgclf.runtime import compilation_memory
 from imgclf.runtime.platform_flags import restart_with_huge_pages
 from imgclf.training import freeze, phases, sharding, step
@@ -40,7 +43,7 @@ def prepared(name: str, *, train: bool, precision: str, batch_size: int, size: i
     config = default_config()
     config.model.name, config.model.precision, config.data.image_size = name, precision, (size, size)
     config.optimizer.name, config.loader.batch_size = "sgd", batch_size
-    forms = imgclf.tune(config).table if tuned else None
+    forms = imgclf.tune(config).table if tuned and train else None
     config = resolve.resolve(config, CLASSES)
     model = models.create(config, CLASSES)
     if forms is not None:
@@ -61,13 +64,20 @@ def prepared(name: str, *, train: bool, precision: str, batch_size: int, size: i
     else:
         from flax import nnx
 
-        @jax.jit
-        def features(params, batch_stats, image):
+        def features(params, batch_stats, image, table=None):
             merged = nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats))
-            return merged.features(step.normalize(image, config.data.mean, config.data.std))
+            with chosen.using(table):
+                return merged.features(step.normalize(image, config.data.mean, config.data.std))
+
+        table = None
+        if tuned:  # which imgclf itself does in training only
+            with chosen.noting() as layers:
+                jax.eval_shape(features, params, batch_stats, batch["image"])
+            table = tuning.table_of(tuning.tune(list(layers), Console(quiet=True)))
+        compiled = jax.jit(functools.partial(features, table=table))
 
         def run() -> object:
-            return features(params, batch_stats, batch["image"])
+            return compiled(params, batch_stats, batch["image"])
 
     return run
 
@@ -99,7 +109,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--clock", default="wall", choices=CLOCKS)
-    parser.add_argument("--tuned", action="store_true", help="with --train: convolutions have the forms that `imgclf tune` finds")
+    parser.add_argument("--tuned", action="store_true", help="convolutions in the forms that `imgclf tune` finds fastest")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--peer", default="", help="command to compare with")
     arguments = parser.parse_args()
