@@ -292,10 +292,11 @@ class Predictor:
         """Those of `_eval_step` in the cache; None where none are kept: of a network of the user's own, nobody knows what it depends on."""
         if self.config.model.name not in models.NAMES or not programs.are_kept():
             return None
-        fields = {name: value for name, value in config_lib.flatten(self.config).items() if name.startswith(("data.", "model.", "mesh."))}
+        fields = {name: value for name, value in config_lib.flatten(self.config).items() if name.startswith(("model.", "mesh."))}
+        data = self.config.data
         shapes = [(path_name(path), leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path((self.params, self.batch_stats))]
-        about = [fields | {"model.weights": "none"}, len(self.class_names), self.open_set is not None, shapes]
-        return programs.Programs(json.dumps(about, default=str, sort_keys=True))
+        about = [fields | {"model.weights": "none"}, data.image_size, data.mean, data.std, len(self.class_names), shapes]
+        return programs.Programs(json.dumps([*about, self.open_set is not None], default=str, sort_keys=True))
 
     @functools.cached_property
     def _decoding(self) -> images.Decoding:

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,9 +98,12 @@ def _made(function: Jitted, arguments: tuple[object, ...], place: Path) -> Calla
     executable, _, out_of = serialize_executable.serialize(compiled)
     names = sorted(out_of.unflatten(range(out_of.num_leaves)))
     data = json.dumps(names).encode() + b"\n" + executable
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(place, shared=True) as aside:
-        aside.write_bytes(hashlib.sha256(data).digest() + data)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(place, shared=True) as aside:
+            aside.write_bytes(hashlib.sha256(data).digest() + data)
+    except OSError as error:  # as JAX does for its own cache: a full disk costs the next start some time, not this one
+        warnings.warn(f"A compiled program can't be kept in the cache, so that the next start compiles it again: {error}", stacklevel=2)
     return compiled
 
 

@@ -79,6 +79,13 @@ def test_a_damaged_one_is_made_anew(cache, damage):
     assert len(one_file(cache).read_bytes()) == len(whole)
 
 
+def test_where_nothing_can_be_kept_it_is_said_and_answered(cache):
+    (cache / "programs").touch()
+    with pytest.warns(UserWarning, match=r"can't be kept in the cache, so that the next start compiles it again: .*programs"):
+        answer = programs.Programs("a product").program(product, *arguments())(*arguments())["y"]
+    assert np.array_equal(answer, arguments()[1] @ WEIGHTS)
+
+
 def test_jax_keeps_its_own_cache(cache):
     before = jax.config.values["jax_enable_compilation_cache"]
     programs.Programs("a product").program(product, *arguments())
