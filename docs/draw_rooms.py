@@ -78,8 +78,11 @@ def graph(root: Path = ROOT) -> dict[str, set[str]]:
 
 
 def room(module: str) -> str | None:
-    """The room of a module: "imgclf.data.table" → "data"; None for `imgclf` itself, which only says where the public names are."""
-    parts = module.split(".")
+    """The room of a module: "imgclf.data.table" → "data"; None for `imgclf` itself, which only says where the public names are.
+
+    `imgclf.__main__`, which only starts the command, counts as a part of "cli".
+    """
+    parts = module.replace("__main__", "cli").split(".")
     return parts[1] if len(parts) > 1 else None
 
 
