@@ -4,12 +4,12 @@
     python experiments/benchmarks/trainings.py mobilenet_v2 ../shared/data/doraemon_walle --torch TORCH --tf TF --epochs 2 --clock cpu
     python experiments/benchmarks/trainings.py probe ../shared/data/doraemon_walle --torch TORCH --tf TF
 
-The folder has train/, valid/ and test/, each of class folders; scores are of valid/, of our probe by its folds. All sides see the same photos, kinds of
-augmentation, batch, epochs and optimizer; the peers are trainings_peers.py. Nothing of ours is cut out: audit, checkpoints, scores with
-intervals, pictures and report. Sides take turns in processes of their own. "In all" is the whole process, from the command to its end,
-imports and compilation included; "epoch" is the mean of the epochs after the first, its evaluation included, by the wall's clock alone.
-With --clock cpu "in all" counts seconds of CPU of a process and its children, for a machine that others keep busy. The scores are written
-beside, so that nobody is faster by learning less. --keep FILE adds the figures to those of earlier sittings.
+The folder has train/, valid/ and test/, each of class folders; scores are of valid/, of our probe by its folds. All sides see the same
+photos, kinds of augmentation, batch, epochs and optimizer; the peers are trainings_peers.py. Nothing of ours is cut out: audit,
+checkpoints, scores with intervals, pictures and report. Sides take turns in processes of their own. "In all" is the whole process, from the
+command to its end, imports and compilation included; "epoch" is the mean of the epochs after the first, its evaluation included, by the
+wall's clock alone. With --clock cpu "in all" counts seconds of CPU of a process and its children, for a machine that others keep busy. The
+scores are written beside, so that nobody is faster by learning less. --keep FILE adds the figures to those of earlier sittings.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 The page holds a thumbnail of each image as text. Only the tiles near the window exist as elements, so that thousands of images stay fluid:
 with 5,000 photographs of 400 px it is 17 MB, shows them 0.3 s after it is opened, filters in 20 ms, and scrolls by 3,600 px/s without a
-late frame, by 12,000 px/s with one in a hundred (headless Chromium without a GPU, 2 cores). 20,000 are 45 MB and as fluid. 100,000 of 32 px,
-which are kept exactly, are 209 MB and there 3 s after Chromium is started.
+late frame, by 12,000 px/s with one in a hundred (headless Chromium without a GPU, 2 cores). 20,000 are 45 MB and as fluid. 100,000 of
+32 px, which are kept exactly, are 209 MB and there 3 s after Chromium is started.
 """
 
 import os

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from imgclf.models import forms
+
 Edges = tuple[tuple[int, int], tuple[int, int]]  # zeros before and behind, of height and width
 
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
@@ -36,10 +38,29 @@ def not_inlined(fn: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+_UNROLLED = 16  # images that are added up in one loop
+
+
 def image_sums(*maps: jax.Array) -> tuple[jax.Array, ...]:
-    """Sums over images, float32 [B,...] to [...], of one or several maps of one shape, in one loop."""
+    """Sums over images, float32 [B,...] to [...], of one or several maps of one shape, in one loop.
+
+    Many images are added up sixteen at a time, then the sums of these. LLVM vectorises only loops over images that are short enough to be
+    unrolled: the gradient of a depthwise kernel took three times as long from 24 images on, the sums of batch normalisation up to ten times
+    from 48 on.
+    """
+    images = len(maps[0])
+    if images <= _UNROLLED or not forms.on_one_cpu():  # a batch that several devices share is not to be cut elsewhere than between them
+        return _sums(maps, 0)
+    whole = images - images % _UNROLLED
+    sums = image_sums(*_sums(tuple(x[:whole].reshape(-1, _UNROLLED, *x.shape[1:]) for x in maps), 1))
+    if whole == images:
+        return sums
+    return tuple(map(lax.add, sums, _sums(tuple(x[whole:] for x in maps), 0)))
+
+
+def _sums(maps: tuple[jax.Array, ...], axis: int) -> tuple[jax.Array, ...]:
     zeros = (lax.full((), 0, jnp.float32),) * len(maps)
-    return tuple(lax.reduce(maps, zeros, lambda a, b: tuple(map(lax.add, a, b)), (0,)))
+    return tuple(lax.reduce(maps, zeros, lambda a, b: tuple(map(lax.add, a, b)), (axis,)))
 
 
 def column_sums(*maps: jax.Array) -> list[jax.Array]:
