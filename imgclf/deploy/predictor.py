@@ -33,7 +33,7 @@ from imgclf.evaluation.conformal import Conformal, sets
 from imgclf.evaluation.open_set import OpenSet
 from imgclf.explanation.explained import Explained
 from imgclf.remote import places
-from imgclf.runtime import processor, programs
+from imgclf.runtime import kept_programs, processor
 from imgclf.training import sharding
 from imgclf.training.state import Tree, path_name, split_model, tree_sha256
 from imgclf.training.step import EvalStep, make_eval_step
@@ -288,15 +288,15 @@ class Predictor:
         return make_eval_step(self.config, graphdef, self._mesh, features=self.open_set is not None)
 
     @functools.cached_property
-    def _programs(self) -> programs.Programs | None:
+    def _programs(self) -> kept_programs.Programs | None:
         """Those of `_eval_step` in the cache; None where none are kept: of a network of the user's own, nobody knows what it depends on."""
-        if self.config.model.name not in models.NAMES or not programs.are_kept():
+        if self.config.model.name not in models.NAMES or not kept_programs.are_kept():
             return None
         fields = {name: value for name, value in config_lib.flatten(self.config).items() if name.startswith(("model.", "mesh."))}
         data = self.config.data
         shapes = [(path_name(path), leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path((self.params, self.batch_stats))]
         about = [fields | {"model.weights": "none"}, data.image_size, data.mean, data.std, len(self.class_names), shapes]
-        return programs.Programs(json.dumps([*about, self.open_set is not None], default=str, sort_keys=True))
+        return kept_programs.Programs(json.dumps([*about, self.open_set is not None], default=str, sort_keys=True))
 
     @functools.cached_property
     def _decoding(self) -> images.Decoding:

@@ -15,6 +15,7 @@ from flax import nnx
 
 from imgclf.models import layers
 from imgclf.models.backbone import Backbone
+from imgclf.models.heads import average
 from imgclf.models.initializers import HE_NORMAL_FAN_OUT, Initializer
 
 ConvBuilder = Callable[..., layers.Conv]  # called with (in_features, features, kernel, stride=, groups=)
@@ -86,8 +87,7 @@ class SqueezeExcite(nnx.Module):
         self.expand = layers.Dense(width, features, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        pooled = x.astype(jnp.float32).mean((1, 2))
-        gate = self.gate(self.expand(self.activation(self.reduce(pooled))))
+        gate = self.gate(self.expand(self.activation(self.reduce(average(x)))))
         return x * gate[:, None, None].astype(x.dtype)
 
 

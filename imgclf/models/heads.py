@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from imgclf.models import layers, placement
+from imgclf.models import forms, layers, placement
+from imgclf.models.cpu import convolution
 from imgclf.models.initializers import HE_NORMAL, LECUN_NORMAL, Initializer
 
 
@@ -31,7 +32,7 @@ def dropout_in_training(x: jax.Array, rate: float, train: bool, key: jax.Array |
 
 def average(maps: jax.Array) -> jax.Array:
     """Global average pooling: [B,h,w,D] to float32 [B,D]."""
-    return maps.astype(jnp.float32).mean((1, 2))
+    return forms.by_platform(maps.astype(jnp.float32), cpu=convolution.pixel_means, default=lambda maps: maps.mean((1, 2)))
 
 
 def flatten(maps: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import collections
 import contextlib
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 from imgclf.remote import places
 
@@ -65,6 +65,8 @@ class Window:
     def take(self, key: Hashable) -> bytes | None:
         """What was announced by this key, once it is there; None where it was not, or has not been begun: then the caller reads it.
 
+        Likewise where another thread's block, which had announced it, ends before it is begun.
+
         Raises:
           whatever fetching it raised.
         """
@@ -77,6 +79,8 @@ class Window:
                 return None
         try:
             return item.future.result()
+        except CancelledError:
+            return None
         finally:
             with self._lock:
                 if item in self._known.get(key, ()):  # two threads may wait for one

@@ -59,6 +59,23 @@ def test_an_error_reaches_the_one_who_reads():
     assert is_empty(window)
 
 
+def test_who_waits_for_what_another_gives_up_reads_it():
+    window, goes_on, waits, taken = Window(50, threads=1), threading.Event(), threading.Event(), []
+
+    def take():
+        waits.set()
+        taken.append(window.take(2))
+
+    reader = threading.Thread(target=take)
+    with window.announced([(1, lambda: goes_on.wait(30) and b"1", 1), (2, lambda: b"2", 1)]):  # 2 is in the pool, which is busy with 1
+        reader.start()
+        waits.wait(30)
+        time.sleep(0.05)  # so that it waits for 2's turn; were it slower, 2 would be unknown to it, which is None as well
+    goes_on.set()
+    reader.join()
+    assert taken == [None]
+
+
 def test_one_key_may_be_announced_twice_and_read_by_several_threads():
     window, results = Window(50, threads=3), []
 

@@ -1,6 +1,7 @@
 """Chromium, driven by its DevTools protocol: what a page does wrong, what stands on it, how it looks."""
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -28,10 +29,13 @@ class Browser:
     """Chromium by the DevTools protocol over its pipe (https://chromedevtools.github.io/devtools-protocol/): no driver, no port."""
 
     def __init__(self, binary: str, folder: Path):
-        to_read, self._to = os.pipe()
-        self._from, to_write = os.pipe()
-        # Chromium reads commands on descriptor 3 and answers on 4; the numbers may be taken in this process, hence the detour by 58 and 59
-        script = f'exec 58<&{to_read} 59>&{to_write} {to_read}<&- {to_write}>&-; exec "$@" 3<&58 4>&59 58<&- 59>&-'
+        read_end, self._to = os.pipe()
+        self._from, write_end = os.pipe()
+        # Chromium reads commands on descriptor 3 and answers on 4. Copies far above these, or one redirection could close another's.
+        to_read, to_write = (fcntl.fcntl(end, fcntl.F_DUPFD, 100) for end in (read_end, write_end))
+        os.close(read_end)
+        os.close(write_end)
+        script = f'exec "$@" 3<&{to_read} 4>&{to_write} {to_read}<&- {to_write}>&-'
         environment = {**os.environ, "HOME": str(folder), "XDG_CACHE_HOME": str(folder)}
         self._process = subprocess.Popen(
             ["bash", "-c", script, "bash", binary, *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"],
