@@ -113,8 +113,6 @@ def test_importing_imgclf_is_quick():
 def test_nothing_loads_pickles_or_another_framework():
     rejected = {"pickle", "cloudpickle", "dill", "torch", "torchvision", "tensorflow"}
     for name, path in draw_rooms.modules().items():
-        # the program that goes along with an export to timm is run where timm is, and imgclf isn't
-        forbidden = rejected - ({"torch"} if name == "imgclf.exports.programs.timm_network" else set())
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 roots = {alias.name.partition(".")[0] for alias in node.names}
@@ -122,5 +120,5 @@ def test_nothing_loads_pickles_or_another_framework():
                 roots = {(node.module or "").partition(".")[0]}
             else:
                 continue
-            assert not roots & forbidden, f"{name}, line {node.lineno}"
+            assert not roots & rejected, f"{name}, line {node.lineno}"
     assert not [target for targets in draw_rooms.graph().values() for target in targets if target.startswith("imgclf.exports.programs.")]

@@ -40,7 +40,7 @@ class Programs:
     def __init__(self, key: str):
         """Args: key: all that the function depends on beside its arguments, as text; the machine and the software are added."""
         self._folder = files.cached(FOLDER, f"{key}\n{_machine()}")
-        self._ready: dict[str, Callable[..., Any]] = {}
+        self._ready: dict[tuple[object, ...], Callable[..., Any]] = {}
 
     def are_there(self) -> bool:
         """Whether any program of the function has been kept."""
@@ -54,13 +54,13 @@ class Programs:
           arguments: positional; what counts is their structure, shapes and types.
         """
         leaves, structure = jax.tree.flatten(arguments)
-        shapes = f"{structure} {[(leaf.shape, str(leaf.dtype)) for leaf in leaves]}"
-        if shapes not in self._ready:
+        like = (structure, *((leaf.shape, leaf.dtype) for leaf in leaves))  # its text is made once: this is asked for each batch
+        if like not in self._ready:
             with _lock:
-                if shapes not in self._ready:
-                    place = self._folder / f"{hashlib.sha256(shapes.encode()).hexdigest()[:24]}.program"
-                    self._ready[shapes] = _read(place, arguments) or _made(function(), arguments, place)
-        return self._ready[shapes]
+                if like not in self._ready:
+                    place = self._folder / f"{hashlib.sha256(str(like).encode()).hexdigest()[:24]}.program"
+                    self._ready[like] = _read(place, arguments) or _made(function(), arguments, place)
+        return self._ready[like]
 
 
 def are_kept() -> bool:
@@ -113,5 +113,6 @@ def _machine() -> str:
     versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy")]
     settings = {name: str(value) for name, value in jax.config.values.items() if "cache" not in name}
     package = Path(__file__).resolve().parents[1]
-    sources = [(str(path.relative_to(package)), *path.stat()[6:9:2]) for path in sorted(package.rglob("*.py"))]
+    files_now = ((str(path.relative_to(package)), path.stat()) for path in sorted(package.rglob("*.py")))
+    sources = [(name, status.st_size, status.st_mtime_ns) for name, status in files_now]
     return json.dumps([versions, settings, os.environ.get("XLA_FLAGS", ""), processor.describe(), processor.cores(), sources])

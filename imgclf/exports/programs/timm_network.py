@@ -16,17 +16,17 @@ import numpy as np
 def load(folder: str | pathlib.Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Returns a function from uint8 [B,H,W,3] to {"logits": float32 [B,C]}, before the export's offset and temperature."""
     import timm
-    import torch
 
     folder = pathlib.Path(folder)
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = timm.create_model(about["architecture"], checkpoint_path=str(folder / "model.safetensors"), **about["model_args"]).eval()
-    mean, std = (torch.tensor(about["pretrained_cfg"][name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    model.requires_grad_(False)
+    tensor = next(model.parameters()).new_tensor  # float32, as the weights are
+    mean, std = (tensor(about["pretrained_cfg"][name]).view(1, 3, 1, 1) for name in ("mean", "std"))
     flips, averages = about["imgclf"]["flips"], about["imgclf"]["averages"]
 
-    @torch.inference_mode()
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+        pixels = tensor(images).permute(0, 3, 1, 2) / 255
         image = (pixels - mean) / std
         if not flips:
             return {"logits": model(image).numpy()}
