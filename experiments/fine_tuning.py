@@ -11,15 +11,15 @@ frozen in trainings as short as these).
   refit                 trained again on all 600 for as long as was best on the val part
   small                 training images of 0.7 of the size that is tested
   RandAugment           two operations of magnitude 9 on top; "weak" of magnitude 4
-  MixUp                 for twice the epochs
+  longer                twice the epochs; also with RandAugment, with MixUp, and with both
   soup, flip            the three best epochs' average; the mean over the mirror image in testing
   EMA                   the parameters' average
   BatchNorm             statistics of the batches, with momentum 0.9 instead of the file's 0.999
   LAMB                  steps in proportion to each kernel's own size
   distilled             half of each label from a teacher: a finished run of the same classes, named by teacher=RUN
-Cost: half a minute of one core a run of 8 epochs, more for each new step. Result: experiments/README.md. `arms` names those to run,
+`test` is the share of the photos that tests, where the data name none. Cost: half a minute of one core a run of 8 epochs, more for each new step. Result: experiments/README.md. `arms` names those to run,
 joined by "+"; without it all are run.
-Command: imgclf study experiments/fine_tuning.py[:DATA[,weights=FILE][,size=64][,epochs=8][,teacher=RUN][,arms=LP-FT+refit]]
+Command: imgclf study experiments/fine_tuning.py[:DATA[,weights=FILE][,size=64][,epochs=8][,test=0.4][,teacher=RUN][,arms=LP-FT+refit]]
 """
 
 from typing import Any
@@ -33,12 +33,12 @@ FOLLOWING = "padding='same', epsilon=0.001, momentum=0.9, unbiased=False"  # Ker
 
 
 def get_study(argument: str = "") -> Study:
-    given = parse_config_argument(argument, weights=WEIGHTS, size="64", epochs="8", teacher="", arms="")
-    size, epochs = int(given["size"]), int(given["epochs"])
+    given = parse_config_argument(argument, weights=WEIGHTS, size="64", epochs="8", test="0", teacher="", arms="")
+    size, epochs, test = int(given["size"]), int(given["epochs"]), float(given["test"])
     base = default_config()
     base.data.path = given["path"] or DATA
     base.data.image_size = (size, size)
-    base.data.split.fractions = (0.9, 0.1, 0.0)
+    base.data.split.fractions = (0.9 * (1 - test), 0.1 * (1 - test), test)
     base.augment.crop_scale = (0.5, 1.0)
     base.augment.flip = 0.5
     base.model.name = "mobilenet_v2_035"
@@ -51,6 +51,7 @@ def get_study(argument: str = "") -> Study:
     base.optimizer.weight_decay = 0.01
     base.optimizer.schedule.name = "cosine"
     base.optimizer.schedule.warmup = "10%"
+    longer = {"train.duration": f"{2 * epochs} epochs"}
     arms: dict[str, dict[str, Any]] = {
         "probe": {"train.method": "probe"},
         "LP-FT": {},
@@ -63,7 +64,10 @@ def get_study(argument: str = "") -> Study:
         "soup": {"train.soup": 3},
         "RandAugment": {"augment.policy": "rand_augment"},
         "RandAugment, weak": {"augment.policy": "rand_augment", "augment.policy_args": "magnitude=4"},
-        "MixUp": {"augment.mixup": 0.2, "train.duration": f"{2 * epochs} epochs"},
+        "longer": longer,
+        "longer, RandAugment": longer | {"augment.policy": "rand_augment"},
+        "MixUp": longer | {"augment.mixup": 0.2},
+        "MixUp, RandAugment": longer | {"augment.mixup": 0.2, "augment.policy": "rand_augment"},
         "refit": {"train.refit": True},
         "BatchNorm": {"freeze.batch_norm": "train", "model.variant": FOLLOWING},
         "gain": {"optimizer.undo_norm_gain": True},

@@ -85,6 +85,8 @@ def bursts(labels: np.ndarray, captures: Captures) -> np.ndarray:
 
 def components(pairs: np.ndarray, count: int) -> np.ndarray:
     """Numbers what pairs (int64 [m, 2]) connect, directly or through others: int64 [count]."""
+    if not len(pairs):
+        return np.arange(count)
     from scipy import sparse  # slow to import, and seldom needed
     from scipy.sparse.csgraph import connected_components
 

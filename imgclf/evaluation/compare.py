@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
+import scipy
 
 from imgclf.evaluation.intervals import bootstrap, holm, wilson
 
@@ -86,7 +86,7 @@ def paired(correct_a: np.ndarray, correct_b: np.ndarray, *, groups: np.ndarray |
     # The variance of an image's difference as far as groups let it tell: that of the mean, times the images.
     spread = float(np.square(sums.mean(0) - effect * sizes).sum()) / images
     variance = spread * len(sizes) / (len(sizes) - 1) if len(sizes) > 1 else 0.0
-    z = float(ndtri(0.975) + ndtri(0.8))
+    z = float(scipy.special.ndtri(0.975) + scipy.special.ndtri(0.8))
     return {
         "difference": effect,
         "difference_ci95": bootstrap(sums, sizes=sizes, seed=seed),

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from imgclf import formatting
+from imgclf.data.scenes import components
 from imgclf.errors import UserError
 from imgclf.evaluation import calibration, compare
 from imgclf.evaluation.intervals import clustered, holm, paired_proportions, wilson
@@ -125,8 +124,7 @@ def joined(groups: Sequence[np.ndarray]) -> np.ndarray:
     starts = np.cumsum([len(codes[0]), *(own.max() + 1 for own in codes)])
     ends = np.concatenate([own + start for own, start in zip(codes, starts, strict=False)])
     images = np.tile(np.arange(len(codes[0])), len(codes))
-    edges = coo_array((np.ones(len(ends)), (images, ends)), shape=(starts[-1], starts[-1]))
-    return np.asarray(connected_components(edges, directed=False)[1][: len(codes[0])])
+    return components(np.stack([images, ends], axis=1), starts[-1])[: len(codes[0])]
 
 
 def scores(aligned: Aligned) -> list[dict[str, Any]]:

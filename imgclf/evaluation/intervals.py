@@ -8,7 +8,7 @@ scipy.stats.bootstrap resamples along one axis, and a study's bootstrap goes ove
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import ndtri
+import scipy
 
 RESAMPLES = 10_000
 _BLOCK = 2_000_000  # counts of a bootstrap that are in memory together
@@ -30,7 +30,7 @@ def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, floa
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"wilson: {successes} successes of {n} trials are impossible")
-    z2 = float(ndtri(0.5 + level / 2)) ** 2
+    z2 = float(scipy.special.ndtri(0.5 + level / 2)) ** 2
     share = successes / n
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
@@ -93,7 +93,7 @@ def paired_proportions(only_a: float, only_b: float, n: float) -> tuple[float, f
       n: at least 1.
     """
     share_a, share_b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    half = float(ndtri(0.975)) * float(np.sqrt((share_a + share_b - (share_b - share_a) ** 2) / (n + 2)))
+    half = float(scipy.special.ndtri(0.975)) * float(np.sqrt((share_a + share_b - (share_b - share_a) ** 2) / (n + 2)))
     return max(-1.0, share_b - share_a - half), min(1.0, share_b - share_a + half)
 
 

@@ -14,6 +14,7 @@ from flax import nnx
 from imgclf.models import convnext
 from imgclf.models.backbone import Model
 from imgclf.models.convnext import ConvNeXt
+from imgclf.models.heads import average
 from imgclf.models.weights.conversion import Rule, Weights, same
 
 
@@ -29,7 +30,7 @@ class GlobalResponseNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        energy = jnp.square(x.astype(jnp.float32)).sum((1, 2), keepdims=True)
+        energy = average(jnp.square(x.astype(jnp.float32)))[:, None, None] * (x.shape[1] * x.shape[2])  # a mean, as that is fast on the CPU
         # the gradient at the norm 0 is taken as 0, as torch does: GELU makes whole channels 0
         response = jnp.where(energy > 0, jnp.sqrt(jnp.where(energy > 0, energy, 1.0)), 0.0)
         relative = response / (response.mean(-1, keepdims=True) + self.epsilon)

@@ -24,8 +24,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
-import scipy.special
+import scipy
 import threadpoolctl
 
 _HISTORY = 10  # pairs of steps and gradient changes

@@ -19,8 +19,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
+import scipy
 
 from imgclf.data.capture import BURST_SECONDS, SESSION_SECONDS, Captures
 from imgclf.data.scenes import Scenes, bursts, components, leave_small_classes, named
@@ -226,7 +225,8 @@ def _grow(one: _Class, highest: float, captures: Captures, *, numbers: bool, iso
     order = np.argsort(part, kind="stable")
     for members in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
         if len(members) > 1:
-            one.trees.append((members, linkage(squareform(_relative(one, members, captures, numbers=numbers), checks=False), "average")))
+            distances = scipy.spatial.distance.squareform(_relative(one, members, captures, numbers=numbers), checks=False)
+            one.trees.append((members, scipy.cluster.hierarchy.linkage(distances, "average")))
 
 
 def _relative(one: _Class, members: np.ndarray, captures: Captures, *, numbers: bool) -> np.ndarray:
@@ -272,7 +272,7 @@ def _cut(one: _Class, cut: float) -> np.ndarray:
         return one.cluster
     cluster = np.arange(len(one.rows))
     for members, tree in one.trees:
-        own = fcluster(tree, cut, "distance")
+        own = scipy.cluster.hierarchy.fcluster(tree, cut, "distance")
         cluster[members] = members[np.unique(own, return_index=True)[1]][np.unique(own, return_inverse=True)[1]]
     pairs = np.concatenate([np.stack([np.arange(len(cluster)), cluster], axis=1), one.joined])
     return components(pairs, len(cluster))

@@ -5,14 +5,15 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from imgclf import files
+
+if TYPE_CHECKING:
+    from tensorboardX.event_file_writer import EventsWriter
 
 _SHOWN_AFTER = 10.0  # seconds after which TensorBoard sees what was written: it is waited until the disk has it
 
@@ -86,10 +87,11 @@ class MetricsLog:
 
 
 class _Board:
-    """TensorBoard's events, written by the thread that calls.
+    """TensorBoard's events, kept until the next ten seconds are over, then written by the thread that calls.
 
     tensorboardX's own SummaryWriter has a thread for it, in which a full disk ends nothing but that thread, with a traceback, and closing
-    it fails once more while Python ends.
+    it fails once more while Python ends. It is imported when something is written: with what it finds to write to clouds, that takes a
+    tenth to three quarters of a second, which the first step need not wait for.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -101,26 +103,49 @@ class _Board:
         folder.mkdir(exist_ok=True)
         for older in [] if step else folder.glob("events.*"):
             older.unlink()
-        self._events = EventsWriter(str(folder / "events"))
-        self._flushed = time.monotonic()
-        if step:
-            start = SessionLog(status=SessionLog.SessionStatus.START)
-            self._events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
+        self._prefix = str(folder / "events")
+        self._events: EventsWriter | None = None
+        self._forgotten_after = step
+        self._waiting: list[tuple[float, int, dict[str, float]]] = []  # time, step, values
+        self._written = time.monotonic()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes scalars of a step.
+        """Takes scalars of a step, and writes all that wait where the last time is long ago.
 
         Raises:
           OSError: where they can't be written.
         """
-        for name, value in values.items():
-            self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value)))
-        if time.monotonic() - self._flushed > _SHOWN_AFTER:
-            self._events.flush()
-            self._flushed = time.monotonic()
+        self._waiting.append((time.time(), step, values))
+        if time.monotonic() - self._written > _SHOWN_AFTER:
+            self._write()
 
     def close(self) -> None:
-        self._events.close()
+        """Writes what waits.
+
+        Raises:
+          OSError: where it can't be written.
+        """
+        try:
+            self._write()
+        finally:
+            if self._events is not None:
+                self._events.close()
+
+    def _write(self) -> None:
+        from tensorboardX import summary
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        if self._events is None:
+            self._events = EventsWriter(self._prefix)
+            if self._forgotten_after:
+                start = SessionLog(status=SessionLog.SessionStatus.START)
+                self._events.write_event(Event(wall_time=time.time(), step=self._forgotten_after + 1, session_log=start))
+        for moment, step, values in self._waiting:
+            for name, value in values.items():
+                self._events.write_event(Event(wall_time=moment, step=step, summary=summary.scalar(name, value)))
+        self._events.flush()
+        self._waiting, self._written = [], time.monotonic()
 
 
 def _lines_until(path: Path, step: int) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -27,13 +28,15 @@ def test_opened_at_a_step_it_forgets_what_came_after_and_what_a_kill_cut_off(tmp
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks for open files where Linux lists them")
-def test_where_the_events_cannot_be_opened_the_lines_are_closed(tmp_path, monkeypatch):
+def test_where_the_events_cannot_be_written_the_lines_are_closed(tmp_path, monkeypatch):
     def fails(*args, **kwargs):
         raise OSError("no space left")
 
-    monkeypatch.setattr(metrics_log, "EventsWriter", fails)
+    monkeypatch.setattr(event_file_writer, "EventsWriter", fails)
+    log = MetricsLog(tmp_path, 0, 1.0)
+    log.write(1, {"train_loss": 1.0})
     with pytest.raises(OSError, match="no space left"):
-        MetricsLog(tmp_path, 0, 1.0)
+        log.close()
     there = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
     assert not [file for file in there if os.path.islink(file) and os.readlink(file).startswith(str(tmp_path))]
 
@@ -50,24 +53,38 @@ def test_a_window_averages_and_names_the_steps_that_are_not_finite():
     assert found.value.steps == [4, 5]
 
 
-def test_tensorboard_reads_what_was_written_and_forgets_what_came_after_a_resumed_step(tmp_path):
-    def events():
-        (path,) = (tmp_path / "tensorboard").iterdir()
-        data, at = path.read_bytes(), 0
-        while at < len(data):  # a record: its length, a checksum, itself, a checksum
-            size = int.from_bytes(data[at : at + 8], "little")
-            yield Event.FromString(data[at + 12 : at + 12 + size])
-            at += size + 16
+def events_of(run):
+    (path,) = (run / "tensorboard").iterdir()
+    data, at = path.read_bytes(), 0
+    while at < len(data):  # a record: its length, a checksum, itself, a checksum
+        size = int.from_bytes(data[at : at + 8], "little")
+        yield Event.FromString(data[at + 12 : at + 12 + size])
+        at += size + 16
 
+
+def test_tensorboard_reads_what_was_written_and_forgets_what_came_after_a_resumed_step(tmp_path):
     for start, step in ((0, 3), (7, 9)):
         log = MetricsLog(tmp_path, start, 4.0)
         log.write(step, {"train_loss": 0.5})
         log.close()
-        version, *session, scalar = events()
+        version, *session, scalar = events_of(tmp_path)
         assert version.file_version == "brain.Event:2"
         assert [event.step for event in session] == ([start + 1] if start else [])
         assert (scalar.step, scalar.summary.value[0].tag, scalar.summary.value[0].simple_value) == (step, "train/loss", 0.5)
         shutil.rmtree(tmp_path / "tensorboard")
+
+
+def test_events_are_written_when_the_last_time_is_long_ago_each_with_its_own_time(tmp_path, monkeypatch):
+    log = MetricsLog(tmp_path, 0, 4.0)
+    log.write(1, {"train_loss": 0.5})
+    assert not list((tmp_path / "tensorboard").iterdir())
+    monkeypatch.setattr(metrics_log, "_SHOWN_AFTER", 0.0)
+    before = time.time()
+    log.write(2, {"train_loss": 0.25})
+    first, second = [event for event in events_of(tmp_path) if event.step]
+    assert (first.step, second.step) == (1, 2)
+    assert first.wall_time <= before <= second.wall_time
+    log.close()
 
 
 @pytest.mark.parametrize(("step", "kept"), [(0, False), (7, True)])
