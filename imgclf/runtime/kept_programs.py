@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 from jax.experimental import serialize_executable
@@ -28,10 +28,7 @@ _HASH = 32  # bytes of the SHA-256 at the head of a file
 _lock = threading.Lock()
 
 
-class Jitted(Protocol):
-    """A function under `jax.jit` whose result is a dictionary of arrays."""
-
-    def lower(self, *arguments: object) -> jax.stages.Lowered: ...
+Function = Callable[..., dict[str, jax.Array]]  # of positional arguments, under `jax.jit` or not
 
 
 class Programs:
@@ -39,14 +36,15 @@ class Programs:
 
     def __init__(self, key: str):
         """Args: key: all that the function depends on beside its arguments, as text; the machine and the software are added."""
-        self._folder = files.cached(FOLDER, f"{key}\n{_machine()}")
+        settings = {name: str(value) for name, value in jax.config.values.items() if "cache" not in name}
+        self._folder = files.cached(FOLDER, f"{key}\n{json.dumps(settings)}\n{os.environ.get('XLA_FLAGS', '')}\n{_machine()}")
         self._ready: dict[tuple[object, ...], Callable[..., Any]] = {}
 
     def are_there(self) -> bool:
         """Whether any program of the function has been kept."""
         return any(self._folder.glob("*.program"))
 
-    def program(self, function: Callable[[], Jitted], *arguments: object) -> Callable[..., Any]:
+    def program(self, function: Callable[[], Function], *arguments: object) -> Callable[..., Any]:
         """The program for arguments like these.
 
         Args:
@@ -72,9 +70,10 @@ def _read(place: Path, arguments: tuple[object, ...]) -> Callable[..., Any] | No
     """A program that was kept; None where there is none, or it is damaged or of a JAX that this one doesn't understand."""
     try:
         data = place.read_bytes()
+        of_another_user = hasattr(os, "getuid") and place.stat().st_uid != os.getuid()
     except OSError:
         return None
-    if hashlib.sha256(data[_HASH:]).digest() != data[:_HASH]:
+    if of_another_user or hashlib.sha256(data[_HASH:]).digest() != data[:_HASH]:
         return None
     names, _, executable = data[_HASH:].partition(b"\n")
     into, out_of = jax.tree.structure((arguments, {})), jax.tree.structure(dict.fromkeys(json.loads(names), 0))
@@ -84,14 +83,15 @@ def _read(place: Path, arguments: tuple[object, ...]) -> Callable[..., Any] | No
         return None
 
 
-def _made(function: Jitted, arguments: tuple[object, ...], place: Path) -> Callable[..., Any]:
+def _made(function: Function, arguments: tuple[object, ...], place: Path) -> Callable[..., Any]:
     """Compiles a program, and keeps it."""
-    # What JAX has taken from its cache can't be serialized again (jaxlib 0.10: "Function … not found" when it is called).
+    # What JAX has taken from its cache can't be serialized again (jaxlib 0.10: "Function … not found" when it is called). So it is compiled
+    # without that cache, and within a function that is new to JAX, as of one that was called before the program is at hand.
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     jax_cache.reset_cache()
     try:
-        compiled = function.lower(*arguments).compile()
+        compiled = jax.jit(lambda *arguments: function(*arguments)).lower(*arguments).compile()
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
         jax_cache.reset_cache()
@@ -111,8 +111,7 @@ def _made(function: Jitted, arguments: tuple[object, ...], place: Path) -> Calla
 def _machine() -> str:
     """What decides, beside a function and its arguments, what its program is."""
     versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy")]
-    settings = {name: str(value) for name, value in jax.config.values.items() if "cache" not in name}
     package = Path(__file__).resolve().parents[1]
     files_now = ((str(path.relative_to(package)), path.stat()) for path in sorted(package.rglob("*.py")))
     sources = [(name, status.st_size, status.st_mtime_ns) for name, status in files_now]
-    return json.dumps([versions, settings, os.environ.get("XLA_FLAGS", ""), processor.describe(), processor.cores(), sources])
+    return json.dumps([versions, processor.describe(), processor.cores(), sources])

@@ -41,13 +41,16 @@ def one_file(cache):
     return file
 
 
-@pytest.mark.parametrize("compiled_before", [False, True], ids=["new", "in JAX's cache"])
-def test_another_process_runs_it_without_the_function(cache, compiled_before):
-    if compiled_before:
+@pytest.mark.parametrize("before", ["nothing", "compiled", "called"])
+def test_another_process_runs_it_without_the_function(cache, before):
+    function = product()
+    if before != "nothing":
         product()(*arguments())  # what comes out of JAX's own cache can't be kept
+    if before == "called":
+        function(*arguments())  # out of that cache
     kept = kept_programs.Programs("a product")
     assert not kept.are_there()
-    answer = kept.program(product, *arguments())(*arguments())["y"]
+    answer = kept.program(lambda: function, *arguments())(*arguments())["y"]
     assert np.array_equal(answer, product()(*arguments())["y"])
     done = subprocess.run([sys.executable, "-c", OTHER], capture_output=True, text=True, check=True)
     assert done.stdout == f"True {answer.tolist()}\n"
