@@ -86,7 +86,7 @@ def fit(
         clock = TrainingClock(progress.seconds, config.loader.batch_size, config.train.checkpoint_seconds)
         opened.callback(clock.close)
         best = BestModels(config, plan, setup.dataset.class_names, setup.has_val, checkpoints, progress)
-        keeper = _Keeper(checkpoints, progress, best, window, clock)
+        keeper = _Keeper(checkpoints, progress, best, window, clock, log)
 
         while True:
             if (plan.evaluates_at(step) if step else trained) and setup.has_val and step != progress.evaluated_step:
@@ -146,10 +146,12 @@ class _Keeper:
     best: BestModels
     window: MetricsWindow
     clock: TrainingClock
+    log: MetricsLog
 
     def keep(self, state: TrainState) -> None:
         with self.clock.paused():
             self.window.read()  # so that no state whose loss is not finite is ever saved
+            self.log.flush()  # what stands before a checkpoint is not written again
             self.checkpoints.save(state, dataclasses.asdict(dataclasses.replace(self.progress, seconds=self.clock.seconds)))
             self.best.drop_others()
             self.clock.saved()

@@ -81,13 +81,22 @@ class MetricsLog:
         self._file.flush()
         self._board.write(step, {name.replace("_", "/", 1): value for name, value in metrics.items()})
 
+    def flush(self) -> None:
+        """Writes all that `write` was given.
+
+        Raises:
+          OSError: where it can't be written.
+        """
+        if self._active:
+            self._board.flush()
+
     def close(self) -> None:
         if self._active:
             self._opened.close()
 
 
 class _Board:
-    """TensorBoard's events, kept until the next ten seconds are over, then written by the thread that calls.
+    """TensorBoard's events, kept until ten seconds are over or a checkpoint is saved, then written by the thread that calls.
 
     tensorboardX's own SummaryWriter has a thread for it, in which a full disk ends nothing but that thread, with a traceback, and closing
     it fails once more while Python ends. It is imported when something is written: with what it finds to write to clouds, that takes a
@@ -103,7 +112,7 @@ class _Board:
         folder.mkdir(exist_ok=True)
         for older in [] if step else folder.glob("events.*"):
             older.unlink()
-        self._prefix = str(folder / "events")
+        self._prefix = str(folder / f"events.{step}")  # a name of its own, also where a run is continued within a second
         self._events: EventsWriter | None = None
         self._forgotten_after = step
         self._waiting: list[tuple[float, int, dict[str, float]]] = []  # time, step, values
@@ -117,7 +126,7 @@ class _Board:
         """
         self._waiting.append((time.time(), step, values))
         if time.monotonic() - self._written > _SHOWN_AFTER:
-            self._write()
+            self.flush()
 
     def close(self) -> None:
         """Writes what waits.
@@ -126,12 +135,13 @@ class _Board:
           OSError: where it can't be written.
         """
         try:
-            self._write()
+            self.flush()
         finally:
             if self._events is not None:
                 self._events.close()
 
-    def _write(self) -> None:
+    def flush(self) -> None:
+        """Writes what waits, so that the disk has it."""
         from tensorboardX import summary
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog

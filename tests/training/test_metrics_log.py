@@ -55,6 +55,10 @@ def test_a_window_averages_and_names_the_steps_that_are_not_finite():
 
 def events_of(run):
     (path,) = (run / "tensorboard").iterdir()
+    return events_in(path)
+
+
+def events_in(path):
     data, at = path.read_bytes(), 0
     while at < len(data):  # a record: its length, a checksum, itself, a checksum
         size = int.from_bytes(data[at : at + 8], "little")
@@ -85,6 +89,18 @@ def test_events_are_written_when_the_last_time_is_long_ago_each_with_its_own_tim
     assert (first.step, second.step) == (1, 2)
     assert first.wall_time <= before <= second.wall_time
     log.close()
+
+
+def test_events_before_a_flush_outlive_a_kill_and_a_run_that_is_continued_at_once(tmp_path):
+    killed = MetricsLog(tmp_path, 0, 4.0)
+    killed.write(1, {"train_loss": 0.5})
+    killed.flush()
+    continued = MetricsLog(tmp_path, 1, 4.0)
+    continued.write(2, {"train_loss": 0.25})
+    continued.close()
+    found = [event.step for path in sorted((tmp_path / "tensorboard").iterdir()) for event in events_in(path) if event.summary.value]
+    assert found == [1, 2]
+    killed.close()
 
 
 @pytest.mark.parametrize(("step", "kept"), [(0, False), (7, True)])
