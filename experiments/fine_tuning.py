@@ -17,7 +17,8 @@ frozen in trainings as short as these).
   BatchNorm             statistics of the batches, with momentum 0.9 instead of the file's 0.999
   LAMB                  steps in proportion to each kernel's own size
   distilled             half of each label from a teacher: a finished run of the same classes, named by teacher=RUN
-`test` is the share of the photos that tests, where the data name none. Cost: half a minute of one core a run of 8 epochs, more for each new step. Result: experiments/README.md. `arms` names those to run,
+`test` is the share of the photos that tests, where the data name none.
+Cost: half a minute of one core a run of 8 epochs, more for each new step. Result: experiments/README.md. `arms` names those to run,
 joined by "+"; without it all are run.
 Command: imgclf study experiments/fine_tuning.py[:DATA[,weights=FILE][,size=64][,epochs=8][,test=0.4][,teacher=RUN][,arms=LP-FT+refit]]
 """

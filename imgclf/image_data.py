@@ -246,7 +246,8 @@ class ImageData:
 
         Each class is divided exactly (its fraction, rounded by largest remainder), whatever the order of the files. Images of one
         `group`, shots of one `scene`, exact copies, and near duplicates stay on one side: sizes are then as near as whole groups allow.
-        Splits that the data came with are disregarded.
+        Shots of one scene are known by the table's column `scene` only, which `imgclf.find_scenes` makes: here is no network to tell them
+        by. Splits that the data came with are disregarded.
 
         Args:
           fraction: of the first part, between 0 and 1.

@@ -44,8 +44,8 @@ def predict(  # noqa: PLR0913  (options by name)
 ) -> None:
     """Classifies any number of images with a finished run, to a table with a row per image.
 
-    Interrupted, it continues when the same command is given again. Images that can't be read have a row with the reason. A list's column
-    "id" names the rows, its other columns are kept.
+    The answers for a few images are also printed. Interrupted, it continues when the same command is given again. Images that can't be read
+    have a row with the reason; where none can, the exit code is 1. A list's column "id" names the rows, its other columns are kept.
 
     Examples:
 
@@ -80,4 +80,8 @@ def predict(  # noqa: PLR0913  (options by name)
         warnings.simplefilter("ignore")  # Pillow's on odd metadata; what can't be read is told in its row
         with native_messages.held_back() as stream:  # what is wrong with an image stands in the column reason
             done = predict_files.predict_files(predictor, images, out, options, Console(file=stream), overwrite=overwrite)
+    if 0 < done.images <= predict_files.SHOWN:
+        typer.echo("\n".join(predict_files.answers(out)))
     typer.echo(predict_files.describe(done, images.ignored, out))
+    if done.images and not done.predicted:
+        raise typer.Exit(1)

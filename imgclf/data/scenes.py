@@ -40,7 +40,9 @@ class Scenes:
         sizes = pd.Series(self.names[self.names != ""]).value_counts()
         photos = formatting.count(len(self.names), "photo")
         if not len(sizes):
-            return f"Found no scenes of several shots among {photos}."
+            if self.about.get("features", True):
+                return f"Found no scenes of several shots among {photos}."
+            return f"Capture times tell of no scenes of several shots among {photos}; imgclf data scenes --weights NAME looks at them, too."
         smallest, largest = int(sizes.min()), int(sizes.max())
         shots = f"{smallest} shots" if smallest == largest else f"{smallest} to {largest} shots"
         together = f"{int(sizes.sum()):,} of them" if sizes.sum() < len(self.names) else "all of them"

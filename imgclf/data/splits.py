@@ -70,7 +70,7 @@ def assign_splits(dataset: Dataset, config: Config) -> Dataset:
         assigned = np.where(position < val, "val", np.where(position < val + test, "test", "train"))
     elif method == "stratified":
         shares = dict(zip(SPLITS, split.fractions, strict=True))
-        assigned = stratify(table, names, shares, split.seed, "set a fraction of config.data.split.fractions to 0")
+        assigned = stratify(table, names, shares, split.seed, "set a fraction to 0, as in config.data.split.fractions=(0.8, 0, 0.2)")
     else:
         parts = [f"fold {fold}" for fold in range(split.folds)]
         units = _units(table)

@@ -85,4 +85,4 @@ def _answers(predictor: Predictor, dataset: Dataset, *, own: bool, console: Cons
     found = pd.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
     split = json.loads((folder / "results.json").read_text(encoding="utf-8"))["split"]
     said = dataset.table["id"].map(dict(zip(found["id"], found["predicted"], strict=True))).fillna("")
-    return said.to_numpy(object), "image in cross-validation" if split == CROSS_VALIDATION else f"{split} image"
+    return said.to_numpy(object), "held-out image" if split == CROSS_VALIDATION else f"{split} image"

@@ -29,6 +29,7 @@ from imgclf.errors import UserError
 SUFFIXES = (".csv", ".parquet")
 _PART_SECONDS, _PART_ROWS = 15.0, 16_384  # a part is written when either is reached
 _ROW_GROUP = 65_536  # of the parquet file
+SHOWN = 10  # rows that are few enough to be told beside the table
 _FLAGS = {"batch_size": "--batch"}  # the options whose flag is not their name
 
 
@@ -132,6 +133,21 @@ def describe(summary: Summary, ignored: Counter[str], out: Path) -> str:
     if ignored:
         text.append(f"Ignored {', '.join(f'{count:,} {kind}' for kind, count in sorted(ignored.items()))}.")
     return " ".join(text)
+
+
+def answers(out: Path) -> list[str]:
+    """A line for each row of a finished table: the image, its class and the probability of that, or why there is none."""
+    table = pd.read_parquet(out) if out.suffix.lower() == ".parquet" else pd.read_csv(out, dtype={"id": str}, keep_default_na=False)
+    lines = []
+    for row in table.to_dict("records"):
+        name = "".join(letter if letter.isprintable() else "?" for letter in str(row["id"]))
+        said = (
+            f"{row['predicted']}, {formatting.percent(float(row['probability']))}"
+            if row["predicted"]
+            else f"no answer, {row['reason'].replace('_', ' ')}"
+        )
+        lines.append(f"{name}: {said}" + (f"; {row['answer']}" if row.get("answer") not in (None, "", row["predicted"]) else ""))
+    return lines
 
 
 def _identity(predictor: Predictor, inputs: Inputs, options: Options) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import scipy
 
 RESAMPLES = 10_000
+_ALIKE = 2  # groups of images that are all alike, which are added to those that tell how alike images are
 _BLOCK = 2_000_000  # counts of a bootstrap that are in memory together
 
 
@@ -58,8 +59,11 @@ def clustered(correct: np.ndarray, groups: np.ndarray, level: float = 0.95) -> t
     """Returns an interval of an accuracy on images that come in groups (scenes, crops of one photo), where groups are drawn, not images.
 
     It is Wilson's, for the number of single images that would tell as much: that at which a proportion has the variance of the mean over
-    groups (L. Kish's design effect, "Survey Sampling", 1965), at least the number of groups, at most that of images. Where all are right,
-    the number of groups counts. A bootstrap over groups would have no width there, and is too narrow for few groups.
+    groups (L. Kish's design effect, "Survey Sampling", 1965), at least the number of groups, at most that of images. How alike a group's
+    images are is told by groups with errors; two more are assumed whose images are all alike, so that the number of groups counts where all
+    are right. Without them, one error among 64 images of 20 groups counted as if all 64 were single ones. Of 10 to 200 groups of 3 or 5
+    images, 93 to 99 % of such intervals held the truth (`experiments/intervals_of_groups.py`). A bootstrap over groups would have no width
+    where all are right, and is too narrow for few groups.
 
     Args:
       correct: bool [N].
@@ -72,7 +76,10 @@ def clustered(correct: np.ndarray, groups: np.ndarray, level: float = 0.95) -> t
     of_group = np.bincount(number, correct - share)
     variance = count / max(1, count - 1) * float(np.sum(of_group**2)) / n**2
     alone = share * (1 - share)
-    effective = float(np.clip(alone / variance if variance > 0 else count, count, n))
+    effect = n / float(np.clip(alone / variance if variance > 0 else count, count, n))
+    wrong = np.bincount(number, ~np.asarray(correct, bool))
+    telling = int(min(np.count_nonzero(wrong), np.count_nonzero(wrong < np.bincount(number))))
+    effective = n * (telling + _ALIKE) / (telling * effect + _ALIKE * n / count)
     return wilson(share * effective, effective, level)
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from imgclf import formatting
 from imgclf.config import Config
 from imgclf.data.table import Dataset
 from imgclf.methods import refit
@@ -83,7 +84,7 @@ def _tell(setup: TrainingSetup, params: Tree, console: Console) -> None:
     height, width = config.data.image_size
     console.print(
         f"Model: {config.model.name} at {height}x{width}, {count_parameters(params):,} parameters, "
-        f"{freeze.describe(setup.freezing, params)}. Training: {plan.total} steps of {config.loader.batch_size} "
+        f"{freeze.describe(setup.freezing, params)}. Training: {formatting.count(plan.total, 'step')} of {config.loader.batch_size} "
         f"({plan.per_epoch:.1f} an epoch) on {target.devices} {target.platform} device(s).",
         highlight=False,
     )

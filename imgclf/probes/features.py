@@ -210,8 +210,10 @@ def _read(request: _Request, identities: list[dict[str, Any]], console: Console)
     seconds = time.perf_counter() - start
     what = "augmented views" if request.epochs is not None else "images" if len(stores) == 1 else f"images in {len(stores)} views"
     speed = f" in {seconds:,.1f} s ({computed / seconds:,.0f}/s)" if computed else ""
-    total = f"{computed:,} computed{speed}, the others in the cache ({', '.join(keys)})"
-    console.print(f"Features of {len(request.rows):,} {what}: {total}.", highlight=False)
+    cached = len(request.rows) * len(stores) - computed
+    from_cache = f"{', ' if computed else ''}{cached:,} from the cache" if cached else ""
+    of_these = f"{computed:,} computed{speed}" if computed else ""
+    console.print(f"Features of {len(request.rows):,} {what}: {of_these}{from_cache}.", highlight=False)
     if len(stores) == 1:
         return stores[0].read(stores[0].find(request.keys))
     mean = np.zeros((len(request.rows), width), np.float32)

@@ -238,8 +238,9 @@ class _Handlers:
         sizes = served.batcher.sizes
         return answers.card(served.name, served.engine, sizes.seconds if sizes else None)
 
-    def need_ready(self) -> None:
-        if waiting := [name for name, served in self.models.items() if not served.batcher.ready]:
+    def need_ready(self, *served: Served) -> None:
+        """503 while one of these is being warmed up; without any, one of all."""
+        if waiting := [one.name for one in served or self.models.values() if not one.batcher.ready]:
             raise Refusal(503, "not_ready", f"Being warmed up: {', '.join(waiting)}.", retry_after=2)
 
     async def predict(self, request: Request, served: Served, top_k: int, threshold: float | None) -> Response:
@@ -271,7 +272,7 @@ class _Handlers:
             )
         if class_name and class_name not in served.engine.class_names:
             raise Refusal(404, "class", f"{served.name} knows no class {class_name!r}; {nearest(class_name, served.engine.class_names)}")
-        self.need_ready()
+        self.need_ready(served)
         async with self._uploads.of(request) as uploads:
             if self._explained + len(uploads) > self.options.limits.images:
                 raise Refusal(503, "queue_full", "Other images are being explained: come back.", retry_after=2)

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from imgclf import formatting
 from imgclf import progress as progress_bars
 from imgclf.config import Config
 from imgclf.data import pipeline
@@ -129,7 +130,7 @@ def fit(
                 bar.update(task, note=_note(means))
 
         if step > first_step:
-            console.print(f"Trained {step - first_step} steps in {clock.seconds_now:.1f} s.", highlight=False)
+            console.print(f"Trained {formatting.count(step - first_step, 'step')} in {clock.seconds_now:.1f} s.", highlight=False)
             progress.seconds = clock.seconds
         if progress.ranked:
             with _interrupting(step):

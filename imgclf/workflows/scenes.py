@@ -47,7 +47,7 @@ def finder(config: Config, console: Console) -> FindScenes:
         if config.model.weights == "none":
             cluster, apart = leave_small_classes(components(bursts(labels, known), len(labels)), labels, least)
             names = named(cluster, ids)
-            about = {"with_time": int((known.camera >= 0).sum()), "numbers": False, "classes_left_apart": apart.tolist()}
+            about = {"features": False, "with_time": int((known.camera >= 0).sum()), "numbers": False, "classes_left_apart": apart.tolist()}
             found = Scenes(names, {name: ("time",) for name in sorted(set(names) - {""})}, {}, about)
         else:
             resolved = resolve.resolve(resolve.check(config), len(dataset.class_names))
@@ -149,8 +149,8 @@ def find_scenes(
 
     Example:
       >>> found = imgclf.find_scenes("photos", console=quiet)
-      >>> found.sentence, found.page.name
-      ('Found no scenes of several shots among 75 photos.', 'scenes.html')
+      >>> print(found.sentence, found.page.name)
+      Capture times tell of no scenes of several shots among 75 photos; imgclf data scenes --weights NAME looks at them, too. scenes.html
     """
     console = or_terminal(console)
     config = asked_for(config_named(photos) if isinstance(photos, str | os.PathLike) else photos, fields).config

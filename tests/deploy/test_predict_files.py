@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 import imgclf
-from imgclf import cli, files
+from imgclf import cli, files, formatting
 from imgclf.deploy import inputs, predict_files
 from imgclf.deploy.options import Options
 
@@ -45,6 +45,19 @@ def classifier(finished):
 def write(classifier, images, out, **changes):
     options = Options(**({"batch_size": BATCH} | changes))
     return predict_files.predict_files(classifier, images, out, options, Console(quiet=True))
+
+
+def test_the_answers_for_a_few_images_are_printed(finished, photo_folder, tmp_path, monkeypatch, capsys):
+    good, bad = sorted(photo_folder.rglob("*.png"))[0], tmp_path / "bad\n.png"
+    bad.write_bytes(b"no picture")
+    assert command(monkeypatch, finished[0], good, bad, "--out", tmp_path / "two.csv", "--threshold", "0.9999999") == 0
+    first, second, last = capsys.readouterr().out.splitlines()
+    (row, _) = texts(tmp_path / "two.csv").to_dict("records")
+    assert first == f"{row['id']}: {row['predicted']}, {formatting.percent(float(row['probability']))}; unknown"
+    assert second.startswith(f"{str(bad)[:-5]}?.png: no answer, not an image")
+    assert last.startswith("2 rows in")
+    assert command(monkeypatch, finished[0], bad, "--out", tmp_path / "one.parquet") == 1
+    assert "1 image could not be read" in capsys.readouterr().out
 
 
 def test_a_folder_is_predicted_as_the_run_was_evaluated(finished, photo_folder, tmp_path, monkeypatch, capsys):

@@ -67,3 +67,15 @@ def test_the_interval_of_a_paired_difference_is_that_of_bonett_and_price():
     low, high = intervals.paired_proportions(0, 0, 10)
     assert low == -high < -0.1
     assert intervals.paired_proportions(1, 0, 1)[0] >= -1
+
+
+def test_one_error_does_not_tell_that_the_images_of_a_group_are_unlike_each_other():
+    groups = np.repeat(np.arange(20), 3)
+    right = np.ones(60, bool)
+    assert intervals.clustered(right, groups) == intervals.wilson(20, 20)
+    right[0] = False
+    low, high = intervals.clustered(right, groups)
+    assert low < intervals.wilson(59, 60)[0] - 0.05
+    assert high == pytest.approx(intervals.wilson(59 / 60 * 180 / 7, 180 / 7)[1])  # the effects of 3, twice, and of 1, once
+    many = np.arange(600) % 30 > 0  # 20 of 200 groups have an error each
+    assert intervals.clustered(many, np.repeat(np.arange(200), 3))[0] == pytest.approx(intervals.wilson(580, 600)[0], abs=0.003)
