@@ -76,6 +76,6 @@ def test_one_error_does_not_tell_that_the_images_of_a_group_are_unlike_each_othe
     right[0] = False
     low, high = intervals.clustered(right, groups)
     assert low < intervals.wilson(59, 60)[0] - 0.05
-    assert high == pytest.approx(intervals.wilson(59 / 60 * 180 / 7, 180 / 7)[1])  # the effects of 3, twice, and of 1, once
+    assert high == pytest.approx(intervals.wilson(59 / 60 * 180 / 7, 180 / 7)[1], abs=1e-4)  # effects of 3, twice, and of about 1, once
     many = np.arange(600) % 30 > 0  # 20 of 200 groups have an error each
     assert intervals.clustered(many, np.repeat(np.arange(200), 3))[0] == pytest.approx(intervals.wilson(580, 600)[0], abs=0.003)
