@@ -238,7 +238,7 @@ def _check_classes(listing: Listing, counts: Counter, bad: list[tuple[str, str, 
         out = listing.quarantine + bad
         why = f" ({len(out)} images were left out, such as {out[0][0]}: {out[0][1]}, {out[0][2]})" if out else ""
         has = "class has" if len(empty) == 1 else "classes have"
-        raise UserError(f"{listing.source}: {len(empty)} {has} no usable image, {shown}{why}: add images, or remove what names the class.")
+        raise UserError(f"{listing.source}: {len(empty)} {has} no usable image, {shown}{why}: add images, or remove its folder or rows.")
     check_two_classes(listing.source, sorted(set(listing.class_names)))
 
 

@@ -24,6 +24,8 @@ from imgclf.reporting import mistakes as gallery
 from imgclf.reporting import notebook
 from imgclf.training.evaluate import is_large
 
+_NEAR, _FEWEST = 0.9, 10  # see `of_known_scenes`
+
 
 class Evaluation(dict[str, Any]):
     """The metrics of `evaluation.metrics.compute`, and `warnings`: what makes them less than they seem. Printed, it is sentences.
@@ -50,15 +52,22 @@ def evaluate(predictor: Predictor, data: Data, *, console: Console) -> Evaluatio
     dataset = need_dataset(data, "evaluate")
     labels = labels_of(predictor, dataset)
     if is_large(len(labels), len(predictor.class_names)):
-        parts, done = list[metrics.Judgement](), 0
+        parts, unlike, done = list[metrics.Judgement](), list[np.ndarray | None](), 0
         for answers in _stream(predictor, dataset, console):
             parts.append(metrics.judge(answers.probabilities, labels[done : done + len(answers.reasons)]))
+            unlike.append(answers.none_of_these)
             done += len(answers.reasons)
+        told_apart = [part for part in unlike if part is not None]
+        none_of_these = np.concatenate(told_apart) if told_apart else None
         figures = metrics.summary(metrics.Judgement.joined(parts), predictor.class_names, None, streamed.NO_ROC)
     else:
-        figures = metrics.compute(probabilities(predictor, dataset, console), labels, predictor.class_names)
+        answers = answers_of(predictor, dataset, console)
+        none_of_these = answers.none_of_these
+        figures = metrics.compute(answers.probabilities, labels, predictor.class_names)
     result = Evaluation(figures)
     result["warnings"] = warnings_of(predictor, dataset)
+    if none_of_these is not None and (told := of_known_scenes(none_of_these[(_seen(predictor, dataset) == "").to_numpy()])):
+        result["warnings"].append(told)
     return result
 
 
@@ -175,14 +184,37 @@ def labels_of(predictor: Predictor, dataset: Dataset) -> np.ndarray:
 
 def warnings_of(predictor: Predictor, dataset: Dataset) -> list[str]:
     """What the run's own table says of these images: those it was trained on tell nothing about new ones."""
-    path = predictor.folder / "dataset.parquet" if predictor.folder else None
-    if path is None or not path.exists():
-        return []
-    seen = pd.read_parquet(path, columns=["sha256", "split"])
-    found = dataset.table["sha256"].map(dict(zip(seen["sha256"], seen["split"], strict=True)))
-    told = []
+    found, told = _seen(predictor, dataset), []
     of = formatting.count(len(dataset.table), "image")
     for split, use in (("train", "were trained on"), ("val", "helped to choose the model")):
         if n := int((found == split).sum()):
             told.append(f"{n:,} of {of} {use}: the accuracy on new images is lower.")
     return told
+
+
+def of_known_scenes(none_of_these: np.ndarray) -> str:
+    """A warning where most images are shots of scenes that the classifier was trained on, or seem so; else "".
+
+    An image of a new scene is as far from the training images as these are from those of other groups and scenes, so that its p-value is
+    above 0.9 in one case of ten, and half of ten images have such p-values in two cases of a thousand. Scenes are told so only where the
+    training images' own were found, and of at least as many shots as `open_set.NEIGHBORS`.
+
+    Args:
+      none_of_these: float32 [n], p-values of images that the classifier was not trained on, see `evaluation.open_set`.
+    """
+    near, of = int((none_of_these > _NEAR).sum()), len(none_of_these)
+    if of < _FEWEST or near < of / 2:
+        return ""
+    return (
+        f"{near:,} of {formatting.count(of, 'image')} are nearer to the training images than nine tenths of these are to other scenes: "
+        "shots of scenes that the classifier knows, it seems; the accuracy on new scenes is lower."
+    )
+
+
+def _seen(predictor: Predictor, dataset: Dataset) -> pd.Series:
+    """The split in which the classifier's run had each image, by its contents; "" for images that it didn't have."""
+    path = predictor.folder / "dataset.parquet" if predictor.folder else None
+    if path is None or not path.exists():
+        return pd.Series("", dataset.table.index)
+    seen = pd.read_parquet(path, columns=["sha256", "split"])
+    return dataset.table["sha256"].map(dict(zip(seen["sha256"], seen["split"], strict=True))).fillna("")

@@ -26,7 +26,7 @@ from imgclf.evaluation import open_set
 from imgclf.files import cache_dir, path_of
 from imgclf.models import forms, registry
 from imgclf.models.weights import choice as weights_choice
-from imgclf.models.weights import files, pretrained
+from imgclf.models.weights import pretrained
 from imgclf.remote import mirror, places
 from imgclf.reporting import notebook
 from imgclf.runtime import compilation_cache
@@ -295,10 +295,10 @@ def _model(model: str | None, weights: str | None) -> tuple[str, str, str]:
         entries.sort(key=lambda entry: (not entry.repo, not entry.name.endswith(".tv_in1k")))
         return model, entries[0].name if entries else "none", ""
     if model is None and weights.startswith("path:"):
-        path = Path(weights.removeprefix("path:")).expanduser()
-        model = pretrained.looks_like(files.shapes(path))
+        model = pretrained.model_of(weights)
         if not model:
-            raise UserError(f"{path} looks like no model that imgclf knows: name it with model=NAME, such as model='resnet50'.")
+            file = weights.removeprefix("path:")
+            raise UserError(f"{file} looks like no model that imgclf knows: name it with model=NAME, such as model='resnet50'.")
     if model is None:
         if weights not in known and weights != "none":
             way_out = (

@@ -15,8 +15,6 @@ from imgclf.data.scenes import TABLE, FindScenes, Scenes, bursts, components, le
 from imgclf.data.table import Dataset, load_dataset
 from imgclf.errors import UserError
 from imgclf.methods import resolve
-from imgclf.models import registry
-from imgclf.models.weights import files as weight_files
 from imgclf.models.weights import pretrained
 from imgclf.probes import scenes as search
 from imgclf.probes.features import extract
@@ -86,12 +84,7 @@ def _notes(found: Scenes, class_names: tuple[str, ...], least: int) -> tuple[str
 
 def _set_weights(config: Config, weights: str) -> None:
     """Writes weights into the config, with the model they belong to and the size they want."""
-    known = registry.weights()
-    if weights in known:
-        config.model.name = known[weights].model
-    elif weights.startswith("path:"):
-        path = Path(weights.removeprefix("path:")).expanduser()
-        config.model.name = pretrained.looks_like(weight_files.shapes(path)) or config.model.name
+    config.model.name = pretrained.model_of(weights) or config.model.name
     config.model.weights = weights
     config.data.image_size = pretrained.find(weights, config.model.name).input_size or config.data.image_size
     config.data.resize = "weights"  # as `imgclf.create` looks for them

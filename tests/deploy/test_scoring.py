@@ -10,6 +10,7 @@ import pytest
 from color_images import picture
 
 import imgclf
+from imgclf.deploy import scoring
 from imgclf.errors import UserError
 
 
@@ -64,6 +65,23 @@ def test_training_images_are_known_again(classifier, data, parts):
         "60 of 60 images were trained on: the accuracy on new images is lower.",
     ]
     assert "Warning: 60 of 75 images were trained on" in str(classifier.evaluate(data))
+
+
+def test_half_of_ten_images_that_are_nearer_than_one_in_ten_would_be_are_of_known_scenes():
+    assert scoring.of_known_scenes(np.linspace(0.01, 1, 200)) == ""
+    assert scoring.of_known_scenes(np.array([1.0] * 9)) == ""
+    assert scoring.of_known_scenes(np.array([1.0] * 4 + [0.5] * 6)) == ""
+    assert scoring.of_known_scenes(np.array([1.0] * 5 + [0.5] * 5)).startswith("5 of 10 images are nearer")
+
+
+def test_an_evaluation_warns_of_known_scenes(classifier, parts, monkeypatch):
+    far_apart = dataclasses.replace(classifier.open_set, scores=np.full(60, 2.0, np.float32))  # as if no two scenes of training were alike
+    knows = dataclasses.replace(classifier, open_set=far_apart)
+    (warning,) = knows.evaluate(parts[1])["warnings"]
+    assert warning.startswith("15 of 15 images are nearer to the training images")
+    assert knows.evaluate(parts[0])["warnings"] == classifier.evaluate(parts[0])["warnings"]  # these were trained on: nothing to add
+    monkeypatch.setattr(scoring, "is_large", lambda *_: True)
+    assert knows.evaluate(parts[1])["warnings"] == [warning]
 
 
 def test_unseen_classes_are_named(classifier, tmp_path):

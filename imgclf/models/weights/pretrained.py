@@ -45,6 +45,18 @@ def find(name: str, model: str) -> Weights:
     return entry
 
 
+def model_of(name: str) -> str:
+    """The model that published weights belong to, or that the tensors of path:FILE look like; "" where there is none.
+
+    Raises:
+      UserError: for a file that can't be read.
+    """
+    if name.startswith("path:"):
+        return looks_like(files.shapes(Path(name.removeprefix("path:")).expanduser()))
+    known = registry.weights()
+    return known[name].model if name in known else ""
+
+
 def on_hub(model: str) -> Weights:
     """Returns the first of a model's published weights that the Hugging Face hub has.
 
