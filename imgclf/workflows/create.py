@@ -301,10 +301,7 @@ def _model(model: str | None, weights: str | None) -> tuple[str, str, str]:
             raise UserError(f"{file} looks like no model that imgclf knows: name it with model=NAME, such as model='resnet50'.")
     if model is None:
         if weights not in known and weights != "none":
-            way_out = (
-                f"a file's are given as weights='path:{weights}'." if Path(weights).expanduser().is_file() else nearest(weights, known)
-            )
-            raise UserError(f"weights={weights!r} are none that imgclf knows; {way_out}")
+            raise UserError(f"weights={weights!r} are none that imgclf knows; {pretrained.meant(weights, known)}")
         model = known[weights].model if weights in known else FROM_SCRATCH_MODEL
     return model, weights, ""
 

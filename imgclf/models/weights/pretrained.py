@@ -5,8 +5,9 @@ import functools
 import hashlib
 import itertools
 import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +37,18 @@ def find(name: str, model: str) -> Weights:
     if name not in known:
         choices = "none" if not of_model else ", ".join(map(repr, of_model))
         raise UserError(
-            f"config.model.weights={name!r} are no known weights; {nearest(name, [*known, 'none'])} "
+            f"config.model.weights={name!r} are no known weights; {meant(name, [*known, 'none'])} "
             f"For config.model.name={model!r} there are {choices}; your own: path:FILE."
         )
     entry = known[name]
     if entry.model != model:
         raise UserError(f"config.model.weights={name!r} are of {entry.model!r}, not of {model!r}; set config.model.name={entry.model!r}.")
     return entry
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """What somebody may have meant by weights that aren't known: a file of this name, or the nearest names."""
+    return f"those of a file are path:{name}." if os.path.isfile(os.path.expanduser(name)) else nearest(name, known)
 
 
 def model_of(name: str) -> str:

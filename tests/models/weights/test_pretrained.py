@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -481,3 +482,12 @@ def test_weights_h5(tmp_path, named):
     else:
         with pytest.raises(UserError, match="load and save it again"):
             files.shapes(tmp_path / "model.weights.h5")
+
+
+def test_a_file_without_path_before_it_is_told_how_to_be_given(tmp_path):
+    file = tmp_path / "mine.h5"
+    with pytest.raises(UserError, match=r"are no known weights; valid: |are no known weights; did you mean"):
+        pretrained.find(str(file), "mobilenet_v2")
+    file.touch()
+    with pytest.raises(UserError, match=rf"are no known weights; those of a file are path:{re.escape(str(file))}\."):
+        pretrained.find(str(file), "mobilenet_v2")
