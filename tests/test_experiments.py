@@ -33,7 +33,7 @@ def load(root, name: str) -> ModuleType:
         ("data_size", ",model=mobilenet_v2_035", 6),
         ("data_size", ",model=cnn", 3),
         ("precision", "", 2),
-        ("fine_tuning", "", 16),
+        ("fine_tuning", "", 19),
         ("fine_tuning", ",teacher=runs/teacher,arms=LP-FT+layer decay+distilled", 4),
     ],
 )

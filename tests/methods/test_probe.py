@@ -109,7 +109,7 @@ def test_a_second_run_and_another_fold_extract_nothing(probe_run, computed, tmp_
         told = Console(record=True, width=200)
         other = experiment.train(probe_config(**changes), tmp_path / str(fold), console=told)
         assert other["params_sha256"] != results["params_sha256"]
-        assert "0 computed" in told.export_text()
+        assert "Features of 1,797 images: 1,797 from the cache." in told.export_text()
     assert computed == []
 
 
