@@ -149,12 +149,14 @@ class Batches(contextlib.AbstractContextManager):
         steps = grain.MapDataset.range(start, stop)
         threads: set[threading.Thread] = set()
         cv2.setNumThreads(0)  # parallel over batches instead: OpenCV's own pool would have every thread compete for all cores
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # grain reads its settings from absl's flags, and hands them to workers, also without an absl app
-        grain.config.update("py_traceback_filtering", "off")  # else grain appends a remark to our error messages
+        # Else grain appends a remark to our error messages. As a default, since grain reads its settings anew for each element, which takes
+        # a fifth of a loader's time once absl's flags count as parsed.
+        flags.FLAGS.set_default("grain_py_traceback_filtering", "off")
         main_guard.leave_workers()
         self._in_processes = loader.workers > 0
         if self._in_processes:
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()  # grain hands its flags to the workers, also where no absl app has parsed any
             options = grain.MultiprocessingOptions(num_workers=loader.workers, per_worker_buffer_size=max(1, loader.prefetch))
             in_worker = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
             source = steps.map(fetch).to_iter_dataset(in_worker).mp_prefetch(options, worker_init_fn=_start_worker)
