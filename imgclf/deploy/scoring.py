@@ -65,9 +65,7 @@ def evaluate(predictor: Predictor, data: Data, *, console: Console) -> Evaluatio
         none_of_these = answers.none_of_these
         figures = metrics.compute(answers.probabilities, labels, predictor.class_names)
     result = Evaluation(figures)
-    result["warnings"] = warnings_of(predictor, dataset)
-    if none_of_these is not None and (told := of_known_scenes(none_of_these[(_seen(predictor, dataset) == "").to_numpy()])):
-        result["warnings"].append(told)
+    result["warnings"] = warnings_of(predictor, dataset, none_of_these)
     return result
 
 
@@ -182,13 +180,15 @@ def labels_of(predictor: Predictor, dataset: Dataset) -> np.ndarray:
     return names.map(known).to_numpy(np.int64)
 
 
-def warnings_of(predictor: Predictor, dataset: Dataset) -> list[str]:
-    """What the run's own table says of these images: those it was trained on tell nothing about new ones."""
+def warnings_of(predictor: Predictor, dataset: Dataset, none_of_these: np.ndarray | None = None) -> list[str]:
+    """What the run's own table, and the images' p-values where these are given, say of them: known images tell nothing about new ones."""
     found, told = _seen(predictor, dataset), []
     of = formatting.count(len(dataset.table), "image")
     for split, use in (("train", "were trained on"), ("val", "helped to choose the model")):
         if n := int((found == split).sum()):
             told.append(f"{n:,} of {of} {use}: the accuracy on new images is lower.")
+    if none_of_these is not None and (warning := of_known_scenes(none_of_these[(found == "").to_numpy()])):
+        told.append(warning)
     return told
 
 
