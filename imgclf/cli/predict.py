@@ -81,7 +81,7 @@ def predict(  # noqa: PLR0913  (options by name)
         with native_messages.held_back() as stream:  # what is wrong with an image stands in the column reason
             done = predict_files.predict_files(predictor, images, out, options, Console(file=stream), overwrite=overwrite)
     if 0 < done.images <= predict_files.SHOWN:
-        typer.echo("\n".join(predict_files.answers(out)))
+        typer.echo("\n".join(predict_files.answers(out, options)))
     typer.echo(predict_files.describe(done, images.ignored, out))
     if done.images and not done.predicted:
         raise typer.Exit(1)

@@ -135,18 +135,20 @@ def describe(summary: Summary, ignored: Counter[str], out: Path) -> str:
     return " ".join(text)
 
 
-def answers(out: Path) -> list[str]:
+def answers(out: Path, options: Options) -> list[str]:
     """A line for each row of a finished table: the image, its class and the probability of that, or why there is none."""
-    table = pd.read_parquet(out) if out.suffix.lower() == ".parquet" else pd.read_csv(out, dtype={"id": str}, keep_default_na=False)
+    # all as text: a class may be called 0
+    table = pd.read_parquet(out) if out.suffix.lower() == ".parquet" else pd.read_csv(out, dtype=str, keep_default_na=False)
     lines = []
     for row in table.to_dict("records"):
+        if not row["predicted"]:
+            said = f"no answer, {row['reason'].replace('_', ' ')}"
+        else:
+            said = f"{row['predicted']}, {formatting.percent(float(row['probability']))}"
+            if options.threshold is not None and row["answer"] != row["predicted"]:
+                said += f"; {row['answer']}"
         name = "".join(letter if letter.isprintable() else "?" for letter in str(row["id"]))
-        said = (
-            f"{row['predicted']}, {formatting.percent(float(row['probability']))}"
-            if row["predicted"]
-            else f"no answer, {row['reason'].replace('_', ' ')}"
-        )
-        lines.append(f"{name}: {said}" + (f"; {row['answer']}" if row.get("answer") not in (None, "", row["predicted"]) else ""))
+        lines.append(f"{name}: {said}")
     return lines
 
 

@@ -60,6 +60,12 @@ def test_the_answers_for_a_few_images_are_printed(finished, photo_folder, tmp_pa
     assert "1 image could not be read" in capsys.readouterr().out
 
 
+def test_a_class_called_0_and_a_column_of_the_list_are_told_as_they_are(tmp_path):
+    out = tmp_path / "digits.csv"
+    out.write_text("id,predicted,probability,reason,answer\n1.png,0,0.75,,of the list\n2.png,,,no_image,\n")
+    assert predict_files.answers(out, Options()) == [f"1.png: 0, {formatting.percent(0.75)}", "2.png: no answer, no image"]
+
+
 def test_a_folder_is_predicted_as_the_run_was_evaluated(finished, photo_folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "new" / "predictions.csv"
     assert command(monkeypatch, finished[0], photo_folder, "--out", out) == 0
